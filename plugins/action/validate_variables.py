@@ -1,0 +1,221 @@
+"""Refuse bad inventory variables before anything on a host is changed."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import BOOLEANS
+from ansible.plugins.action import ActionBase
+
+DOCUMENTATION = """
+action: validate_variables
+short_description: Check the variables of the role that the task belongs to
+description:
+  - Every variable that starts with the role's name must be declared in the role's C(meta/argument_specs.yml).
+  - Every declared variable must have its declared type, and one of its declared choices.
+  - The rules add what a specification cannot say, such as ranges, and that one variable needs another.
+  - All problems of the role are reported at once. Nothing is sent to the host.
+options:
+  rules:
+    description: Each has C(variable), C(that) (one or more conditions) and C(expected) (what it may be, in words).
+    type: list
+    elements: dict
+"""
+
+# What an operator reads where the specification says the word on the left.
+TYPE_NAMES = {
+    "str": "text",
+    "path": "a path",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping of names to values",
+}
+
+# How alike two names must be, from 0 to 1, for one to count as the other misspelt.
+ALIKE = 0.88
+
+
+def type_problem(value: Any, spec: Mapping[str, Any]) -> str | None:
+    """Say what `value` must be, where it does not fit the option `spec` of an argument specification.
+
+    Ansible's own check converts what it can, so that a list passes as text; this one takes a value as it stands.
+    Text that holds a number or a truth value is taken for one, since `-e` hands over nothing but text.
+
+    Returns:
+        What the value must be, in words; None when it fits.
+    """
+    kind = spec.get("type", "str")
+    expected = TYPE_NAMES.get(kind, kind)
+    if value is None:
+        return f"{expected}, and it is empty"
+    if kind in ("str", "path") and isinstance(value, (bool, int, float)):
+        return f"{expected}: put it in quotes"
+    fits = {
+        "str": lambda: isinstance(value, str),
+        "path": lambda: isinstance(value, str),
+        "int": lambda: not isinstance(value, bool) and re.fullmatch(r"[+-]?\d+", str(value)) is not None,
+        "float": lambda: not isinstance(value, bool) and re.fullmatch(r"[+-]?\d+(\.\d+)?", str(value)) is not None,
+        "bool": lambda: (
+            (value.lower() if isinstance(value, str) else value) in BOOLEANS if isinstance(value, (str, int)) else False
+        ),
+        "list": lambda: isinstance(value, list),
+        "dict": lambda: isinstance(value, Mapping),
+        "raw": lambda: True,
+    }
+    if not fits[kind]():
+        return expected
+    choices = spec.get("choices")
+    if choices and value not in choices:
+        near = difflib.get_close_matches(str(value), map(str, choices), n=1)
+        return f"one of {', '.join(map(str, choices))}" + (f" (did you mean {near[0]}?)" if near else "")
+    if kind == "list" and "elements" in spec:
+        for element in value:
+            problem = type_problem(element, {"type": spec["elements"]})
+            if problem:
+                return f"{expected}; each element must be {problem}"
+    return None
+
+
+def misspelt(names: Iterable[str], prefix: str, declared: Iterable[str]) -> dict[str, str | None]:
+    """Find variables that no role declares but that were meant for the role `prefix`.
+
+    Args:
+        names: the names of all variables of a host.
+        prefix: the role's name.
+        declared: the names that the role declares.
+
+    Returns:
+        Each such name with the declared name that it resembles most, or None where it resembles none.
+    """
+    known = sorted(declared)
+    found: dict[str, str | None] = {}
+    for name in sorted(set(names) - set(known)):
+        if name.startswith(f"{prefix}_"):
+            near = difflib.get_close_matches(name, known, n=1)
+            found[name] = near[0] if near else None
+        elif not name.startswith(("ansible_", "_", "inventory_", "group", "hostvars", "playbook_", "role_")):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=ALIKE)
+            if near:
+                found[name] = near[0]
+    return found
+
+
+def shown(value: Any, spec: Mapping[str, Any]) -> str:
+    """Quote `value` for a message, or hide it where `spec` marks it as secret. At most 80 characters."""
+    if spec.get("no_log"):
+        return "not shown, since it is secret"
+    text = repr(str(value)) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def where(name: str, value: Any, variables: Mapping[str, Any]) -> str:
+    """Name the file, and where it is known the line, in which an operator changes the variable `name`."""
+    try:
+        from ansible._internal._datatag._tags import Origin  # not public: a later core may move it
+
+        origin = Origin.get_tag(value)
+    except ImportError:
+        origin = None
+    if origin is not None and origin.path and "/roles/" not in origin.path:
+        line = f":{origin.line_num}" if origin.line_num else ""
+        return f"{os.path.relpath(origin.path)}{line}"
+    if origin is not None and origin.description:
+        return str(origin.description)
+    inventory = Path(variables.get("inventory_dir") or ".")
+    host = variables["inventory_hostname"]
+    files = [inventory] if inventory.is_file() else sorted(inventory.rglob("*.y*ml"))
+    files.sort(key=lambda file: (host not in str(file), "group_vars" not in str(file)))
+    for file in files:
+        for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            if re.match(rf"\s*{re.escape(name)}\s*:", text):
+                return f"{os.path.relpath(file)}:{number}"
+    return f"{os.path.relpath(inventory / 'host_vars' / f'{host}.yml')}"
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Check the variables of the role that the task belongs to, on the controller."""
+
+    _requires_connection = False
+    _VALID_ARGS = frozenset(("rules",))
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return a failed result that lists every problem, or an unchanged one.
+
+        Raises:
+            AnsibleError: when the task does not belong to a role.
+        """
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        role = self._task._role
+        if role is None:
+            raise AnsibleError("validate_variables checks the variables of a role: use it in a role's tasks")
+        specs_file = Path(role._role_path, "meta", "argument_specs.yml")
+        specs = yaml.safe_load(specs_file.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+
+        problems: list[str] = []
+        faulty: set[str] = set()
+
+        def report(name: str, text: str, value: Any = None) -> None:
+            faulty.add(name)
+            problems.append(f"{text}\n  Edit {where(name, value, variables)}")
+
+        for name, near in misspelt(variables, role.get_name(), specs).items():
+            hint = f"did you mean {near}?" if near else "ansible-doc -t role lists the variables that exist"
+            report(name, f"{name} is not a variable of Slipway: {hint}", variables[name])
+
+        values: dict[str, Any] = {}
+        for name, spec in specs.items():
+            raw = variables.get(name)
+            if name not in variables:
+                if spec.get("required"):
+                    report(name, f"{name} is missing. It is {_sentence(spec)}")
+                continue
+            try:
+                values[name] = self._templar.template(raw)
+            except Exception as error:
+                report(name, f"{name} cannot be worked out: {error}", raw)
+                continue
+            problem = type_problem(values[name], spec)
+            if problem:
+                report(name, f"{name} is {shown(values[name], spec)}; it must be {problem}.", raw)
+
+        for rule in self._task.args.get("rules", []):
+            name = rule["variable"]
+            if name in faulty:
+                continue
+            conditions = rule["that"] if isinstance(rule["that"], list) else [rule["that"]]
+            if not all(self._holds(condition) for condition in conditions):
+                text = f"{name} is {shown(values.get(name), specs.get(name, {}))}; it must be {rule['expected']}."
+                report(name, text, variables.get(name))
+
+        if problems:
+            host = variables["inventory_hostname"]
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            result.update(
+                failed=True,
+                msg="\n".join([f"{host}: {count} in the inventory. Nothing was changed.", *problems]),
+            )
+        return result
+
+    def _holds(self, condition: Any) -> bool:
+        """Evaluate one condition; one that cannot be evaluated does not hold."""
+        try:
+            return bool(self._templar.evaluate_conditional(conditional=condition))
+        except Exception:
+            return False
+
+
+def _sentence(spec: Mapping[str, Any]) -> str:
+    """Return the first sentence of an option's description, to stand after 'It is'."""
+    description = spec["description"]
+    first = str(description[0] if isinstance(description, list) else description)
+    return first[0].lower() + first[1:]

@@ -1,0 +1,278 @@
+#!/usr/bin/python
+"""Put a set of configuration files in place as a whole: tested before it counts, put back when the test fails."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: configuration
+short_description: Put a set of configuration files in place as a whole, and the service to work with them
+description:
+  - Where the test fails with the new files, all of them are put back and what runs is not touched.
+  - Whether a reload took effect is seen by the service's workers, since the reload itself reports success either way. Where they
+    are older than the files, because an earlier run was interrupted or a reload failed, the service is reloaded again.
+options:
+  files: {type: list, elements: dict, required: true, description: Each has C(path) and C(content). Missing directories are made.}
+  absent: {type: list, elements: path, default: [], description: Files that must not exist.}
+  directories: {type: list, elements: path, default: [], description: Directories that must exist.}
+  reads: {type: list, elements: path, default: [], description: Files made by others that the service reads when it is reloaded.}
+  test: {type: list, elements: str, default: [], description: Command that fails when the files are wrong.}
+  apply: {type: list, elements: str, default: [], description: Command to run when the files changed.}
+  service: {type: str, description: Service that must run, now and at boot.}
+  workers: {type: str, description: Title of the service's processes that a reload replaces. Without it nothing is reloaded.}
+"""
+
+LOCK = "/run/lock/slipway-configuration.lock"
+RELOAD_SECONDS = 10.0
+UNIT_DIRECTORY = "/etc/systemd/system/"
+
+
+class ConfigurationError(Exception):
+    """The new configuration cannot go live; the old one is in place."""
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with both output streams in one."""
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=120, check=False
+    )
+
+
+def read(path: str) -> str | None:
+    """Return the content of a file; None where there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+
+
+def write(path: str, text: str) -> None:
+    """Write a file so that no reader sees half of it. Its directory is made where it is missing."""
+    directory = Path(path).parent
+    directory.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".slipway-")
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def lock() -> Iterator[None]:
+    """Hold the machine's lock on configuration: two apps on one machine are configured one after the other."""
+    with open(LOCK, "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Change:
+    """The difference between what is wanted and what is there.
+
+    Args:
+        files: paths to contents.
+        absent: files that must not exist.
+    """
+
+    def __init__(self, files: Mapping[str, str], absent: Sequence[str]) -> None:
+        wanted: dict[str, str | None] = {**files, **dict.fromkeys(path for path in absent if os.path.lexists(path))}
+        self.before = {path: read(path) for path in wanted}
+        self.links = {path: os.readlink(path) for path in wanted if os.path.islink(path)}
+        self.after = {path: text for path, text in wanted.items() if text is None or text != self.before[path]}
+
+    def apply(self) -> None:
+        """Bring in what is wanted."""
+        self._put(self.after)
+
+    def undo(self) -> None:
+        """Bring back what was there."""
+        self._put({path: self.before[path] for path in self.after})
+        for path, target in self.links.items():
+            if path in self.after:
+                Path(path).unlink(missing_ok=True)
+                os.symlink(target, path)
+
+    @staticmethod
+    def _put(files: Mapping[str, str | None]) -> None:
+        for path, text in files.items():
+            if text is None:
+                Path(path).unlink(missing_ok=True)
+            else:
+                write(path, text)
+
+    def diff(self) -> list[dict[str, str]]:
+        """Return the change as Ansible shows it."""
+        return [
+            {
+                "before_header": path,
+                "after_header": path,
+                "before": self.before[path] or "",
+                "after": text or "",
+            }
+            for path, text in self.after.items()
+        ]
+
+
+class Service:
+    """A service under systemd.
+
+    Args:
+        name: what systemd calls it.
+        title: title of its worker processes; None when it has none that a reload replaces.
+    """
+
+    def __init__(self, name: str, title: str | None) -> None:
+        self.name = name
+        self.title = title
+
+    def runs(self) -> bool:
+        """Say whether it runs."""
+        return run("systemctl", "is-active", "--quiet", self.name).returncode == 0
+
+    def starts_at_boot(self) -> bool:
+        """Say whether it starts with the machine."""
+        return run("systemctl", "is-enabled", "--quiet", self.name).returncode == 0
+
+    def start(self) -> None:
+        """Start it, now and at boot.
+
+        Raises:
+            ConfigurationError: when it does not start, with what it says about that.
+        """
+        answer = run("systemctl", "enable", "--now", self.name)
+        if answer.returncode:
+            status = run("systemctl", "status", "--no-pager", self.name)
+            raise ConfigurationError(f"{self.name} does not start:\n{answer.stdout}{status.stdout}")
+
+    def workers(self) -> dict[int, float]:
+        """Return the process ids of its workers, with the time at which each was started, in seconds since the epoch.
+
+        Those that only finish their last requests have another title, and are left out.
+        """
+        master = run("systemctl", "show", "--property=MainPID", "--value", self.name).stdout.strip()
+        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        found = {}
+        for directory in Path("/proc").iterdir():
+            if not directory.name.isdigit() or master in ("", "0"):
+                continue
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                fields = (directory / "stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
+                title = (directory / "cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ").strip()
+                if fields[1] == master and title == self.title:
+                    found[int(directory.name)] = booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return found
+
+    def is_older_than(self, paths: Sequence[str]) -> bool:
+        """Say whether its workers were started before the last change of `paths`; one second is forgiven."""
+        return self.title is not None and any(started < newest(paths) - 1 for started in self.workers().values())
+
+    def reload(self, seconds: float = RELOAD_SECONDS) -> None:
+        """Reload it and see that it took the new configuration.
+
+        Raises:
+            ConfigurationError: when it did not within `seconds`, with what it says about that.
+        """
+        before = set(self.workers())
+        answer = run("systemctl", "reload", self.name)
+        deadline = time.monotonic() + seconds
+        while answer.returncode == 0 and time.monotonic() < deadline:
+            now = set(self.workers())
+            if now and not now & before:
+                return
+            time.sleep(0.05)
+        log = run("journalctl", "--no-pager", "--lines=5", "--unit", self.name).stdout
+        errors = run("tail", "-n", "5", f"/var/log/{self.name}/error.log").stdout
+        raise ConfigurationError(f"{self.name} did not take the new configuration:\n{answer.stdout}{log}{errors}")
+
+
+def newest(paths: Sequence[str]) -> float:
+    """Return the time of the latest change of any of the files, links included. Seconds since the epoch."""
+    times = [0.0]
+    for path in paths:
+        for look in (os.stat, os.lstat):
+            with contextlib.suppress(FileNotFoundError):
+                times.append(look(path).st_mtime)
+    return max(times)
+
+
+def bring_in(change: Change, arguments: Mapping[str, object], service: Service | None, was_running: bool) -> None:
+    """Write the files, test them, and have the service work with them.
+
+    Raises:
+        ConfigurationError: when that fails; the files that were there before are in place again.
+    """
+    change.apply()
+    try:
+        for command in (arguments["test"], arguments["apply"] if change.after else []):
+            answer = run(*command) if command else None  # type: ignore[misc]
+            if answer is not None and answer.returncode:
+                raise ConfigurationError(f"{' '.join(command)} failed:\n{answer.stdout.strip()}")  # type: ignore[arg-type]
+        if any(path.startswith(UNIT_DIRECTORY) for path in change.after):
+            run("systemctl", "daemon-reload")
+        if service is not None:
+            service.start()
+            if was_running and service.title is not None:
+                service.reload()
+    except ConfigurationError as error:
+        change.undo()
+        if arguments["test"] and run(*arguments["test"]).returncode:  # type: ignore[misc]
+            raise ConfigurationError(f"{error}\nIt failed before this change, too: mend the file that is named above.") from error
+        if was_running and service is not None and service.title is not None:
+            run("systemctl", "reload", service.name)
+        raise ConfigurationError(f"{error}\nThe files were put back; what ran goes on.") from error
+
+
+def main() -> None:
+    """Bring the files to what is wanted, and the service to the files."""
+    module = AnsibleModule(
+        argument_spec={
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "content": {"type": "str", "required": True},
+                },
+            },
+            "absent": {"type": "list", "elements": "path", "default": []},
+            "directories": {"type": "list", "elements": "path", "default": []},
+            "reads": {"type": "list", "elements": "path", "default": []},
+            "test": {"type": "list", "elements": "str", "default": []},
+            "apply": {"type": "list", "elements": "str", "default": []},
+            "service": {"type": "str"},
+            "workers": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    arguments = module.params
+    files = {file["path"]: file["content"] for file in arguments["files"]}
+    service = Service(arguments["service"], arguments["workers"]) if arguments["service"] else None
+    with lock():
+        change = Change(files, arguments["absent"])
+        missing = [path for path in arguments["directories"] if not os.path.isdir(path)]
+        read = [path for path in [*files, *arguments["reads"]] if not path.startswith(UNIT_DIRECTORY)]
+        running = service is not None and service.runs()
+        to_do = service is not None and (not running or not service.starts_at_boot() or service.is_older_than(read))
+        changed = bool(change.after or missing or to_do)
+        if changed and not module.check_mode:
+            for path in missing:
+                os.makedirs(path, mode=0o755)
+            try:
+                bring_in(change, arguments, service, running)
+            except ConfigurationError as error:
+                module.fail_json(msg=str(error))
+        module.exit_json(changed=changed, diff=change.diff())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+#!/usr/bin/python
+"""Put a self-signed certificate where Nginx looks for one, so that it can start before a real one is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: nginx_placeholder
+short_description: Put a self-signed certificate where Nginx looks for one
+description:
+  - A usable pair of certificate and key is left alone, whoever made it. One that is missing, damaged or does not fit together is
+    replaced, since Nginx would not start with it.
+  - A placeholder made earlier is renewed when the names change, or 30 days before it expires.
+options:
+  certificate: {type: path, required: true, description: File of the certificate.}
+  key: {type: path, required: true, description: File of the private key.}
+  domains: {type: list, elements: str, required: true, description: Names that the certificate is for.}
+"""
+
+MARK = "Slipway placeholder"
+DAYS = 397  # the longest that browsers accept
+RENEW_SECONDS = 30 * 86400
+
+CONFIGURATION = """[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+O = {mark}
+CN = {name}
+[extensions]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectAltName = {names}
+"""
+
+
+def openssl(*arguments: str) -> str | None:
+    """Run openssl and return what it prints; None when it fails."""
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout if done.returncode == 0 else None
+
+
+def reason_to_replace(certificate: str, key: str, domains: list[str]) -> str | None:
+    """Say why the pair must be replaced; None when it may stay."""
+    if not (os.path.exists(certificate) and os.path.exists(key)):
+        return "there is none"
+    public = openssl("x509", "-in", certificate, "-noout", "-pubkey")
+    if public is None:
+        return "the certificate is damaged"
+    if openssl("pkey", "-in", key, "-pubout") != public:
+        return "the key does not fit the certificate"
+    text = openssl("x509", "-in", certificate, "-noout", "-issuer", "-ext", "subjectAltName") or ""
+    if MARK not in text:
+        return None
+    if set(re.findall(r"DNS:([^\s,]+)", text)) != set(domains):
+        return "the names changed"
+    if openssl("x509", "-in", certificate, "-noout", "-checkend", str(RENEW_SECONDS)) is None:
+        return "the placeholder is about to expire"
+    return None
+
+
+def create(certificate: Path, key: Path, domains: list[str]) -> None:
+    """Write a new self-signed pair.
+
+    Raises:
+        subprocess.CalledProcessError: when openssl fails.
+    """
+    for file in (certificate, key):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=certificate.parent) as directory:
+        configuration, new_key, new_certificate = (Path(directory, name) for name in ("configuration", "key", "certificate"))
+        names = ",".join(f"DNS:{domain}" for domain in domains)
+        # A common name holds 64 characters; nobody looks at it where there are alternative names.
+        configuration.write_text(CONFIGURATION.format(mark=MARK, name=domains[0][:64], names=names), encoding="utf-8")
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
+        command += [
+            "-days",
+            str(DAYS),
+            "-config",
+            str(configuration),
+            "-keyout",
+            str(new_key),
+            "-out",
+            str(new_certificate),
+        ]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        new_key.chmod(0o600)
+        new_certificate.chmod(0o644)
+        os.replace(new_key, key)
+        os.replace(new_certificate, certificate)
+
+
+def main() -> None:
+    """Make a placeholder where one is needed."""
+    module = AnsibleModule(
+        argument_spec={
+            "certificate": {"type": "path", "required": True},
+            "key": {"type": "path", "required": True},
+            "domains": {"type": "list", "elements": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    certificate, key, domains = (module.params[name] for name in ("certificate", "key", "domains"))
+    reason = reason_to_replace(certificate, key, domains) if os.path.exists(certificate) else "there is none"
+    if reason and not module.check_mode:
+        try:
+            create(Path(certificate), Path(key), domains)
+        except subprocess.CalledProcessError as error:
+            module.fail_json(msg=f"openssl could not make a certificate: {error.stderr.strip()}")
+    module.exit_json(changed=reason is not None, reason=reason)
+
+
+if __name__ == "__main__":
+    main()
