@@ -1,0 +1,3 @@
+"""The example application that Slipway releases."""
+
+__version__ = "1.0.0"
