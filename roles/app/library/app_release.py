@@ -158,11 +158,16 @@ class Supervisor:
         remove(self.section(number))
         run(["supervisorctl", "update", self.program(number)], self.stop_seconds + 60)
 
-    def state(self, number: int) -> str:
-        """Return the state that Supervisor reports for release `number`, such as RUNNING; UNKNOWN if it has none."""
+    def state(self, number: int) -> tuple[str, str]:
+        """Return what Supervisor reports for release `number`: a state such as RUNNING, and its process id if it has one.
+
+        The state is UNKNOWN where Supervisor has no such program.
+        """
         answer = run(["supervisorctl", "status", self.program(number)], 30, check=False)
-        words = answer.stdout.split()
-        return words[1] if len(words) > 1 and words[0].startswith(self.program(number)) else "UNKNOWN"
+        words = answer.stdout.replace(",", " ").split()
+        if len(words) < 2 or not words[0].endswith(self.program(number)):
+            return "UNKNOWN", ""
+        return words[1], words[words.index("pid") + 1] if "pid" in words else ""
 
 
 class Releaser:
@@ -203,13 +208,13 @@ class Releaser:
         """Say why a release is needed; None when what is live is what is wanted, and answers."""
         live = self.layout.live()
         if live is None:
-            return "nothing is live yet"
+            return "nothing was live yet"
         if self.layout.record(live).get("digest") != self.wanted():
             return "the build or its settings changed"
         if live not in self.supervisor.installed():
-            return f"Supervisor has no program for release {live}"
+            return f"Supervisor had no program for release {live}"
         if not self.answers(live, patience=10):
-            return f"release {live} does not answer on its socket"
+            return f"release {live} did not answer on its socket"
         return None
 
     def tidy(self) -> bool:
@@ -278,7 +283,7 @@ class Releaser:
         """
         path, host, status = (self.health[key] for key in ("path", "host", "status"))
         deadline = time.monotonic() + self.health["timeout"]
-        look = 0.0
+        look, first = 0.0, ""
         problem = "it does not listen on its socket"
         while time.monotonic() < deadline:
             try:
@@ -293,8 +298,9 @@ class Releaser:
             except (OSError, http.client.HTTPException):
                 pass
             if time.monotonic() > look:
-                state = self.supervisor.state(number)
-                if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN"):
+                state, process = self.supervisor.state(number)
+                first = first or process
+                if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN") or process != first:
                     raise ReleaseError(f"it stopped right after its start ({state}).\n{self.log_tail(number)}")
                 look = time.monotonic() + 0.5
             self.sleep(0.1)

@@ -202,7 +202,7 @@ def main() -> None:
             reach(arguments["server"])
             order(arguments, domains)
     except CertificateError as error:
-        module.fail_json(msg=str(error), reason=reason)
+        module.fail_json(msg=str(error), reason=reason, usable=linked and reason not in ("there is none", "it expired"))
     for link, target in links.items():
         point(link, target)
     module.exit_json(changed=True, reason=reason)

@@ -1,0 +1,193 @@
+"""What the tests of all scenarios ask the test hosts with: requests through the front door, and commands inside."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shlex
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+INVENTORY = ROOT / "molecule" / "inventory"
+ARTEFACTS = ROOT / ".artefacts"
+SECRET = "canary-of-the-test-hosts"
+
+
+@dataclass
+class Answer:
+    """An answer to a request; names of headers are lower-case."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Run:
+    """A finished run of ansible-playbook."""
+
+    code: int
+    output: str
+    changed: dict[str, int] = field(default_factory=dict)
+
+
+class Host:
+    """One test host, called by its name in the inventory, which is its domain and its container's name too."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.app = name.replace(".", "-")
+
+    @property
+    def address(self) -> str:
+        """The address on the test network. It changes when the container is started again."""
+        networks = json.loads(podman("inspect", self.name))[0]["NetworkSettings"]["Networks"]
+        return str(networks["slipway"]["IPAddress"])
+
+    def run(self, command: str, check: bool = True) -> str:
+        """Run a shell command as root inside the host and return what it prints."""
+        done = subprocess.run(
+            ["podman", "exec", self.name, "sh", "-c", command], capture_output=True, text=True, errors="replace", check=False
+        )
+        assert not check or done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext:
+        """A context that trusts the host's own certificate and checks the name in it."""
+        certificate = self.run(f"cat /etc/nginx/slipway/{self.app}/fullchain.pem")
+        return ssl.create_default_context(cadata=certificate)
+
+    def connect(self, server_name: str | None = None, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
+        """Open a TLS connection, verified."""
+        raw = socket.create_connection((self.address, 443), timeout=10)
+        return (context or self.trust).wrap_socket(raw, server_hostname=server_name or self.name)
+
+    def ask(
+        self,
+        path: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        tls: bool = True,
+        name: str | None = None,
+    ) -> Answer:
+        """Send one request as a client would, over HTTPS unless `tls` is off."""
+        connection = http.client.HTTPConnection(self.address, 80, timeout=10)
+        if tls:
+            connection.sock = self.connect()
+        with contextlib.closing(connection):
+            connection.request(method, path, body=body, headers={"Host": name or self.name, **(headers or {})})
+            response = connection.getresponse()
+            values: dict[str, str] = {}
+            for key, value in response.getheaders():
+                assert key.lower() not in values or key.lower() == "vary", f"{key} comes twice"
+                values[key.lower()] = value
+            return Answer(response.status, values, response.read().decode("utf-8", "replace"))
+
+    def healthy(self) -> bool:
+        """Say whether the app answers through the front door."""
+        try:
+            return self.ask("/healthz").status == 200
+        except (OSError, http.client.HTTPException, AssertionError):
+            return False
+
+    def pids(self, pattern: str) -> list[int]:
+        """Return the process ids whose command line has `pattern`."""
+        return [int(pid) for pid in self.run(f"pgrep -f -- {shlex.quote(pattern)}", check=False).split()]
+
+    def live(self) -> int:
+        """Return the number of the live release."""
+        return int(Path(self.run(f"readlink /opt/{self.app}/live.sock").strip()).stem)
+
+    def master(self) -> int:
+        """Return the process id of the live release's Gunicorn."""
+        return int(self.run(f"supervisorctl pid {self.app}-{self.live()}"))
+
+
+def podman(*arguments: str) -> str:
+    """Run podman and return what it prints."""
+    return subprocess.run(["podman", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def within(seconds: float, condition: Callable[[], Any], pause: float = 0.05) -> float:
+    """Wait until `condition` holds and return how long that took; fail after `seconds`."""
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < seconds, f"not within {seconds} s"
+        time.sleep(pause)
+    return time.monotonic() - begin
+
+
+def play(*arguments: str, playbook: str = "site.yml", inventory: Path = INVENTORY) -> Run:
+    """Run a playbook as a user would. Nothing of Molecule's own settings is passed on."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MOLECULE_", "ANSIBLE_"))}
+    environment["ANSIBLE_NOCOLOR"] = "1"
+    done = subprocess.run(
+        ["ansible-playbook", playbook, f"--inventory={inventory}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    changed = {}
+    for line in done.stdout.splitlines():
+        if " : ok=" in line:
+            changed[line.split()[0]] = int(line.split("changed=")[1].split()[0])
+    return Run(done.returncode, done.stdout, changed)
+
+
+@contextlib.contextmanager
+def polling(host: Host, path: str = "/version") -> Iterator[list[str]]:
+    """Ask again and again on new connections while the block runs; what failed is in the list afterwards."""
+    import threading
+
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.is_set():
+            try:
+                answer = host.ask(path)
+                if answer.status != 200:
+                    failures.append(str(answer.status))
+            except (OSError, http.client.HTTPException) as error:
+                failures.append(repr(error))
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield failures
+    finally:
+        stop.set()
+        thread.join()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have each test that wants a `host` run for every host of the scenario's group."""
+    if "host" in metafunc.fixturenames:
+        group = metafunc.module.GROUP
+        listing = subprocess.run(
+            ["ansible-inventory", f"--inventory={INVENTORY}", "--list"], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout
+        names = json.loads(listing)[group]["hosts"]
+        metafunc.parametrize("host", [Host(name) for name in names], ids=names, scope="module")

@@ -1,0 +1,82 @@
+"""Import paths that Ansible would find by itself, and clean surroundings for each test."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Modules before action plugins: where both have a name, it means the module.
+for pattern in ("roles/*/library", "plugins/modules", "plugins/action", "roles/*/action_plugins", "tests/unit"):
+    sys.path.extend(str(path) for path in sorted(ROOT.glob(pattern)))
+ansible.module_utils.__path__.extend(str(path) for path in sorted(ROOT.glob("roles/*/module_utils")))
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep git's, Ansible's and the operator's own settings out, and the umask as it was."""
+    for name in [name for name in os.environ if name.startswith(("GIT_", "ANSIBLE_", "UV_", "PIP_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    umask = os.umask(0o022)
+    yield
+    os.umask(umask)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a short name, since a socket's path may have 107 characters."""
+    directory = Path(tempfile.mkdtemp(prefix="sw", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def group() -> grp.struct_group:
+    """A group other than the one that new files get, where this user may give files to one."""
+    mine = {os.getgid()}
+    others = [entry for entry in grp.getgrall() if os.geteuid() == 0 or entry.gr_gid in os.getgroups()]
+    return next((entry for entry in others if entry.gr_gid not in mine), grp.getgrgid(os.getgid()))
+
+
+@pytest.fixture
+def run_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Run a module's main() as Ansible would, and return its result."""
+
+    def run(module: Any, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        capsys.readouterr()
+        with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+            module.main()
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Put a program on PATH, before all others."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+    def put(name: str, text: str) -> Path:
+        path = directory / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+        return path
+
+    return put
