@@ -161,6 +161,14 @@ def order(arguments: dict[str, object], domains: list[str]) -> None:
         time.sleep(5)
 
 
+def usable(certificate: str) -> bool:
+    """Say whether what Nginx serves now is an authority's certificate that has not expired."""
+    command = ["openssl", "x509", "-in", certificate, "-noout", "-issuer", "-subject", "-checkend", "0"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    names = re.findall(r"^(?:issuer|subject)=(.*)$", answer.stdout, re.MULTILINE)
+    return answer.returncode == 0 and len(set(names)) == 2
+
+
 def point(link: str, target: Path) -> bool:
     """Have `link` lead to `target`, in one step. Returns whether it did not before."""
     if os.path.islink(link) and os.readlink(link) == str(target):
@@ -202,7 +210,7 @@ def main() -> None:
             reach(arguments["server"])
             order(arguments, domains)
     except CertificateError as error:
-        module.fail_json(msg=str(error), reason=reason, usable=linked and reason not in ("there is none", "it expired"))
+        module.fail_json(msg=str(error), reason=reason, usable=usable(arguments["certificate"]))
     for link, target in links.items():
         point(link, target)
     module.exit_json(changed=True, reason=reason)

@@ -1,0 +1,146 @@
+"""A certificate from a real ACME server: issued, served, extended and renewed; and the app without one."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Iterator
+
+import pytest
+
+from molecule.conftest import ARTEFACTS, Host, play, podman, within
+
+GROUP = "certified"
+AUTHORITY = Host("acme.lab.test")
+ROOTS = "https://acme.lab.test:15000/roots/0"
+
+
+def orders() -> int:
+    """Return how many orders the authority has received."""
+    return AUTHORITY.run("journalctl -u pebble --no-pager -o cat").count("POST /order-plz")
+
+
+@pytest.fixture(scope="module")
+def root() -> str:
+    """The root certificate of the authority, which it makes anew at each start."""
+    question = f"import ssl, urllib.request as u; c = ssl._create_unverified_context(); print(u.urlopen('{ROOTS}', context=c).read().decode())"
+    return AUTHORITY.run(f'python3 -c "{question}"')
+
+
+@pytest.fixture
+def absent_authority() -> Iterator[None]:
+    """An ACME server that does not answer."""
+    podman("pause", AUTHORITY.name)
+    yield
+    podman("unpause", AUTHORITY.name)
+
+
+def served(host: Host, root: str) -> dict[str, object]:
+    """Return the certificate that is served, verified down from the authority's root."""
+    with host.connect(context=ssl.create_default_context(cadata=root)) as connection:
+        return dict(connection.getpeercert() or {})
+
+
+def names(certificate: dict[str, object]) -> set[str]:
+    """Return the names that a certificate is for."""
+    return {value for kind, value in certificate["subjectAltName"]}  # type: ignore[attr-defined]
+
+
+def test_the_authority_vouches_for_what_is_served(host: Host, root: str) -> None:
+    assert names(served(host, root)) == {host.name}
+
+
+def test_a_second_run_orders_nothing(host: Host, root: str) -> None:
+    before, serial = orders(), served(host, root)["serialNumber"]
+    run = play(f"--limit={host.name}")
+    assert (run.code, run.changed) == (0, {host.name: 0}), run.output[-3000:]
+    assert (orders(), served(host, root)["serialNumber"]) == (before, serial)
+
+
+def test_a_renewed_certificate_is_served(host: Host, root: str) -> None:
+    serial, master = served(host, root)["serialNumber"], host.run("systemctl show -P MainPID nginx")
+    host.run("certbot renew --force-renewal --no-random-sleep-on-renew")
+    within(10, lambda: served(host, root)["serialNumber"] != serial)
+    assert host.run("systemctl show -P MainPID nginx") == master, "Nginx was restarted"
+    run = play("--check", f"--limit={host.name}")
+    assert (run.code, run.changed) == (0, {host.name: 0}), run.output[-3000:]
+
+
+def test_renewal_happens_by_itself(host: Host) -> None:
+    timers = re.findall(r"\S*certbot\S*\.timer", host.run("systemctl list-timers --no-pager"))
+    assert len(timers) == 1, timers
+    assert host.run(f"systemctl is-enabled {timers[0]}").strip() == "enabled"
+
+
+def test_a_reload_that_was_lost_is_made_good(host: Host, root: str) -> None:
+    serial = served(host, root)["serialNumber"]
+    host.run("certbot renew --force-renewal --no-random-sleep-on-renew --deploy-hook false", check=False)
+    assert served(host, root)["serialNumber"] == serial, "the hook was to fail"
+    run = play(f"--limit={host.name}", "--tags=nginx")
+    assert run.code == 0, run.output[-3000:]
+    assert served(host, root)["serialNumber"] != serial
+    host.run(r"sed -i 's/^renew_hook.*/renew_hook = systemctl reload nginx/' /etc/letsencrypt/renewal/*.conf")
+
+
+def test_a_domain_that_is_added_is_certified_under_the_same_name(root: str) -> None:
+    host, more = Host("app.lab.test"), '{"nginx_domains": ["app.lab.test", "www.app.lab.test"]}'
+    before = orders()
+    run = play(f"--limit={host.name}", f"--extra-vars={more}")
+    assert run.code == 0, run.output[-3000:]
+    assert orders() == before + 1
+    assert names(served(host, root)) == {"app.lab.test", "www.app.lab.test"}
+    assert host.run("ls /etc/letsencrypt/renewal").split() == ["app-lab-test.conf"]
+    again = play(f"--limit={host.name}", f"--extra-vars={more}")
+    assert (again.changed, orders()) == ({host.name: 0}, before + 1)
+
+
+def test_names_that_lead_elsewhere_are_seen_before_an_order(root: str) -> None:
+    host, before = Host("app.lab.test"), orders()
+    elsewhere = '{"certbot_domains": ["app.lab.test", "nowhere.lab.test", "acme.lab.test", "centos.lab.test"]}'
+    run = play(f"--limit={host.name}", "--tags=certbot", f"--extra-vars={elsewhere}")
+    flat = " ".join(run.output.split())
+    assert "No certificate was ordered" in flat
+    for reason in (
+        "nowhere.lab.test has no address",
+        "acme.lab.test: port 80 of [0-9.]+ does not answer",
+        "centos.lab.test: [0-9.]+ answers (404|301) instead of the challenge",
+    ):
+        assert re.search(reason, flat), flat[-3000:]
+    assert "app.lab.test: " not in flat.split("No certificate was ordered", 1)[1].split("Then run this again")[0]
+    assert orders() == before
+    assert run.code == 0, "the certificate that is there goes on being served"
+    assert "app.lab.test" in names(served(host, root))
+    assert host.healthy()
+
+
+def test_without_the_authority_the_app_is_served_all_the_same(absent_authority: None) -> None:
+    host = Host("centos.lab.test")
+    host.run("rm -rf /etc/letsencrypt /etc/nginx/slipway/*/*.pem")
+    run = play(f"--limit={host.name}")
+    flat = " ".join(run.output.split())
+    assert "the authority at https://acme.lab.test:14000/dir (certbot_server) does not answer" in flat, flat[-3000:]
+    assert "serves the app, but with a placeholder for a certificate" in flat
+    assert run.code != 0, "what browsers refuse is no success"
+    assert host.ask("/").json() == {"message": "Hello, World!"}
+
+
+def test_the_next_run_gets_what_was_missing(root: str) -> None:
+    host = Host("centos.lab.test")
+    run = play(f"--limit={host.name}")
+    assert run.code == 0, run.output[-3000:]
+    assert names(served(host, root)) == {host.name}
+
+
+def test_the_grade_of_the_tls(root: str) -> None:
+    AUTHORITY.run("command -v testssl || (apt-get update -q && apt-get install -qy --no-install-recommends testssl.sh procps)")
+    report = "/root/testssl.json"
+    AUTHORITY.run(f"cat > /root/root.pem <<'END'\n{root}\nEND")
+    AUTHORITY.run(
+        f"rm -f {report}; testssl --quiet --color 0 --add-ca /root/root.pem --jsonfile {report} app.lab.test", check=False
+    )
+    findings = AUTHORITY.run(f"cat {report}")
+    ARTEFACTS.mkdir(exist_ok=True)
+    (ARTEFACTS / "testssl.json").write_text(findings, encoding="utf-8")
+    values = {finding["id"]: finding["finding"] for finding in json.loads(findings)}
+    assert values["overall_grade"] == "A+", values
