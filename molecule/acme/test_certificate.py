@@ -24,7 +24,8 @@ def orders() -> int:
 @pytest.fixture(scope="module")
 def root() -> str:
     """The root certificate of the authority, which it makes anew at each start."""
-    question = f"import ssl, urllib.request as u; c = ssl._create_unverified_context(); print(u.urlopen('{ROOTS}', context=c).read().decode())"
+    context = "ssl._create_unverified_context()"
+    question = f"import ssl, urllib.request as u; print(u.urlopen('{ROOTS}', context={context}).read().decode())"
     return AUTHORITY.run(f'python3 -c "{question}"')
 
 

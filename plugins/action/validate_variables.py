@@ -141,7 +141,7 @@ def where(name: str, value: Any, variables: Mapping[str, Any]) -> str:
     return f"{os.path.relpath(inventory / 'host_vars' / f'{host}.yml')}"
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """Check the variables of the role that the task belongs to, on the controller."""
 
     _requires_connection = False

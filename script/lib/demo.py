@@ -60,7 +60,7 @@ def check_machine() -> None:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
                 raise DemoError(
-                    f"Port {port} of this machine is taken. See by what: ss -ltnp 'sport = :{port}'. Stop it, then run this again."
+                    f"Port {port} of this machine is taken. By what: ss -ltnp 'sport = :{port}'. Stop it, then run this again."
                 ) from error
     store = Path(podman("info", "--format", "{{.Store.GraphRoot}}"))
     while not store.exists():

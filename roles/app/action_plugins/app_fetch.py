@@ -187,7 +187,7 @@ def lock_digest(file: Path) -> str:
     return digest.hexdigest()[:40]
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """Fetch and pack the source of one app."""
 
     _requires_connection = False

@@ -1,0 +1,111 @@
+"""Run the whole proof, step after step, and say what it came to and where the time went."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ARTEFACTS = ROOT / ".artefacts"
+TOOLS = ROOT / ".venv" / "bin"
+ENVIRONMENT = {**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}", "PY_COLORS": "0", "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"}
+
+
+@dataclass
+class Step:
+    """One step of the proof.
+
+    `command` is run in `folder`; where it is made of tests, they are counted in the file `report`, else it counts as one.
+    `packages` are Debian packages that it needs, by the program that shows whether they are there.
+    """
+
+    name: str
+    command: list[str]
+    folder: Path = ROOT
+    report: str = ""
+    packages: dict[str, list[str]] = field(default_factory=dict)
+
+
+def pytest(folder: str, report: str, *arguments: str) -> list[str]:
+    """Return the command that runs the tests of a folder and reports them in a file."""
+    return [str(TOOLS / "python"), "-m", "pytest", "--quiet", f"--junitxml={ARTEFACTS / report}", *arguments, folder]
+
+
+def molecule(scenario: str) -> Step:
+    """Return the step that runs a Molecule scenario from end to end."""
+    return Step(f"scenario {scenario}", ["molecule", "test", "--scenario-name", scenario], report=f"{scenario}.xml")
+
+
+FAST = [
+    Step("lint and types", ["script/lint"]),
+    Step("unit tests and rendered templates", pytest("tests", "unit.xml"), report="unit.xml"),
+    Step("tests of the example app", ["script/lib/test_app", str(ARTEFACTS / "app.xml")], report="app.xml"),
+]
+FULL = [
+    *FAST,
+    Step("podman", ["script/bootstrap", "--dev", "--containers"]),
+    molecule("default"),
+    molecule("acme"),
+]
+BROWSER = {"chromium": ["chromium", "chromium-driver"]}
+
+
+def install(packages: dict[str, list[str]]) -> None:
+    """Install Debian packages whose program is missing, as root or through sudo.
+
+    Raises:
+        subprocess.CalledProcessError: when that fails.
+    """
+    missing = [name for program, names in packages.items() if not shutil.which(program) for name in names]
+    if missing:
+        root = [] if os.geteuid() == 0 else ["sudo"]
+        subprocess.run([*root, "apt-get", "update", "-qq"], check=True)
+        subprocess.run([*root, "apt-get", "install", "-qqy", "--no-install-recommends", *missing], check=True)
+
+
+def counted(report: Path, code: int) -> tuple[int, int]:
+    """Return how many tests of a step passed and failed.
+
+    A step without a report counts as one test; so does one that failed although its report, if there is any, names no failure.
+    """
+    if not report.is_file():
+        return (1, 0) if code == 0 else (0, 1)
+    total = failed = 0
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        total += int(suite.get("tests", 0))
+        failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+    return total - failed, failed or (1 if code else 0)
+
+
+def main() -> int:
+    """Run the steps; a failed one does not keep the next from running."""
+    parser = argparse.ArgumentParser(prog="script/test", description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="lint, types, unit tests and templates: no container, under 3 minutes")
+    steps = FAST if parser.parse_args().fast else FULL
+    ARTEFACTS.mkdir(exist_ok=True)
+    if steps is FULL:
+        install(BROWSER)
+    rows, passed, failed = [], 0, 0
+    for number, step in enumerate(steps, start=1):
+        report = ARTEFACTS / step.report if step.report else Path("/nonexistent")
+        report.unlink(missing_ok=True)
+        print(f"\n[{number}/{len(steps)}] {step.name}", flush=True)
+        begin = time.monotonic()
+        code = subprocess.run(step.command, cwd=step.folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, check=False).returncode
+        good, bad = counted(report, code)
+        passed, failed = passed + good, failed + bad
+        rows.append(f"  {'ok' if code == 0 else 'FAILED':8}{time.monotonic() - begin:7.0f} s  {good + bad:5d}  {step.name}")
+    print("\nWhat was run      time  tests\n" + "\n".join(rows))
+    print(f"Reports and screenshots are in {ARTEFACTS.relative_to(ROOT)}/\n\n{passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
