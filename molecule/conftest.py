@@ -183,11 +183,11 @@ def polling(host: Host, path: str = "/version") -> Iterator[list[str]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have each test that wants a `host` run for every host of the scenario's group."""
+    """Have each test that wants a `host` run for the HOSTS that its file names, or for every host of its GROUP."""
     if "host" in metafunc.fixturenames:
-        group = metafunc.module.GROUP
+        group = getattr(metafunc.module, "GROUP", "all")
         listing = subprocess.run(
             ["ansible-inventory", f"--inventory={INVENTORY}", "--list"], capture_output=True, text=True, check=True, cwd=ROOT
         ).stdout
-        names = json.loads(listing)[group]["hosts"]
+        names = getattr(metafunc.module, "HOSTS", None) or json.loads(listing)[group]["hosts"]
         metafunc.parametrize("host", [Host(name) for name in names], ids=names, scope="module")

@@ -32,8 +32,11 @@ description:
 options:
   layout: {type: dict, required: true, description: The app's paths C(home), C(runtime) and C(logs).}
   name: {type: str, required: true, description: The app's name. A program is called C(<name>-<release>).}
-  group: {type: str, required: true, description: The group that may read the settings.}
+  user: {type: str, required: true, description: The user that runs the app. Its group may read the settings.}
+  directory: {type: str, required: true, description: The folder of the build in which the app runs.}
   build: {type: str, required: true, description: The build to release.}
+  revision: {type: str, required: true, description: What the operator calls the state of the source, such as a commit.}
+  origin: {type: str, required: true, description: Where the source came from.}
   files: {type: dict, required: true, description: Files of the release, name to content.}
   settings: {type: str, required: true, description: The environment of the app, as a JSON object.}
   program: {type: str, required: true, description: The section for Supervisor.}
@@ -185,11 +188,11 @@ class Releaser:
     @property
     def group(self) -> int:
         """The numeric id of the group that may read the settings."""
-        return grp.getgrnam(self.arguments["group"]).gr_gid
+        return grp.getgrnam(self.arguments["user"]).gr_gid
 
     def wanted(self) -> str:
         """Return the digest of all that makes this release what it is."""
-        keys = ("build", "files", "settings", "program")
+        keys = ("build", "revision", "files", "settings", "program")
         return digest(*(self.arguments[key] for key in keys))
 
     def answers(self, number: int, patience: float = 0.0) -> bool:
@@ -249,18 +252,31 @@ class Releaser:
         """
         if not (self.layout.builds / self.arguments["build"]).is_dir():
             raise ReleaseError(f"There is no build {self.arguments['build']} in {self.layout.builds}.")
-        build = json.loads((self.layout.builds / self.arguments["build"] / ".build.json").read_text(encoding="utf-8"))
         directory = self.layout.release(number)
         directory.mkdir(mode=0o755)
         (directory / "build").symlink_to(f"../../builds/{self.arguments['build']}")
-        tokens = {"@RELEASE@": str(number), "@REVISION@": build["revision"]}
+        tokens = {"@RELEASE@": str(number), "@REVISION@": self.arguments["revision"]}
         for name, text in {**self.arguments["files"], "program.conf": self.arguments["program"]}.items():
             for token, value in tokens.items():
                 text = text.replace(token, value)
             write(directory / name, text)
         write(directory / "settings.json", self.arguments["settings"], mode=0o640, group=self.group)
-        self.remember(number, outcome="started", digest=self.wanted(), revision=build["revision"], source=build["origin"])
+        origin, revision = self.arguments["origin"], self.arguments["revision"]
+        self.remember(number, outcome="started", digest=self.wanted(), revision=revision, source=origin)
         return directory / "program.conf"
+
+    def preflight(self, number: int) -> None:
+        """Import the app as its user, with the settings of release `number`.
+
+        Raises:
+            ReleaseError: when it cannot be imported; with the end of its traceback, or the settings that it refuses.
+        """
+        release = self.layout.release(number)
+        command = [release / "build" / ".venv" / "bin" / "python", release / "launch.py", "--check"]
+        directory = (release / "build" / self.arguments["directory"]).resolve()
+        answer = run(command, self.health["timeout"], directory=directory, check=False, user=self.arguments["user"])
+        if answer.returncode:
+            raise ReleaseError(f"the app cannot be imported.\n{tail(answer.stdout, 20)}")
 
     def remember(self, number: int, **facts: Any) -> None:
         """Add `facts` to what is remembered of release `number`, and its outcome to the app's history."""
@@ -312,6 +328,8 @@ class Releaser:
         """Return the last lines that release `number` logged, for the operator."""
         log = self.layout.log(number)
         text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        if "raise HaltServer" in text:  # what Gunicorn says of its own end comes last and hides what the app said
+            text = text[: text.rfind("Traceback (most recent call last)", 0, text.index("raise HaltServer"))]
         return f"The end of {log}:\n{tail(text)}" if text.strip() else f"It wrote nothing to {log}."
 
     def switch(self, number: int) -> None:
@@ -370,6 +388,7 @@ class Releaser:
         number = max(known, default=0) + 1
         try:
             section = self.prepare(number)
+            self.preflight(number)
             self.supervisor.add(number, section)
             self.gate(number)
             self.switch(number)
@@ -444,8 +463,11 @@ def main() -> None:
         argument_spec={
             "layout": {"type": "dict", "required": True},
             "name": {"type": "str", "required": True},
-            "group": {"type": "str", "required": True},
+            "user": {"type": "str", "required": True},
+            "directory": {"type": "str", "required": True},
             "build": {"type": "str", "required": True},
+            "revision": {"type": "str", "required": True},
+            "origin": {"type": "str", "required": True},
             "files": {"type": "dict", "required": True},
             "settings": {"type": "str", "required": True, "no_log": True},
             "program": {"type": "str", "required": True},

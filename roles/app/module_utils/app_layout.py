@@ -149,6 +149,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     check: bool = True,
+    user: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `command` with its output captured in one stream.
 
@@ -158,6 +159,7 @@ def run(
         environment: variables to add to this process's own.
         directory: where it runs.
         check: whether an exit code other than 0 is an error.
+        user: who runs it, with that user's own groups; None for who runs this.
 
     Raises:
         ReleaseError: when it cannot start, takes too long, or fails and `check` is set; with its last lines.
@@ -175,6 +177,9 @@ def run(
             errors="replace",
             timeout=timeout,
             check=False,
+            user=user,
+            group=user,
+            extra_groups=[] if user else None,
         )
     except OSError as error:
         raise ReleaseError(f"{words[0]} cannot be started: {error.strerror}") from error
