@@ -10,6 +10,7 @@ import re
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -33,6 +34,9 @@ options:
 """
 
 GIT = re.compile(r"^(git\+.+|git@.+|ssh://.+|git://.+|https?://.+|.+\.git/?)$")
+
+# How long a packed source that nobody asks for stays on the controller.
+KEEP_SECONDS = 14 * 86400
 
 
 def is_git(source: str) -> bool:
@@ -95,6 +99,10 @@ def pack(root: Path, exclude: list[str], directory: Path) -> tuple[str, Path]:
                 with file.open("rb") if file else contextlib.nullcontext() as content:
                     tar.addfile(entry, content)
         os.replace(partial, archive)
+    archive.touch()
+    for old in directory.glob("*.tar.gz"):
+        if old.stat().st_mtime < time.time() - KEEP_SECONDS:
+            old.unlink(missing_ok=True)
     return name, archive
 
 
