@@ -54,7 +54,7 @@ FULL = [
     molecule("default"),
     molecule("acme"),
 ]
-BROWSER = {"chromium": ["chromium", "chromium-driver"]}
+BROWSER = {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}
 
 
 def install(packages: dict[str, list[str]]) -> None:
