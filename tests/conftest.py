@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import grp
 import json
 import os
+import pwd
 import shutil
 import sys
 import tempfile
@@ -19,7 +19,7 @@ from ansible.module_utils.testing import patch_module_args
 ROOT = Path(__file__).resolve().parents[1]
 
 # Modules before action plugins: where both have a name, it means the module.
-for pattern in ("roles/*/library", "plugins/modules", "plugins/action", "roles/*/action_plugins", "tests/unit"):
+for pattern in ("roles/*/library", "plugins/modules", "plugins/action", "roles/*/action_plugins"):
     sys.path.extend(str(path) for path in sorted(ROOT.glob(pattern)))
 ansible.module_utils.__path__.extend(str(path) for path in sorted(ROOT.glob("roles/*/module_utils")))
 
@@ -40,16 +40,15 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 def short() -> Iterator[Path]:
     """A directory with a short name, since a socket's path may have 107 characters."""
     directory = Path(tempfile.mkdtemp(prefix="sw", dir="/tmp"))
+    directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
 
 
 @pytest.fixture
-def group() -> grp.struct_group:
-    """A group other than the one that new files get, where this user may give files to one."""
-    mine = {os.getgid()}
-    others = [entry for entry in grp.getgrall() if os.geteuid() == 0 or entry.gr_gid in os.getgroups()]
-    return next((entry for entry in others if entry.gr_gid not in mine), grp.getgrgid(os.getgid()))
+def user() -> str:
+    """A user with a group of its own name: another than this one, where this one may become another."""
+    return "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 
 @pytest.fixture

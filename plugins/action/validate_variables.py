@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import os
 import re
@@ -34,14 +35,22 @@ TYPE_NAMES = {
     "str": "text",
     "path": "a path",
     "int": "a whole number",
-    "float": "a number",
     "bool": "true or false",
     "list": "a list",
     "dict": "a mapping of names to values",
 }
 
+# What texts and numbers may look like. A number with a leading zero means something else to half of all programs.
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+LONGEST = 4096
+PATH = re.compile(r"/[A-Za-z0-9._@+/-]+")
+WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
+
+# Ansible's own, which share their beginning with the role `inventory`.
+MAGIC = {"inventory_dir", "inventory_file", "inventory_hostname", "inventory_hostname_short"}
+
 # How alike two names must be, from 0 to 1, for one to count as the other misspelt.
-ALIKE = 0.88
+ALIKE = 0.87
 
 
 def type_problem(value: Any, spec: Mapping[str, Any]) -> str | None:
@@ -57,13 +66,12 @@ def type_problem(value: Any, spec: Mapping[str, Any]) -> str | None:
     expected = TYPE_NAMES.get(kind, kind)
     if value is None:
         return f"{expected}, and it is empty"
-    if kind in ("str", "path") and isinstance(value, (bool, int, float)):
+    if kind in ("str", "path") and isinstance(value, (bool, int, float, datetime.date)):
         return f"{expected}: put it in quotes"
     fits = {
         "str": lambda: isinstance(value, str),
         "path": lambda: isinstance(value, str),
-        "int": lambda: not isinstance(value, bool) and re.fullmatch(r"[+-]?\d+", str(value)) is not None,
-        "float": lambda: not isinstance(value, bool) and re.fullmatch(r"[+-]?\d+(\.\d+)?", str(value)) is not None,
+        "int": lambda: not isinstance(value, bool) and WHOLE.fullmatch(str(value)) is not None,
         "bool": lambda: (
             (value.lower() if isinstance(value, str) else value) in BOOLEANS if isinstance(value, (str, int)) else False
         ),
@@ -73,6 +81,8 @@ def type_problem(value: Any, spec: Mapping[str, Any]) -> str | None:
     }
     if not fits[kind]():
         return expected
+    if kind == "path" and (not PATH.fullmatch(value) or ".." in value.split("/")):
+        return "an absolute path of letters, digits and . _ @ + - /"
     choices = spec.get("choices")
     if choices and value not in choices:
         near = difflib.get_close_matches(str(value), map(str, choices), n=1)
@@ -83,6 +93,17 @@ def type_problem(value: Any, spec: Mapping[str, Any]) -> str | None:
             if problem:
                 return f"{expected}; each element must be {problem}"
     return None
+
+
+def fits_one_line(value: Any) -> bool:
+    """Say whether a text, and each text of a list, is short and free of control characters; other values always are."""
+    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    return all(len(text) <= LONGEST and not CONTROL.search(text) for text in texts)
+
+
+def follows(raw: Any, names: Iterable[str]) -> bool:
+    """Say whether `raw` is a default that is made from the variables `names`, whose own faults are told where they are."""
+    return isinstance(raw, str) and "{{" in raw and _in_a_role(raw) and any(re.search(rf"\b{name}\b", raw) for name in names)
 
 
 def misspelt(names: Iterable[str], prefix: str, declared: Iterable[str]) -> dict[str, str | None]:
@@ -98,12 +119,12 @@ def misspelt(names: Iterable[str], prefix: str, declared: Iterable[str]) -> dict
     """
     known = sorted(declared)
     found: dict[str, str | None] = {}
-    for name in sorted(set(names) - set(known)):
+    for name in sorted(set(names) - set(known) - MAGIC):
         if name.startswith(f"{prefix}_"):
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.77)
             found[name] = near[0] if near else None
         elif not name.startswith(("ansible_", "_", "inventory_", "group", "hostvars", "playbook_", "role_")):
-            near = difflib.get_close_matches(name, known, n=1, cutoff=ALIKE)
+            near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=ALIKE)
             if near:
                 found[name] = near[0]
     return found
@@ -113,32 +134,43 @@ def shown(value: Any, spec: Mapping[str, Any]) -> str:
     """Quote `value` for a message, or hide it where `spec` marks it as secret. At most 80 characters."""
     if spec.get("no_log"):
         return "not shown, since it is secret"
-    text = repr(str(value)) if isinstance(value, str) else str(value)
+    text = re.sub(r"//[^/@\s]+@", "//***@", repr(str(value)) if isinstance(value, str) else str(value))
+    text = text.split("\\n")[0]  # no more of what may be a key
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def where(name: str, value: Any, variables: Mapping[str, Any]) -> str:
     """Name the file, and where it is known the line, in which an operator changes the variable `name`."""
-    try:
-        from ansible._internal._datatag._tags import Origin  # not public: a later core may move it
-
-        origin = Origin.get_tag(value)
-    except ImportError:
-        origin = None
-    if origin is not None and origin.path and "/roles/" not in origin.path:
+    origin = _origin(value)
+    if origin is not None and origin.path and not _in_a_role(value):
         line = f":{origin.line_num}" if origin.line_num else ""
         return f"{os.path.relpath(origin.path)}{line}"
     if origin is not None and origin.description:
         return str(origin.description)
     inventory = Path(variables.get("inventory_dir") or ".")
     host = variables["inventory_hostname"]
-    files = [inventory] if inventory.is_file() else sorted(inventory.rglob("*.y*ml"))
-    files.sort(key=lambda file: (host not in str(file), "group_vars" not in str(file)))
-    for file in files:
-        for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-            if re.match(rf"\s*{re.escape(name)}\s*:", text):
-                return f"{os.path.relpath(file)}:{number}"
+    places = [f"host_vars/{host}", *(f"group_vars/{group}" for group in (*variables.get("group_names", ()), "all"))]
+    for place in places:
+        for file in (*inventory.glob(f"{place}.y*ml"), *inventory.glob(f"{place}/*")):
+            for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+                if re.match(rf"\s*{re.escape(name)}\s*:", text):
+                    return f"{os.path.relpath(file)}:{number}"
     return f"{os.path.relpath(inventory / 'host_vars' / f'{host}.yml')}"
+
+
+def _origin(value: Any) -> Any:
+    """Return what ansible-core remembers of where a value was written; None where it does not."""
+    try:
+        from ansible._internal._datatag._tags import Origin  # not public: a later core may move it
+    except ImportError:
+        return None
+    return Origin.get_tag(value)
+
+
+def _in_a_role(value: Any) -> bool:
+    """Say whether a value is a role's own default."""
+    origin = _origin(value)
+    return origin is not None and bool(origin.path) and "/roles/" in origin.path
 
 
 class ActionModule(ActionBase):
@@ -172,9 +204,12 @@ class ActionModule(ActionBase):
             hint = f"did you mean {near}?" if near else "ansible-doc -t role lists the variables that exist"
             report(name, f"{name} is not a variable of Slipway: {hint}", variables[name])
 
+        everything = _declared(Path(role._role_path).parent)
         values: dict[str, Any] = {}
         for name, spec in specs.items():
             raw = variables.get(name)
+            if follows(raw, everything - {name}):
+                faulty.add(name)  # until it is found to be sound
             if name not in variables:
                 if spec.get("required"):
                     report(name, f"{name} is missing. It is {_sentence(spec)}")
@@ -182,20 +217,28 @@ class ActionModule(ActionBase):
             try:
                 values[name] = self._templar.template(raw)
             except Exception as error:
-                report(name, f"{name} cannot be worked out: {error}", raw)
+                why = "it is secret, so the reason is not shown" if spec.get("no_log") else str(error)
+                if name not in faulty:
+                    report(name, f"{name} cannot be worked out: {why}", raw)
                 continue
             problem = type_problem(values[name], spec)
-            if problem:
+            if problem and name not in faulty:
                 report(name, f"{name} is {shown(values[name], spec)}; it must be {problem}.", raw)
 
+        ruled = set()
         for rule in self._task.args.get("rules", []):
             name = rule["variable"]
+            ruled.add(name)
             if name in faulty:
                 continue
             conditions = rule["that"] if isinstance(rule["that"], list) else [rule["that"]]
-            if not all(self._holds(condition) for condition in conditions):
+            if not fits_one_line(values.get(name)) or not all(self._holds(condition) for condition in conditions):
                 text = f"{name} is {shown(values.get(name), specs.get(name, {}))}; it must be {rule['expected']}."
                 report(name, text, variables.get(name))
+        for name in sorted(values.keys() - ruled - faulty):
+            if not fits_one_line(values[name]):
+                text = f"on one line, without control characters, of at most {LONGEST} characters"
+                report(name, f"{name} is {shown(values[name], specs[name])}; it must be {text}.", variables.get(name))
 
         if problems:
             host = variables["inventory_hostname"]
@@ -212,6 +255,14 @@ class ActionModule(ActionBase):
             return bool(self._templar.evaluate_conditional(conditional=condition))
         except Exception:
             return False
+
+
+def _declared(roles: Path) -> set[str]:
+    """Return the names of all variables that the roles in a directory declare."""
+    names: set[str] = set()
+    for file in roles.glob("*/meta/argument_specs.yml"):
+        names |= set(yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"])
+    return names
 
 
 def _sentence(spec: Mapping[str, Any]) -> str:

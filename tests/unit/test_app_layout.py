@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def test_a_record_is_read(layout: Layout) -> None:
 
 def test_a_digest_is_the_same_for_the_same_only() -> None:
     # A fixed value: another one would build and release every app again.
-    assert digest("a", {"x": 1, "y": [True, None]}) == "d2cd7f6bcd78"
+    assert digest("a", {"x": 1, "y": [True, None]}) == "ea09d4ccadec"
     assert digest({"x": 1, "y": 2}) == digest({"y": 2, "x": 1})
     different: list[tuple[Any, ...]] = [("1",), (1,), (), ("1", ""), (["1", ""],), ("1\n",), ("ü",), ("\udcfc",)]
     assert len({digest(*parts) for parts in different}) == len(different)
@@ -71,9 +72,10 @@ def test_written_files_have_their_mode_whatever_the_umask(tmp_path: Path, mode: 
     assert (tmp_path / "file").read_bytes() == b"text\r\n\xc3\xbc\xff\n"
 
 
-def test_a_written_file_belongs_to_the_group(tmp_path: Path, group: Any) -> None:
-    write(tmp_path / "file", "text", mode=0o640, group=group.gr_gid)
-    assert (tmp_path / "file").stat().st_gid == group.gr_gid
+def test_a_written_file_belongs_to_the_group(tmp_path: Path, user: str) -> None:
+    group = pwd.getpwnam(user).pw_gid
+    write(tmp_path / "file", "text", mode=0o640, group=group)
+    assert (tmp_path / "file").stat().st_gid == group
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -200,6 +202,15 @@ def test_a_command_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
 
 def test_output_that_is_no_text_is_shown_all_the_same() -> None:
     assert "\ufffd" in run(["printf", r"\377"], 10).stdout
+
+
+def test_a_command_is_run_by_another_user_with_nothing_of_this_ones(user: str) -> None:
+    if os.geteuid() == 0:
+        mine = pwd.getpwnam(user)
+        answer = run(["sh", "-c", "id -u; id -g; id -G"], 10, user=user)
+        assert answer.stdout.split() == [str(mine.pw_uid), str(mine.pw_gid), str(mine.pw_gid)]
+    with pytest.raises(ReleaseError, match="nosuchuser"):
+        run(["true"], 10, user="nosuchuser")
 
 
 def test_tail_counts_from_the_end() -> None:

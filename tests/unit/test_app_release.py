@@ -1,0 +1,970 @@
+"""A release: started beside the live one, proved, switched to, remembered; and every way in which it can go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.client
+import json
+import os
+import pwd
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import app_release
+import pytest
+import standins
+from ansible.module_utils.app_layout import Layout, ReleaseError, lock
+from app_release import Releaser, UnixConnection
+
+HOST = "api.example.com"
+DRAIN = 8.0
+
+# For candidates that never become healthy, so that nobody waits long for that.
+IMPATIENT = {"path": "/healthz", "status": 200, "host": HOST, "timeout": 6}
+
+# The environment's Python, as far as the check of the app before its start needs one.
+PYTHON = """#!/bin/sh
+echo "$(id -un) $(pwd) $1 $2" >>{log}
+if grep -q refused "$1"; then
+    echo "Settings refuses DATABASE_URL"
+    exit 1
+fi
+"""
+
+SECTION = """[program:shop-@RELEASE@]
+command={python} -IS {server} {run}/@RELEASE@.sock @RELEASE@ {mode}
+stdout_logfile={logs}/@RELEASE@.log
+"""
+
+
+class Clock:
+    """Time that passes at once while someone sleeps.
+
+    Attributes:
+        naps: seconds of each sleep, with what the watcher saw at its end.
+        pace: seconds that a sleep really takes, at most.
+        watch: called at the end of each sleep.
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+        self.pace = 0.002
+        self.naps: list[tuple[float, Any]] = []
+        self.watch: Callable[[], Any] = lambda: None
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.skipped
+
+    def sleep(self, seconds: float) -> None:
+        real = min(seconds, self.pace)
+        time.sleep(real)
+        self.skipped += seconds - real
+        self.naps.append((seconds, self.watch()))
+
+
+class Host:
+    """One host with an app's directories, a Supervisor and a door."""
+
+    def __init__(self, directory: Path, clock: Clock, user: str) -> None:
+        self.clock = clock
+        self.user = user
+        self.layout = Layout(directory / "shop", directory / "run", directory / "log")
+        self.supervisor = standins.Supervisor(directory, directory / "conf.d")
+        for path in (self.layout.home, self.layout.runtime, self.layout.logs, self.layout.builds, self.layout.venvs):
+            path.mkdir()
+        self.layout.releases.mkdir()
+        self.preflights = directory / "preflights"
+        self.preflights.touch()
+        self.preflights.chmod(0o666)
+        self.server = directory / "server.py"
+        self.server.write_text(standins.SERVER, encoding="utf-8")
+        self.door = standins.Door(self.layout.live_socket)
+        self.given: list[int] = []
+
+    def build(self, name: str, venv: str = "v1") -> str:
+        """Make a build, as app_build would."""
+        (self.layout.venvs / venv).mkdir(exist_ok=True)
+        python = self.layout.venvs / venv / "bin" / "python"
+        python.parent.mkdir(exist_ok=True)
+        python.write_text(PYTHON.format(log=self.preflights), encoding="utf-8")
+        python.chmod(0o755)
+        (self.layout.venvs / venv / ".complete").touch()
+        directory = self.layout.builds / name
+        directory.mkdir()
+        (directory / "app").mkdir()
+        (directory / "app" / "main.py").write_text("app = None\n", encoding="utf-8")
+        (directory / ".venv").symlink_to(f"../../venvs/{venv}")
+        (directory / ".build.json").write_text("{}", encoding="utf-8")
+        return name
+
+    def arguments(self, mode: str = "200", **changes: Any) -> dict[str, Any]:
+        """Return arguments of the module; `mode` is what the candidate's server does."""
+        python = os.path.realpath(sys.executable)
+        paths = {"python": python, "server": self.server, "run": self.layout.runtime, "logs": self.layout.logs}
+        arguments: dict[str, Any] = {
+            "layout": {"home": str(self.layout.home), "runtime": str(self.layout.runtime), "logs": str(self.layout.logs)},
+            "name": "shop",
+            "user": self.user,
+            "directory": "app",
+            "build": "b1",
+            "revision": "r-b1",
+            "origin": "git@x:y",
+            "files": {"launch.py": "release = '@RELEASE@'; revision = '@REVISION@'\n"},
+            "settings": '{"KEY": "secret"}',
+            "program": SECTION.format(mode=mode, **paths),
+            "program_directory": str(self.supervisor.sections),
+            "program_suffix": ".conf",
+            "health": {"path": "/healthz", "status": 200, "host": HOST, "timeout": 60},
+            "door": {"host": HOST, "port": self.door.port, "tls": False},
+            "drain": DRAIN,
+            "stop": 35.0,
+            "keep": 5,
+            "who": "ann@laptop",
+        }
+        return {**arguments, **changes}
+
+    def releaser(self, mode: str = "200", **changes: Any) -> Releaser:
+        """Return a releaser whose numbers are noted in `given`."""
+        host = self
+
+        class Noting(Releaser):
+            def prepare(self, number: int) -> Path:
+                try:
+                    return super().prepare(number)
+                finally:
+                    if self.layout.release(number).is_dir():
+                        host.given.append(number)
+
+        return Noting(self.arguments(mode, **changes), sleep=self.clock.sleep)
+
+    def run(self, mode: str = "200", **changes: Any) -> int | None:
+        """Do what main() does, and return the number of a new release; None where none was needed."""
+        releaser = self.releaser(mode, **changes)
+        with lock(releaser.layout, "ann@laptop", patience=0):
+            releaser.tidy()
+            if releaser.needed() is None:
+                return None
+            number = releaser.release()
+            releaser.prune()
+            return number
+
+    def who_answers(self) -> str:
+        """Return the release that answers at the door; or the status, where it is not 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.door.port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/healthz", headers={"Host": HOST, "X-Forwarded-Proto": "https"})
+            answer = connection.getresponse()
+            answer.read()
+            return str(answer.getheader("X-Release")) if answer.status == 200 else str(answer.status)
+
+    def sections(self) -> list[str]:
+        return sorted(path.name for path in self.supervisor.sections.iterdir())
+
+    def history(self) -> list[dict[str, Any]]:
+        if not self.layout.history.exists():
+            return []
+        return [json.loads(line) for line in self.layout.history.read_text(encoding="utf-8").splitlines() if line]
+
+    def broken(self) -> list[Path]:
+        """Return what looks whole and is not, and remove it."""
+        kinds = [
+            (self.layout.builds, ".build.json", ("app/main.py", ".venv")),
+            (self.layout.venvs, ".complete", ("bin/python",)),
+            (self.layout.releases, "release.json", ("launch.py", "program.conf", "settings.json")),
+        ]
+        found = [
+            path
+            for parent, mark, parts in kinds
+            for path in parent.iterdir()
+            if path.name[0] != "." and (path / mark).exists() and not all(os.path.lexists(path / part) for part in parts)
+        ]
+        # A build without its mark is in the way of the next one of that name.
+        found += [path for path in self.layout.builds.iterdir() if path.name[0] != "." and not (path / ".build.json").exists()]
+        for path in found:
+            shutil.rmtree(path)
+        return found
+
+    def is_served_by(self, number: int) -> None:
+        """Assert that `number` is live, is all that runs, and is what a reboot would start."""
+        assert self.who_answers() == str(number)
+        assert self.layout.live() == number
+        assert os.readlink(self.layout.current) == f"releases/{number}"
+        assert self.supervisor.running() == [number]
+        assert list(self.supervisor.programs()) == [f"shop-{number}"]
+        assert self.sections() == [f"shop-{number}.conf"]
+        assert self.layout.record(number)["outcome"] == "live"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    shim = SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep, strftime=time.strftime, gmtime=time.gmtime)
+    monkeypatch.setattr(app_release, "time", shim)
+    return clock
+
+
+@pytest.fixture
+def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("PATH", f"{short}:{os.environ['PATH']}")
+    if os.geteuid() != 0:
+        # Who is not root can neither become another user nor give files away.
+        run = app_release.run
+        monkeypatch.setattr(app_release, "run", lambda *words, user=None, **options: run(*words, **options))
+        monkeypatch.setattr(Releaser, "group", property(lambda self: os.getegid()))
+    host = Host(short, clock, user)
+    host.build("b1")
+    yield host
+    host.door.close()
+    host.supervisor.close()
+
+
+def test_the_first_release(host: Host) -> None:
+    assert host.releaser().needed() is not None
+    assert host.run() == 1
+    host.is_served_by(1)
+    directory = host.layout.release(1)
+    assert (directory / "launch.py").read_text(encoding="utf-8") == "release = '1'; revision = 'r-b1'\n"
+    assert (directory / "build" / "app" / "main.py").exists()
+    assert not os.path.isabs(os.readlink(directory / "build"))
+    record = host.layout.record(1)
+    wanted = {"release": 1, "build": "b1", "outcome": "live", "revision": "r-b1", "source": "git@x:y", "who": "ann@laptop"}
+    assert {key: record[key] for key in wanted} == wanted
+    assert [entry["outcome"] for entry in host.history()] == ["live"]
+    # There was nothing to drain, so nobody waits.
+    assert sum(seconds for seconds, _ in host.clock.naps if seconds > 0.2) == 0
+
+
+def test_the_same_again_does_nothing(host: Host) -> None:
+    host.run()
+    updates, history = host.supervisor.updates(), host.history()
+    assert host.run() is None
+    assert host.supervisor.updates() == updates
+    assert host.history() == history
+    host.is_served_by(1)
+
+
+@pytest.mark.parametrize("change", ["settings", "build", "revision", "files", "program"])
+def test_whatever_it_is_made_of_makes_a_new_release(host: Host, change: str) -> None:
+    host.run()
+    host.build("b2")
+    value = {"settings": '{"KEY": "other"}', "build": "b2", "revision": "r2", "files": {"launch.py": "other\n"}}.get(change)
+    changes = {change: value} if value is not None else {"program": host.arguments()["program"] + "startsecs=9\n"}
+    assert host.run(**changes) == 2
+    host.is_served_by(2)
+    assert host.run(**changes) is None
+
+
+def test_what_is_not_part_of_it_makes_none(host: Host) -> None:
+    host.run()
+    assert host.run(who="bob@desk", keep=1, drain=30.0) is None
+
+
+def test_the_old_release_serves_until_the_switch_and_runs_until_it_is_drained(host: Host) -> None:
+    host.run()
+    host.clock.naps.clear()
+    host.clock.watch = lambda: (host.clock.monotonic(), host.layout.live(), tuple(host.supervisor.running()))
+    assert host.run(settings="{}") == 2
+    host.is_served_by(2)
+    seen = [moment for _, moment in host.clock.naps]
+    before = [(time, running) for time, live, running in seen if live == 1]
+    after = [(time, running) for time, live, running in seen if live == 2]
+    assert all(1 in running for _, running in before)
+    assert {running for _, running in after} == {(1, 2)}
+    assert DRAIN <= after[-1][0] - before[-1][0] < DRAIN + 5
+
+
+def test_the_new_release_is_proved_again_when_cached_connections_have_ended(host: Host) -> None:
+    host.run()
+    host.clock.naps.clear()
+    host.clock.watch = lambda: len(host.door.requests)
+    host.run(settings="{}")
+    cached = [asked for seconds, asked in host.clock.naps if seconds >= 3]
+    # One question before the wait for those connections, and one after it.
+    assert cached[0] >= 2
+    assert len(host.door.requests) > cached[0]
+
+
+def test_a_release_drops_no_request(host: Host) -> None:
+    host.run()
+    seen: list[str] = []
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            try:
+                seen.append(host.who_answers())
+            except OSError as error:
+                seen.append(repr(error))
+
+    clients = [threading.Thread(target=load) for _ in range(3)]
+    for client in clients:
+        client.start()
+    try:
+        host.run(settings="{}")
+        with pytest.raises(ReleaseError):
+            host.run("500", health=IMPATIENT)
+        host.run(settings='{"A": "1"}')
+    finally:
+        done.set()
+        for client in clients:
+            client.join()
+    assert set(seen) == {"1", "2", "4"}
+
+
+def test_the_switch_is_one_rename(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    changes: list[tuple[str, str]] = []
+    replace = os.replace
+
+    def noting(source: Any, target: Any) -> None:
+        if os.path.islink(source):
+            changes.append((os.path.basename(target), os.readlink(source)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noting)
+    host.run(settings="{}")
+    assert changes == [("live.sock", str(host.layout.socket(2))), ("current", "releases/2")]
+
+
+def test_settings_are_for_the_app_alone_and_records_for_nobody_else(host: Host) -> None:
+    os.umask(0)
+    group = pwd.getpwnam(host.user).pw_gid
+    host.run()
+    directory = host.layout.release(1)
+    for name in ("settings.json", "release.json"):
+        assert (directory / name).stat().st_mode & 0o777 == 0o640
+        assert (directory / name).stat().st_gid == group
+    assert (directory / "settings.json").read_text(encoding="utf-8") == '{"KEY": "secret"}'
+    assert "digest" not in host.layout.history.read_text(encoding="utf-8")
+    for path in [*host.layout.home.rglob("*"), *host.supervisor.sections.rglob("*")]:
+        if path.is_file() and path.name != "settings.json":
+            assert "secret" not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_app_can_read_its_release_whatever_the_umask(host: Host, module: Any) -> None:
+    os.umask(0o077)
+    module(**host.arguments())
+    directory = host.layout.release(1)
+    assert directory.stat().st_mode & 0o777 == 0o755
+    assert (directory / "launch.py").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("deaf", ["app_health_timeout", "does not listen"]),
+        ("noise", ["app_health_timeout", "does not listen"]),
+        ("500", ["GET /healthz answers 500, not 200"]),
+        ("204", ["GET /healthz answers 204, not 200"]),
+        ("307", ["answers 307", "redirect", "app_health_path"]),
+        ("404", ["answers 404", "app_health_path"]),
+        ("crash", ["BACKOFF", "No module named 'shop'"]),
+        ("nameless", ["public door", "names no release"]),
+        ("brief", ["public door", "status 502"]),
+    ],
+)
+def test_a_bad_candidate_leaves_the_old_release_serving(host: Host, mode: str, words: list[str]) -> None:
+    host.run()
+    host.clock.pace = 0.01 if "public door" not in words else 0.002
+    before = host.clock.monotonic()
+    with pytest.raises(ReleaseError) as error:
+        host.run(mode, health=IMPATIENT)
+    message = str(error.value)
+    for word in ["Release 2 failed", "Release 1 serves as before", *words]:
+        assert word in message
+    if "public door" not in message:
+        assert f"The end of {host.layout.log(2)}:\nrelease 2 starts" in message
+    if mode == "crash":
+        # Not after the whole timeout.
+        assert host.clock.monotonic() - before < IMPATIENT["timeout"] - 1
+    host.is_served_by(1)
+    record = host.layout.record(2)
+    assert record["outcome"] == "failed"
+    assert "\n" not in record["reason"]
+    assert host.history()[-1]["outcome"] == "failed"
+    assert host.run() is None
+
+
+def test_a_first_release_that_fails_leaves_nothing_live(host: Host) -> None:
+    with pytest.raises(ReleaseError, match=r"Release 1 failed[\s\S]*Nothing was live before"):
+        host.run("brief")
+    assert not host.layout.live_socket.is_symlink()
+    assert not host.layout.current.is_symlink()
+    assert (host.sections(), host.supervisor.programs()) == ([], {})
+    assert host.run() == 2
+    host.is_served_by(2)
+
+
+def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> None:
+    host.run()
+    release = host.layout.release(1)
+    folder = (release / "build" / "app").resolve()
+    assert host.preflights.read_text(encoding="utf-8") == f"{host.user} {folder} {release}/launch.py --check\n"
+    with pytest.raises(ReleaseError, match=r"cannot be imported[\s\S]*Settings refuses DATABASE_URL[\s\S]*Release 1 serves as before"):
+        host.run(files={"launch.py": "refused\n"})
+    # It was not even asked for its state.
+    assert not any("status shop-2" in call for call in host.supervisor.calls())
+    host.is_served_by(1)
+    assert host.layout.record(2)["outcome"] == "failed"
+
+
+def test_a_slow_start_is_waited_for(host: Host) -> None:
+    host.clock.pace = 0.01
+    assert host.run("slow") == 1
+    host.is_served_by(1)
+
+
+def test_the_status_that_is_healthy_can_be_chosen(host: Host) -> None:
+    assert host.run("204", health={**IMPATIENT, "status": 204, "timeout": 60}) == 1
+
+
+def test_the_log_is_shown_without_what_gunicorn_says_of_its_own_end(host: Host) -> None:
+    log = host.layout.log(1)
+    end = "Traceback (most recent call last):\n  File gunicorn/arbiter.py\n    raise HaltServer(reason)\ngunicorn.errors.HaltServer\n"
+    log.write_text(f"starts\nTraceback (most recent call last):\nKeyError: 'DSN'\nWorker exits\n{end}", encoding="utf-8")
+    assert host.releaser().log_tail(1).splitlines()[1:] == [
+        "starts",
+        "Traceback (most recent call last):",
+        "KeyError: 'DSN'",
+        "Worker exits",
+    ]
+
+
+def test_a_silent_candidate_is_said_to_have_logged_nothing(host: Host) -> None:
+    program = "[program:shop-@RELEASE@]\ncommand=/bin/sleep 600\nstdout_logfile=/dev/null\n"
+    with pytest.raises(ReleaseError, match="wrote nothing to"):
+        host.run(program=program, health=IMPATIENT)
+    assert host.supervisor.programs() == {}
+
+
+def test_a_candidate_whose_program_vanished_is_given_up_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    releaser = host.releaser("deaf")
+    add = releaser.supervisor.add
+
+    def add_and_lose(number: int, section: Path) -> None:
+        add(number, section)
+        host.supervisor.kill(f"shop-{number}")
+
+    monkeypatch.setattr(releaser.supervisor, "add", add_and_lose)
+    before = host.clock.monotonic()
+    with pytest.raises(ReleaseError):
+        releaser.release()
+    # Not after the whole timeout of 60 s.
+    assert host.clock.monotonic() - before < 30
+    host.is_served_by(1)
+
+
+def test_a_proof_that_fails_at_the_door_takes_the_link_back(host: Host) -> None:
+    host.run()
+    links: set[tuple[int | None, tuple[int, ...]]] = set()
+    host.clock.naps.clear()
+
+    def watch() -> tuple[int | None, tuple[int, ...]]:
+        links.add((host.layout.live(), tuple(host.supervisor.running())))
+        return (host.layout.live(), tuple(host.supervisor.running()))
+
+    host.clock.watch = watch
+    host.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 1\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(ReleaseError, match=rf"public door \({HOST}, port {host.door.port}\).*from release 1"):
+        host.run(settings="{}")
+    host.door.answer = None
+    assert (2, (1, 2)) in links
+    # Who was sent to the candidate in between is given time there.
+    assert sum(seconds for seconds, seen in host.clock.naps if seen == (1, (1, 2))) >= DRAIN
+    host.is_served_by(1)
+
+
+@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), ReleaseError("in the way")])
+def test_a_switch_that_is_only_half_done_is_undone(host: Host, monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
+    host.run()
+    point = app_release.point
+
+    def half(link: Path, target: Any) -> None:
+        if link.name == "current" and str(target).endswith("2"):
+            raise trouble
+        point(link, target)
+
+    monkeypatch.setattr(app_release, "point", half)
+    with pytest.raises(ReleaseError, match="Release 1 serves as before"):
+        host.run(settings="{}")
+    host.is_served_by(1)
+
+
+def test_a_question_that_cannot_be_asked_is_a_failure_like_others(host: Host) -> None:
+    host.run()
+    with pytest.raises(ReleaseError, match="Release 2 failed"):
+        host.run(health={**IMPATIENT, "path": "/gesündheit"}, settings="{}")
+    host.is_served_by(1)
+    with pytest.raises(ReleaseError, match="Release 3 failed"):
+        host.run(door={"host": "", "port": host.door.port, "tls": True}, settings="{}")
+    host.is_served_by(1)
+
+
+def test_an_old_release_that_is_dead_is_not_said_to_serve(host: Host) -> None:
+    host.run()
+    os.kill(host.supervisor.programs()["shop-1"], 9)
+    with pytest.raises(ReleaseError, match="Release 2 failed") as error:
+        host.run("crash", health=IMPATIENT)
+    assert "serves as before" not in str(error.value)
+
+
+@pytest.mark.parametrize("break_door", ["close", "noise"])
+def test_a_door_that_does_not_answer_is_not_proof(host: Host, break_door: str) -> None:
+    host.run()
+    host.door.answer = b"hello\n"
+    if break_door == "close":
+        host.door.close()
+    with pytest.raises(ReleaseError, match="public door"):
+        host.run(settings="{}")
+    assert host.layout.live() == 1
+    assert host.supervisor.running() == [1]
+
+
+def test_the_door_is_asked_over_tls_by_the_hosts_name(host: Host, tmp_path: Path) -> None:
+    files = [str(tmp_path / "key"), str(tmp_path / "certificate")]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-subj", "/CN=x"]
+    subprocess.run([*command, "-keyout", files[0], "-out", files[1]], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[1], files[0])
+    door = standins.Door(host.layout.live_socket, context)
+    try:
+        arguments = {"door": {"host": HOST, "port": door.port, "tls": True}}
+        assert host.run(**arguments) == 1
+        assert set(door.names) == {HOST}
+        assert all(f"Host: {HOST}\r\n" in request for request in door.requests)
+        arguments["door"]["tls"] = False
+        with pytest.raises(ReleaseError, match="public door"):
+            host.run(settings="{}", **arguments)
+    finally:
+        door.close()
+    host.is_served_by(1)
+
+
+def test_a_build_that_is_gone_is_named(host: Host) -> None:
+    host.run()
+    with pytest.raises(ReleaseError, match="no build b7"):
+        host.run(build="b7")
+    host.is_served_by(1)
+
+
+# Supervisor
+
+
+@pytest.fixture
+def parser(host: Host, short: Path) -> Path:
+    """A supervisord whose interpreter has a parser, in place of Supervisor's own."""
+    package = short / "lib" / "supervisor"
+    package.mkdir(parents=True)
+    (package / "options.py").write_text(
+        "class ServerOptions:\n"
+        "    def realize(self, arguments):\n"
+        "        import configparser, glob, os\n"
+        "        assert arguments[:2] == ['-n', '-c'], arguments\n"
+        "        assert not os.listdir('.') or os.listdir('.') == ['supervisord.conf']\n"
+        "        main = configparser.RawConfigParser(); main.read(arguments[2])\n"
+        "        files = main['include']['files'].split()\n"
+        "        section = configparser.RawConfigParser(); assert section.read(files) == files\n"
+        "        for text in section[section.sections()[0]].values():\n"
+        "            text % {}\n",
+        encoding="utf-8",
+    )
+    program = short / "supervisord"
+    program.write_text(f"#!/usr/bin/env PYTHONPATH={package.parent} {sys.executable} -S\n", encoding="utf-8")
+    return program
+
+
+def test_a_section_that_its_parser_takes_is_installed(host: Host, parser: Path) -> None:
+    assert host.run() == 1
+
+
+def test_a_section_that_would_keep_supervisor_from_starting_is_not_installed(host: Host, parser: Path) -> None:
+    host.run()
+    with pytest.raises(ReleaseError, match=r"Supervisor would refuse[\s\S]*Error"):
+        host.run(program=host.arguments()["program"] + 'environment=A="%"\n')
+    # It was not even asked for its state.
+    assert not any("status shop-2" in call for call in host.supervisor.calls())
+    host.is_served_by(1)
+
+
+def test_a_section_that_supervisor_refuses_is_taken_away(host: Host) -> None:
+    host.run()
+    with pytest.raises(ReleaseError, match=r"refused the program shop-2[\s\S]*CANT_REREAD"):
+        host.run(program="[program:shop-@RELEASE@]\nunparsable\n")
+    host.is_served_by(1)
+
+
+def test_a_supervisor_that_is_down_leaves_things_as_they_are(host: Host) -> None:
+    host.run()
+    (host.supervisor.state / "down").touch()
+    with pytest.raises(ReleaseError, match=r"supervisor\.sock no such file"):
+        host.run(settings="{}")
+    (host.supervisor.state / "down").unlink()
+    host.is_served_by(1)
+    assert host.run(settings="{}") == 3
+
+
+def test_only_the_apps_own_sections_are_touched(host: Host) -> None:
+    host.run()
+    strangers = ["shop.conf", "shop-2-1.conf", "shop-x.conf", "shopping-7.conf", "shop-9.conf.bak", "other-3.conf"]
+    for name in strangers:
+        (host.supervisor.sections / name).write_text("[program:x]\n", encoding="utf-8")
+    releaser = host.releaser()
+    assert releaser.supervisor.installed() == [1]
+    assert not releaser.tidy()
+    host.run(settings="{}")
+    assert host.sections() == sorted([*strangers, "shop-2.conf"])
+    assert {word for call in host.supervisor.calls() for word in call.split()[1:]} == {"shop-1", "shop-2"}
+
+
+def test_each_update_names_a_program(host: Host) -> None:
+    host.run()
+    host.run(settings="{}")
+    # Without a name, it would restart whatever else has changed on the host.
+    assert host.supervisor.updates() == ["update shop-1", "update shop-2", "update shop-1"]
+
+
+@pytest.mark.parametrize("suffix", [".conf", ".ini"])
+def test_sections_end_as_supervisor_wants_them(tmp_path: Path, suffix: str) -> None:
+    supervisor = app_release.Supervisor("shop", tmp_path, suffix, 5)
+    assert supervisor.section(3) == tmp_path / f"shop-3{suffix}"
+    for name in (f"shop-12{suffix}", f"shop-3{suffix}", "shop-4.other"):
+        (tmp_path / name).touch()
+    assert supervisor.installed() == [3, 12]
+
+
+# What an interrupted run leaves
+
+
+def test_a_live_release_that_lost_its_program_is_released_again(host: Host) -> None:
+    host.run()
+    (host.supervisor.sections / "shop-1.conf").unlink()
+    assert host.run() == 2
+    assert host.layout.live() == 2
+
+
+def test_a_live_release_that_does_not_answer_is_released_again(host: Host) -> None:
+    host.run()
+    os.kill(host.supervisor.programs()["shop-1"], 9)
+    assert host.run() == 2
+    host.is_served_by(2)
+
+
+def test_a_live_release_is_given_time_to_answer(host: Host) -> None:
+    host.run()
+    socket = host.layout.socket(1)
+    socket.rename(socket.with_suffix(".away"))
+    patience = host.clock.monotonic() + 5
+
+    def come_back() -> None:
+        if host.clock.monotonic() > patience and not socket.exists():
+            socket.with_suffix(".away").rename(socket)
+
+    host.clock.watch = come_back
+    assert host.run() is None
+
+
+def test_a_lagging_link_for_people_is_mended(host: Host) -> None:
+    host.run()
+    host.layout.current.unlink()
+    host.layout.current.symlink_to("releases/0")
+    releaser = host.releaser()
+    assert releaser.tidy()
+    assert os.readlink(host.layout.current) == "releases/1"
+    assert not releaser.tidy()
+
+
+def test_a_live_release_that_was_not_remembered_is(host: Host) -> None:
+    host.run()
+    record = {**host.layout.record(1), "outcome": "started"}
+    (host.layout.release(1) / "release.json").write_text(json.dumps(record), encoding="utf-8")
+    assert host.releaser().tidy()
+    assert host.layout.record(1)["outcome"] == "live"
+    assert host.run() is None
+
+
+class Killed(BaseException):
+    """Nothing after this is done, as if the process had been killed."""
+
+
+class Killer:
+    """Ends the run at one of the steps that change a file or run a command, counted from 0."""
+
+    EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink")
+
+    def __init__(self) -> None:
+        self.at = self.step = -1
+        self.thread = 0
+        self.what = ""
+        sys.addaudithook(self.see)
+
+    def see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.at < 0 or threading.get_ident() != self.thread:
+            return
+        written = event == "open" and isinstance(arguments[0], str) and set(str(arguments[1])) & set("wxa+")
+        # How often it asks for a state is a matter of chance.
+        command = event == "subprocess.Popen" and "status" not in arguments[1]
+        if event not in self.EVENTS and not written and not command:
+            return
+        self.step += 1
+        if self.step >= self.at:
+            if self.step == self.at:
+                self.what = f"{event} {arguments[0] if event != 'subprocess.Popen' else arguments[1]}"
+            raise Killed
+
+    @contextlib.contextmanager
+    def killing(self, at: int) -> Iterator[None]:
+        """Kill at step `at`, and do nothing more after it: no clean-up either."""
+        self.at, self.step, self.what, self.thread = at, -1, "", threading.get_ident()
+        try:
+            yield
+        finally:
+            self.at = -1
+
+
+KILLER = Killer()
+
+
+def test_a_run_that_is_killed_at_any_step_is_made_good_by_the_next(host: Host) -> None:
+    """Kill a release at its first step, then another at its second, and so on, and run each again.
+
+    Live answers at every moment, no number is given twice, nothing is left running, no build or environment is left in part,
+    and the next run works and ends with what was wanted.
+    """
+    host.run(keep=2)
+    problems: list[str] = []
+    for step in range(200):
+        build = host.build(f"c{step}", venv=f"w{step}")
+        killed = False
+        try:
+            with KILLER.killing(step):
+                host.run(build=build, keep=2)
+        except Killed:
+            killed = True
+        where = f"step {step}, before {KILLER.what}"
+        if host.who_answers() != str(host.layout.live()):
+            problems.append(f"{where}: {host.who_answers()} answers, {host.layout.live()} is live")
+        try:
+            host.run(build=build, keep=2)
+        except Exception as error:
+            problems.append(f"{where}: the next run fails: {error!r}")
+            with contextlib.suppress(Exception):
+                host.run(build=build, keep=2)
+        live = host.layout.live()
+        if live is None or host.layout.record(live)["build"] != build or host.layout.record(live)["outcome"] != "live":
+            problems.append(f"{where}: {build} is not live")
+        for stray in set(host.supervisor.programs()) - {f"shop-{live}"}:
+            problems.append(f"{where}: {stray} still runs")
+            host.supervisor.kill(stray)
+        problems += [f"{where}: {path} is not whole" for path in host.broken()]
+        if not killed:
+            break
+    assert step > 30
+    assert sorted(set(host.given)) == host.given
+    assert not problems, "\n".join(problems)
+
+
+def test_a_torn_line_in_the_history_is_in_nobodys_way(host: Host) -> None:
+    host.run()
+    with host.layout.history.open("a", encoding="utf-8") as history:
+        history.write('{"release": 2, "outc')
+    (host.layout.releases / "7").mkdir()
+    assert host.run(settings="{}") == 8
+    assert host.run(settings='{"A": "1"}') == 9
+    host.is_served_by(9)
+
+
+# Numbers and what is kept
+
+
+def test_a_number_is_never_given_twice(host: Host) -> None:
+    host.run()
+    with pytest.raises(ReleaseError):
+        host.run("crash")
+    subprocess.run(["rm", "-r", str(host.layout.release(2))], check=True)
+    assert host.run(settings="{}") == 3
+    (host.layout.releases / "8").mkdir()
+    assert host.run(settings='{"A": "1"}') == 9
+    (host.supervisor.sections / "shop-12.conf").write_text("[program:shop-12]\ncommand=/bin/sleep 9\n", encoding="utf-8")
+    assert host.releaser(settings='{"A": "2"}').release() == 13
+
+
+def fill(host: Host, outcomes: dict[int, str], live: int) -> None:
+    """Make releases as earlier runs would have left them: build and environment of each are its own."""
+    for number, outcome in outcomes.items():
+        host.build(f"b{number}0", venv=f"v{number}0")
+        directory = host.layout.release(number)
+        directory.mkdir()
+        (directory / "release.json").write_text(json.dumps({"build": f"b{number}0", "outcome": outcome}), encoding="utf-8")
+        for log in (host.layout.log(number), Path(f"{host.layout.log(number)}.1")):
+            log.touch()
+    host.layout.live_socket.symlink_to(host.layout.socket(live))
+
+
+def kept(host: Host) -> list[int]:
+    """Return the releases that are kept, having seen that the same is kept of all else."""
+    numbers = host.layout.numbers()
+    assert sorted(path.name for path in host.layout.builds.iterdir()) == sorted(["b1", *(f"b{number}0" for number in numbers)])
+    assert sorted(path.name for path in host.layout.venvs.iterdir()) == sorted(["v1", *(f"v{number}0" for number in numbers)])
+    logs = {path.name for path in host.layout.logs.iterdir()}
+    assert logs == {f"{number}.log{end}" for number in numbers for end in ("", ".1")}
+    return numbers
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "live", "keep", "left"),
+    [
+        ("llll", 4, 1, [3, 4]),
+        ("llll", 4, 2, [2, 3, 4]),
+        ("llll", 4, 3, [1, 2, 3, 4]),
+        ("llll", 4, 4, [1, 2, 3, 4]),
+        ("llll", 4, 5, [1, 2, 3, 4]),
+        ("lllllll", 7, 5, [2, 3, 4, 5, 6, 7]),
+        ("lllllllllll", 11, 2, [9, 10, 11]),
+        # Live may be the oldest, after going back to it.
+        ("llll", 1, 1, [1, 4]),
+        # The one before live is kept, whatever failed in between.
+        ("lfffl", 5, 2, [1, 3, 4, 5]),
+        ("llffsfl", 7, 1, [2, 6, 7]),
+        ("l", 1, 1, [1]),
+    ],
+)
+def test_what_is_kept_is_counted_from_what_is_live(host: Host, outcomes: str, live: int, keep: int, left: list[int]) -> None:
+    words = {"l": "live", "f": "failed", "s": "started"}
+    fill(host, {number: words[letter] for number, letter in enumerate(outcomes, start=1)}, live)
+    host.releaser(keep=keep).prune()
+    assert kept(host) == left
+
+
+def test_pruning_leaves_what_is_not_its_own(host: Host) -> None:
+    fill(host, {1: "live", 2: "live", 3: "live"}, 3)
+    strangers = [host.layout.logs / "celery.log", host.layout.logs / "notes.txt", host.layout.releases / "notes"]
+    for path in strangers:
+        path.touch()
+    host.releaser(keep=1).prune()
+    assert [path for path in strangers if not path.exists()] == []
+
+
+def test_pruning_copes_with_a_release_that_was_begun_and_no_more(host: Host) -> None:
+    fill(host, {1: "live", 2: "live"}, 2)
+    (host.layout.releases / "3").mkdir()
+    host.releaser(keep=2).prune()
+    assert host.layout.live() == 2
+    assert {"b10", "b20", "b1"} <= {path.name for path in host.layout.builds.iterdir()}
+
+
+def test_pruning_clears_builds_that_were_begun(host: Host) -> None:
+    fill(host, {1: "live"}, 1)
+    (host.layout.builds / ".b9.partial").mkdir()
+    (host.layout.venvs / "v99").mkdir()
+    host.releaser().prune()
+    assert kept(host) == [1]
+
+
+def test_a_shared_environment_stays_while_one_build_uses_it(host: Host) -> None:
+    host.run()
+    host.build("b2", venv="v1")
+    host.run(build="b2", keep=1)
+    host.run(build="b2", settings="{}", keep=1)
+    assert [path.name for path in host.layout.builds.iterdir()] == ["b2"]
+    assert [path.name for path in host.layout.venvs.iterdir()] == ["v1"]
+
+
+# The module
+
+
+@pytest.fixture
+def module(host: Host, run_module: Callable[..., dict[str, Any]], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(app_release, "Releaser", functools.partial(Releaser, sleep=clock.sleep))
+    monkeypatch.setattr(app_release, "lock", functools.partial(lock, patience=0.1))
+    return functools.partial(run_module, app_release)
+
+
+def test_the_module_says_what_it_did(host: Host, module: Any) -> None:
+    result = module(**host.arguments())
+    assert (result["changed"], result["release"], result["record"]["outcome"]) == (True, 1, "live")
+    assert result["reason"]
+    result = module(**host.arguments())
+    assert (result["changed"], result["release"], result["reason"]) == (False, 1, None)
+    result = module(**host.arguments(settings="{}"))
+    assert (result["changed"], result["release"]) == (True, 2)
+    assert (result["diff"]["before"], result["diff"]["after"]) == ("release 1\n", "release 2\n")
+    host.is_served_by(2)
+
+
+def test_the_module_shows_no_secret_and_nothing_to_try_secrets_against(host: Host, module: Any) -> None:
+    result = module(**host.arguments())
+    assert "secret" not in json.dumps(result)
+    assert host.layout.record(1)["digest"] not in json.dumps(result)
+
+
+def test_a_dry_run_changes_nothing(host: Host, module: Any) -> None:
+    result = module(check=True, **host.arguments())
+    assert (result["changed"], result["release"]) == (True, None)
+    assert (host.layout.numbers(), host.sections(), host.supervisor.updates()) == ([], [], [])
+    host.run()
+    assert module(check=True, **host.arguments())["changed"] is False
+    assert module(check=True, **host.arguments(settings="{}"))["changed"] is True
+    host.is_served_by(1)
+    assert host.layout.numbers() == [1]
+
+
+def test_a_dry_run_on_a_bare_host_works(tmp_path: Path, host: Host, module: Any) -> None:
+    nowhere = {name: str(tmp_path / "nowhere" / name) for name in ("home", "runtime", "logs")}
+    assert module(check=True, **host.arguments(layout=nowhere))["changed"] is True
+
+
+def test_a_failure_fails_the_module(host: Host, module: Any) -> None:
+    host.run()
+    result = module(**host.arguments("500", health=IMPATIENT))
+    assert result["failed"]
+    assert "Release 1 serves as before" in result["msg"]
+
+
+def test_a_change_under_way_refuses_the_module(host: Host, module: Any) -> None:
+    host.run()
+    with lock(host.layout, "bob@desk"):
+        result = module(**host.arguments(settings="{}"))
+    assert result["failed"]
+    assert "bob@desk since" in result["msg"]
+    assert host.layout.numbers() == [1]
+
+
+def test_clearing_up_is_a_change(host: Host, module: Any) -> None:
+    host.run()
+    host.layout.current.unlink()
+    assert module(**host.arguments())["changed"] is True
+    assert module(**host.arguments())["changed"] is False
+
+
+def test_a_full_disk_is_said_and_not_shown_as_a_traceback(host: Host, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    write = app_release.write
+
+    def full(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "release.json":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, *arguments, **options)
+
+    monkeypatch.setattr(app_release, "write", full)
+    result = module(**host.arguments(settings="{}"))
+    assert "No space left" in result["msg"]
+    monkeypatch.setattr(app_release, "write", write)
+    host.is_served_by(1)
+
+
+def test_a_socket_that_nobody_serves_is_no_answer(host: Host) -> None:
+    assert host.releaser().answers(1) is False
+    host.layout.socket(1).touch()
+    assert host.releaser().answers(1) is False
+    with pytest.raises(OSError):
+        app_release.ask(UnixConnection(Path("/nowhere.sock"), 1), "/", HOST)

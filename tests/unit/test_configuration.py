@@ -1,0 +1,452 @@
+"""A set of files: in place as a whole or not at all, and a service that is seen to work with them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import configuration
+import pytest
+from configuration import Change, ConfigurationError, Service, newest, read
+
+TITLE = "nginx: worker process"
+
+# A master whose workers have a title of their own, and that replaces them when it is asked to; or ignores it.
+MASTER = """
+import os, signal, subprocess, sys
+title, count, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+
+def start():
+    return [subprocess.Popen([title], executable="/bin/cat", stdin=pipe) for _ in range(count)]
+
+def reload(*_):
+    global workers
+    if mode == "deaf":
+        return
+    old, workers = workers, start() if mode != "dies" else []
+    if mode != "lingers":
+        for worker in old:
+            worker.kill()
+            worker.wait()
+
+pipe, keep = os.pipe()
+workers = start()
+signal.signal(signal.SIGHUP, reload)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >>{state}/calls
+case "$*" in
+is-active*) test -e {state}/active ;;
+is-enabled*) test -e {state}/enabled ;;
+enable*)
+    if test -e {state}/broken; then
+        echo "Job failed."
+        exit 1
+    fi
+    touch {state}/active {state}/enabled
+    ;;
+show*) cat {state}/master 2>/dev/null || echo 0 ;;
+reload*)
+    test ! -e {state}/unreloadable || exit 1
+    test ! -e {state}/master || kill -HUP "$(cat {state}/master)"
+    ;;
+status*) echo "Active: failed" ;;
+esac
+"""
+
+
+class Systemd:
+    """A systemd of one's own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.state = directory / "systemd"
+        self.state.mkdir()
+        (self.state / "calls").touch()
+        self.masters: list[subprocess.Popen[str]] = []
+
+    def run_service(self, title: str = TITLE, count: int = 2, mode: str = "good") -> subprocess.Popen[str]:
+        """Start a service that runs, now and at boot."""
+        command = [sys.executable, "-IS", "-c", MASTER, title, str(count), mode]
+        master = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert master.stdout is not None
+        assert master.stdout.readline() == "ready\n"
+        self.masters.append(master)
+        for name, text in {"master": f"{master.pid}\n", "active": "", "enabled": ""}.items():
+            (self.state / name).write_text(text, encoding="utf-8")
+        return master
+
+    def calls(self) -> list[str]:
+        """Return what it was asked to do, without mere questions."""
+        questions = ("is-active", "is-enabled", "show", "status")
+        calls = (self.state / "calls").read_text(encoding="utf-8").splitlines()
+        return [call for call in calls if not call.startswith(questions)]
+
+    def close(self) -> None:
+        for master in self.masters:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(master.pid, signal.SIGKILL)
+            master.communicate()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[Systemd]:
+    systemd = Systemd(tmp_path)
+    program("systemctl", SYSTEMCTL.format(state=systemd.state))
+    program("journalctl", "#!/bin/sh\necho 'nginx[1]: bind() to 0.0.0.0:80 failed'\n")
+    yield systemd
+    systemd.close()
+
+
+@pytest.fixture
+def module(
+    tmp_path: Path, run_module: Callable[..., dict[str, Any]], systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    monkeypatch.setattr(configuration, "LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(configuration, "UNIT_DIRECTORY", f"{tmp_path}/units/")
+    monkeypatch.setattr(configuration.Service.reload, "__defaults__", (1.0,))
+    return functools.partial(run_module, configuration)
+
+
+def files(**texts: str) -> list[dict[str, str]]:
+    """Return the option `files`: names below the current directory, and their contents."""
+    return [{"path": str(Path.cwd() / name), "content": text} for name, text in texts.items()]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "etc"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+def contents(place: Path) -> dict[str, str]:
+    return {str(path.relative_to(place)): path.read_text(encoding="utf-8") for path in sorted(place.rglob("*")) if path.is_file()}
+
+
+# Files
+
+
+def test_files_are_brought_in_once(place: Path, module: Any) -> None:
+    (place / "two").write_text("old", encoding="utf-8")
+    wanted = {"one": "1\n", "two": "2\r\nü"}
+    result = module(files=files(**wanted))
+    assert result["changed"]
+    assert contents(place)["one"] == "1\n"
+    assert (place / "two").read_bytes() == "2\r\nü".encode()
+    assert [(diff["before"], diff["after"]) for diff in result["diff"]] == [("", "1\n"), ("old", "2\r\nü")]
+    again = module(files=files(**wanted))
+    assert (again["changed"], again["diff"]) == (False, [])
+
+
+def test_files_and_their_directories_can_be_read_whatever_the_umask(place: Path, module: Any) -> None:
+    os.umask(0o077)
+    module(files=[{"path": str(place / "new/deep/file"), "content": "x"}], directories=[str(place / "web/root")])
+    assert (place / "new/deep/file").stat().st_mode & 0o777 == 0o644
+    for name in ("new", "new/deep", "web", "web/root"):
+        assert (place / name).stat().st_mode & 0o777 == 0o755, name
+
+
+def test_what_must_not_be_there_is_taken_away(place: Path, module: Any) -> None:
+    (place / "old").touch()
+    (place / "dangling").symlink_to("/nowhere")
+    absent = [str(place / name) for name in ("old", "dangling", "never")]
+    assert module(files=[], absent=absent)["changed"]
+    assert list(place.iterdir()) == []
+    assert not module(files=[], absent=absent)["changed"]
+
+
+def test_directories_are_made(place: Path, module: Any) -> None:
+    assert module(files=[], directories=[str(place / "a/b")])["changed"]
+    assert (place / "a/b").is_dir()
+    assert not module(files=[], directories=[str(place / "a/b")])["changed"]
+
+
+def test_a_dry_run_shows_the_change_and_makes_none(place: Path, module: Any, systemd: Systemd) -> None:
+    (place / "old").write_text("old", encoding="utf-8")
+    arguments = {"files": files(new="new"), "absent": [str(place / "old")], "directories": [str(place / "folder")]}
+    result = module(check=True, test=["false"], apply=["false"], service="nginx", **arguments)
+    assert result["changed"]
+    assert [(diff["before"], diff["after"]) for diff in result["diff"]] == [("", "new"), ("old", "")]
+    assert contents(place) == {"old": "old"}
+    assert not (place / "folder").exists()
+    assert systemd.calls() == []
+
+
+def test_what_fails_its_test_is_put_back(place: Path, module: Any) -> None:
+    for name in ("changed", "removed"):
+        (place / name).write_text("old", encoding="utf-8")
+    (place / "target").write_text("old", encoding="utf-8")
+    (place / "linked").symlink_to("target")
+    (place / "dangling").symlink_to("/nowhere")
+    before = contents(place)
+    test = ["sh", "-c", f"echo 'line 3 of new is wrong'; grep -q old {place}/changed"]
+    absent = [str(place / name) for name in ("removed", "dangling")]
+    result = module(files=files(changed="new", new="new", linked="new"), absent=absent, test=test, apply=["false"])
+    assert result["failed"]
+    for words in ("line 3 of new is wrong", "files were put back"):
+        assert words in result["msg"]
+    assert contents(place) == before
+    assert os.readlink(place / "linked") == "target"
+    assert os.readlink(place / "dangling") == "/nowhere"
+
+
+def test_what_was_wrong_before_is_said_to_be(place: Path, module: Any) -> None:
+    result = module(files=files(new="new"), test=["sh", "-c", "echo neighbour.conf is wrong; exit 1"])
+    assert "failed before this change, too" in result["msg"]
+    assert contents(place) == {}
+
+
+def test_a_command_is_run_when_files_changed_and_only_then(place: Path, module: Any, tmp_path: Path) -> None:
+    apply = ["sh", "-c", f"cat {place}/file >>{tmp_path}/applied"]
+    module(files=files(file="1"), apply=apply)
+    module(files=files(file="1"), apply=apply)
+    module(files=files(file="2"), apply=apply)
+    assert (tmp_path / "applied").read_text(encoding="utf-8") == "12"
+
+
+def test_a_command_that_fails_is_tried_again(place: Path, module: Any, tmp_path: Path) -> None:
+    assert module(files=files(file="1"), apply=["false"])["failed"]
+    assert contents(place) == {}
+    module(files=files(file="1"), apply=["touch", str(tmp_path / "applied")])
+    assert (tmp_path / "applied").exists()
+
+
+def test_a_command_that_was_not_reached_is_run_by_the_next_run(
+    place: Path, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*command: str) -> None:
+        raise KeyboardInterrupt
+
+    apply = ["touch", str(tmp_path / "applied")]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(configuration, "run", killed)
+        module(files=files(file="1"), apply=apply)
+    module(files=files(file="1"), apply=apply)
+    assert (tmp_path / "applied").exists()
+
+
+@pytest.mark.parametrize("option", ["test", "apply"])
+def test_a_command_that_is_not_there_puts_the_files_back(place: Path, module: Any, option: str) -> None:
+    result = module(files=files(file="1"), **{option: ["/no/such/program"]})
+    assert result["failed"]
+    assert "/no/such/program" in result["msg"]
+    assert contents(place) == {}
+
+
+def test_a_command_that_hangs_puts_the_files_back(place: Path, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *words, **options: run(*words, **{**options, "timeout": 0.2}))
+    result = module(files=files(file="1"), apply=["sleep", "60"])
+    assert result["failed"]
+    assert "sleep 60" in result["msg"]
+    assert contents(place) == {}
+
+
+def test_a_file_that_cannot_be_written_puts_the_others_back(place: Path, module: Any) -> None:
+    (place / "first").write_text("old", encoding="utf-8")
+    (place / "wall").symlink_to("/nowhere")
+    result = module(files=[*files(first="new"), {"path": str(place / "wall/inside"), "content": "x"}])
+    assert result["failed"]
+    assert "wall" in result["msg"]
+    assert contents(place) == {"first": "old"}
+
+
+def test_nobody_reads_half_of_a_file(place: Path) -> None:
+    texts = ["a" * 200_000, "b" * 300_000]
+    configuration.write(str(place / "file"), texts[0])
+    torn: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            text = read(str(place / "file"))
+            if text not in texts:
+                torn.append(len(text or ""))
+
+    reader = threading.Thread(target=watch)
+    reader.start()
+    for turn in range(30):
+        configuration.write(str(place / "file"), texts[turn % 2])
+    done.set()
+    reader.join()
+    assert torn == []
+    assert [path.name for path in place.iterdir()] == ["file"]
+
+
+def test_a_temporary_file_is_no_configuration(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nginx reads *.conf, and so do Supervisor and systemd.
+    monkeypatch.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(KeyboardInterrupt))
+    with contextlib.suppress(KeyboardInterrupt):
+        configuration.write(str(place / "site.conf"), "x")
+    assert [path.name for path in place.iterdir() if path.suffix in (".conf", ".ini")] == []
+
+
+def test_a_file_that_is_no_text_is_put_back_as_it_was(place: Path) -> None:
+    (place / "file").write_bytes(b"caf\xe9\r\n")
+    change = Change({str(place / "file"): "new"}, [])
+    change.apply()
+    assert (place / "file").read_bytes() == b"new"
+    change.undo()
+    assert (place / "file").read_bytes() == b"caf\xe9\r\n"
+
+
+def test_two_changes_wait_for_each_other(place: Path, module: Any, tmp_path: Path) -> None:
+    held = threading.Event()
+    waited: list[float] = []
+
+    def hold() -> None:
+        with open(tmp_path / "lock", "w", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            held.set()
+            time.sleep(0.3)
+            waited.append(time.monotonic())
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    module(files=files(file="1"))
+    done = time.monotonic()
+    other.join()
+    assert waited[0] <= done
+    assert contents(place) == {"file": "1"}
+
+
+# The service
+
+
+def test_a_service_that_does_not_run_is_started_with_the_new_files(place: Path, module: Any, systemd: Systemd) -> None:
+    assert module(files=files(file="1"), service="nginx", workers=TITLE)["changed"]
+    assert systemd.calls() == ["enable --now nginx"]
+    assert not module(files=files(file="1"), service="nginx")["changed"]
+
+
+@pytest.mark.parametrize("missing", ["active", "enabled"])
+def test_a_service_must_run_now_and_at_boot(module: Any, systemd: Systemd, missing: str) -> None:
+    systemd.run_service()
+    (systemd.state / missing).unlink()
+    assert module(files=[], service="nginx")["changed"]
+    assert "enable --now nginx" in systemd.calls()
+
+
+def test_a_service_that_does_not_start_takes_the_files_back(place: Path, module: Any, systemd: Systemd) -> None:
+    (systemd.state / "broken").touch()
+    result = module(files=files(file="1"), service="nginx")
+    for words in ("nginx does not start", "Job failed.", "Active: failed"):
+        assert words in result["msg"]
+    assert contents(place) == {}
+
+
+def test_a_running_service_is_reloaded_and_seen_to_take_it(place: Path, module: Any, systemd: Systemd) -> None:
+    master = systemd.run_service()
+    service = Service("nginx", TITLE)
+    before = service.workers()
+    assert len(before) == 2
+    assert all(abs(started - time.time()) < 5 for started in before.values())
+    module(files=files(file="1"), service="nginx", workers=TITLE)
+    after = service.workers()
+    assert len(after) == 2
+    assert not set(before) & set(after)
+    assert systemd.calls() == ["enable --now nginx", "reload nginx"]
+    assert master.poll() is None
+    assert not module(files=files(file="1"), service="nginx", workers=TITLE)["changed"]
+
+
+def test_a_service_without_workers_is_not_reloaded(module: Any, systemd: Systemd) -> None:
+    systemd.run_service()
+    module(files=files(file="1"), service="supervisor")
+    assert systemd.calls() == ["enable --now supervisor"]
+
+
+@pytest.mark.parametrize("mode", ["deaf", "lingers", "dies", "unreloadable"])
+def test_a_reload_that_does_not_take_is_not_believed(place: Path, module: Any, systemd: Systemd, mode: str) -> None:
+    systemd.run_service(mode=mode)
+    if mode == "unreloadable":
+        (systemd.state / mode).touch()
+    (place / "file").write_text("old", encoding="utf-8")
+    result = module(files=files(file="new"), service="nginx", workers=TITLE)
+    for words in ("did not take the new configuration", "bind() to 0.0.0.0:80 failed", "files were put back"):
+        assert words in result["msg"]
+    assert contents(place) == {"file": "old"}
+    # Once with the new files, and once more with the old ones.
+    assert [call for call in systemd.calls() if call.startswith("reload")] == ["reload nginx"] * 2
+
+
+def test_files_that_fail_their_test_reload_nothing(module: Any, systemd: Systemd, place: Path) -> None:
+    systemd.run_service()
+    before = Service("nginx", TITLE).workers()
+    test = ["sh", "-c", f"test ! -e {place}/file"]
+    assert module(files=files(file="1"), test=test, service="nginx", workers=TITLE)["failed"]
+    # A reload would close the connections of idle clients.
+    assert (set(Service("nginx", TITLE).workers()), systemd.calls()) == (set(before), [])
+
+
+@pytest.mark.parametrize("option", ["files", "reads"])
+def test_workers_that_are_older_than_what_they_read_are_replaced(place: Path, module: Any, systemd: Systemd, option: str) -> None:
+    systemd.run_service()
+    (place / "site").write_text("1", encoding="utf-8")
+    (place / "certificate").write_text("1", encoding="utf-8")
+    arguments: dict[str, Any] = {"files": files(site="1"), "reads": [str(place / "certificate")]}
+    for name in ("site", "certificate"):
+        os.utime(place / name, (1, time.time() - 60))
+    assert not module(service="nginx", workers=TITLE, **arguments)["changed"]
+    before = Service("nginx", TITLE).workers()
+    os.utime(place / {"files": "site", "reads": "certificate"}[option], (1, time.time() + 2))
+    assert module(check=True, service="nginx", workers=TITLE, **arguments)["changed"]
+    assert module(service="nginx", workers=TITLE, **arguments)["changed"]
+    assert not set(Service("nginx", TITLE).workers()) & set(before)
+
+
+def test_a_link_that_was_changed_counts_as_a_change(place: Path) -> None:
+    (place / "old").touch()
+    os.utime(place / "old", (1, 1))
+    (place / "link").symlink_to("old")
+    assert newest([str(place / "old")]) == 1
+    assert newest([str(place / "link")]) > time.time() - 60
+    assert newest([str(place / "nowhere")]) == 0
+
+
+def test_only_a_masters_own_workers_are_its_workers(systemd: Systemd) -> None:
+    systemd.run_service(title=TITLE + " is shutting down")
+    assert Service("nginx", TITLE).workers() == {}
+    systemd.run_service(count=3)
+    systemd.run_service(count=1)
+    assert len(Service("nginx", TITLE).workers()) == 1
+    (systemd.state / "master").write_text("0\n", encoding="utf-8")
+    assert Service("nginx", TITLE).workers() == {}
+
+
+def test_systemd_reads_changed_units_before_it_starts_them(module: Any, systemd: Systemd, tmp_path: Path) -> None:
+    unit = {"path": f"{tmp_path}/units/nginx.service.d/slipway.conf", "content": "[Service]\n"}
+    module(files=[unit], service="nginx")
+    assert systemd.calls() == ["daemon-reload", "enable --now nginx"]
+    # What only systemd reads makes no worker old.
+    systemd.run_service()
+    os.utime(unit["path"], (1, time.time() + 60))
+    assert not module(files=[unit], service="nginx", workers=TITLE)["changed"]
+
+
+def test_systemd_reads_units_again_that_were_put_back(module: Any, systemd: Systemd, tmp_path: Path) -> None:
+    (systemd.state / "broken").touch()
+    module(files=[{"path": f"{tmp_path}/units/x.conf", "content": "[Service]\n"}], service="nginx")
+    assert systemd.calls() == ["daemon-reload", "enable --now nginx", "daemon-reload"]
+
+
+def test_an_error_of_a_service_names_it(systemd: Systemd) -> None:
+    systemd.run_service(mode="deaf")
+    with pytest.raises(ConfigurationError, match="nginx did not take"):
+        Service("nginx", TITLE).reload(0.1)

@@ -1,0 +1,823 @@
+"""Rendered templates: what they say to Nginx, Gunicorn, Supervisor and systemd, for several inventories."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import app_release
+import pytest
+from rendering import ROOT, Block, Host, load, parse_nginx
+
+PYTHON = os.path.realpath(sys.executable)
+
+INVENTORIES: dict[str, Host] = {
+    "plain": Host(),
+    "public port": Host({"nginx_public_https_port": 8443}),
+    "no https": Host({"certbot_mode": "none"}),
+    "debian 12": Host(nginx="1.22.1", openssl=("3.0.15",), facts={"distribution_major_version": "12"}),
+    "no nginx yet": Host(nginx=None),
+    "ipv6": Host(facts={"all_ipv6_addresses": ["2001:db8::1"]}),
+    "caching": Host({"nginx_cache_seconds": 60}),
+    "streaming": Host({"nginx_streaming_paths": ["/events", "/ws/"]}),
+    "behind a proxy": Host({"nginx_real_ip_from": ["192.0.2.0/24", "2001:db8::/32"]}),
+    "no static files": Host({"app_static": ""}),
+    "in a folder": Host({"app_directory": "backend", "app_static": "web/static"}),
+    "several names": Host({"nginx_domains": ["shop.example.com", "www.shop.example.com"], "app_name": "my-shop"}),
+    "patient": Host({"app_graceful_timeout": 120, "app_drain_seconds": 30, "app_timeout": 90, "nginx_timeout": 90}),
+    "by -e": Host({"app_graceful_timeout": "45", "app_max_requests": "1000", "nginx_public_https_port": "8443"}),
+    "red hat": Host(facts={"os_family": "RedHat", "distribution": "CentOS", "distribution_major_version": "9"}, nginx="1.20.1"),
+}
+
+each_host = pytest.mark.parametrize("host", INVENTORIES.values(), ids=INVENTORIES)
+
+
+@cache
+def site(host: Host) -> Block:
+    return parse_nginx(host.render("nginx", "site.conf.j2"))
+
+
+def main_server(host: Host) -> Block:
+    """Return the server that hands requests to the app."""
+    servers = [words[-1] for words in site(host).find("server")]
+    (found,) = [server for server in servers if "proxy_pass" in str(server)]
+    return found
+
+
+def redirect_server(host: Host) -> Block:
+    """Return the server that leads to HTTPS."""
+    servers = [words[-1] for words in site(host).find("server")]
+    (found,) = [server for server in servers if "proxy_pass" not in str(server)]
+    return found
+
+
+def seconds(text: str) -> float:
+    found = re.fullmatch(r"([\d.]+)s?", text)
+    assert found, text
+    return float(found[1])
+
+
+# Nginx
+
+
+@each_host
+def test_every_template_of_nginx_is_well_formed(host: Host) -> None:
+    for template in ("site.conf.j2", "shared.conf.j2"):
+        text = host.render("nginx", template)
+        assert parse_nginx(text)
+        assert not re.search(r"{{|{%|\bNone\b|\bTrue\b|\bFalse\b|\n\n\n|[ \t]\n", text)
+        assert text.endswith("\n")
+        assert "Ansible managed" in text
+
+
+@each_host
+def test_clients_cannot_say_who_they_are(host: Host) -> None:
+    headers = main_server(host).pairs("proxy_set_header")
+    assert headers["X-Forwarded-For"] == ["$remote_addr"]
+    assert headers["X-Real-IP"] == ["$remote_addr"]
+    assert headers["X-Forwarded-Proto"] == ["$scheme"]
+    assert headers["Forwarded"] == headers["X-Forwarded-Port"] == [""]
+    assert headers["Host"] == headers["X-Forwarded-Host"]
+    assert "proxy_add_x_forwarded_for" not in host.render("nginx", "site.conf.j2")
+    # A directive of a location would put all of these out of force there.
+    for name, location in main_server(host).locations().items():
+        assert location.everywhere("proxy_set_header") == [], name
+
+
+@each_host
+def test_no_location_loses_the_headers_of_its_server(host: Host) -> None:
+    for words in site(host).find("server"):
+        for name, location in words[-1].locations().items():
+            assert location.everywhere("add_header") == [], name
+    headers = main_server(host).pairs("add_header")
+    for name, value in host["nginx_headers"].items():
+        assert headers[name] == [value, "always"]
+    assert all(words[-1] == "always" for words in headers.values())
+
+
+def test_no_header_is_sent_twice() -> None:
+    server = main_server(INVENTORIES["plain"])
+    hidden = [words[0] for words in server.find("proxy_hide_header")]
+    assert sorted(hidden) == sorted({*server.pairs("add_header")} - {"Retry-After"})
+
+
+@pytest.mark.parametrize("name", ["plain", "patient", "caching"])
+def test_the_old_release_is_out_of_use_before_it_is_stopped(name: str) -> None:
+    host = INVENTORIES[name]
+    (upstream,) = [words[-1] for words in site(host).find("upstream")]
+    kept = seconds(upstream.one("keepalive_time"))
+    idle = seconds(upstream.one("keepalive_timeout"))
+    release = release_arguments(host)
+    assert kept + idle < release["drain"]
+    assert kept <= app_release.CACHED_CONNECTION_SECONDS < release["drain"]
+    assert idle < gunicorn(host)["keepalive"]
+    # Also for the shortest drain that the inventory may ask for.
+    (rule,) = [rule for rule in rules("app") if rule["variable"] == "app_drain_seconds"]
+    assert kept + idle < int(re.search(r"range\((\d+),", rule["that"])[1])  # type: ignore[index]
+
+
+@each_host
+def test_requests_go_to_the_live_socket(host: Host) -> None:
+    ((name, upstream),) = site(host).find("upstream")
+    assert upstream.one("server") == [f"unix:{host['app_home']}/live.sock", "max_fails=0"]
+    assert upstream.one("server")[0] == f"unix:{app_release.Layout(**host['__app_layout']).live_socket}"
+    passes = [words[0] for words in main_server(host).everywhere("proxy_pass")]
+    assert set(passes) == {f"http://{name}"}
+    server = main_server(host)
+    assert server.one("proxy_http_version") == "1.1"
+    assert server.pairs("proxy_set_header")["Connection"] == ["$slipway_connection"]
+    shared = parse_nginx(host.render("nginx", "shared.conf.j2"))
+    maps = {words[1]: dict(words[-1]) for words in shared.find("map")}
+    # An empty Connection keeps the connection to the app.
+    assert maps["$slipway_connection"] == {"default": "upgrade", "": ""}
+
+
+@each_host
+def test_names_and_ports(host: Host) -> None:
+    names = host["nginx_domains"]
+    for words in site(host).find("server"):
+        assert words[-1].find("server_name") == [names]
+    ports = [words[0] for words in main_server(host).find("listen")]
+    port = "443" if host["nginx_https"] else "80"
+    assert ports == ([port, f"[::]:{port}"] if host["nginx_ipv6"] else [port])
+    shared = parse_nginx(host.render("nginx", "shared.conf.j2"))
+    listens = [words for server in shared.find("server") for words in server[-1].find("listen")]
+    addresses = ["80", "443"] if not host["nginx_ipv6"] else ["80", "[::]:80", "443", "[::]:443"]
+    assert [words[0] for words in listens] == addresses
+    assert all({"default_server", "reuseport"} <= set(words) for words in listens)
+
+
+def test_ipv6_is_listened_on_where_the_host_has_it() -> None:
+    assert INVENTORIES["ipv6"]["nginx_ipv6"] is True
+    assert INVENTORIES["plain"]["nginx_ipv6"] is False
+
+
+@each_host
+def test_a_stranger_gets_nothing(host: Host) -> None:
+    plain, secure = [words[-1] for words in parse_nginx(host.render("nginx", "shared.conf.j2")).find("server")]
+    assert plain.one("return") == "444"
+    assert secure.one("ssl_reject_handshake") == "on"
+
+
+@each_host
+def test_http_leads_to_https(host: Host) -> None:
+    if not host["nginx_https"]:
+        assert len(site(host).find("server")) == 1
+        return
+    server = redirect_server(host)
+    port = "" if int(host["nginx_public_https_port"]) == 443 else f":{host['nginx_public_https_port']}"
+    assert server.locations()["/"].one("return") == ["301", f"https://$host{port}$request_uri"]
+    assert server.everywhere("ssl_certificate") == []
+    headers = main_server(host).pairs("proxy_set_header")
+    assert headers["Host"] == [f"$host{port}"]
+
+
+@each_host
+def test_challenges_are_answered_over_plain_http(host: Host) -> None:
+    server = redirect_server(host) if host["nginx_https"] else main_server(host)
+    challenge = server.locations()["^~ /.well-known/acme-challenge/"]
+    assert challenge.one("root") == "/var/www/acme"
+    assert [words[0] for words in server.find("listen")][0] == "80"
+
+
+def test_without_https_there_is_no_tls() -> None:
+    host = INVENTORIES["no https"]
+    assert "ssl" not in host.render("nginx", "site.conf.j2")
+    assert "Strict-Transport-Security" not in host.render("nginx", "site.conf.j2")
+    assert host["nginx_url"] == "http://api.example.com/"
+    assert (release_arguments(host)["door"]["port"], release_arguments(host)["door"]["tls"]) == (80, False)
+
+
+def test_without_https_a_public_port_of_https_means_nothing() -> None:
+    host = Host({"certbot_mode": "none", "nginx_public_https_port": 8443})
+    assert "8443" not in host.render("nginx", "site.conf.j2")
+
+
+@each_host
+def test_tls_is_what_mozilla_says(host: Host) -> None:
+    if not host["nginx_https"]:
+        return
+    (stranger,) = [
+        words[-1] for words in parse_nginx(host.render("nginx", "shared.conf.j2")).find("server") if "ssl_protocols" in str(words)
+    ]
+    server = main_server(host)
+    for name in ("ssl_protocols", "ssl_ciphers", "ssl_ecdh_curve", "ssl_prefer_server_ciphers", "ssl_session_cache"):
+        # The server that a client's first bytes reach decides, which may be the one for strangers.
+        assert server.one(name) == stranger.one(name), name
+    assert server.one("ssl_protocols") == ["TLSv1.2", "TLSv1.3"]
+    ciphers = server.one("ssl_ciphers").split(":")
+    assert len(ciphers) == 6
+    assert all(cipher.startswith("ECDHE-") and re.search("GCM|CHACHA20", cipher) for cipher in ciphers)
+    assert server.one("ssl_session_tickets") == "off"
+    assert server.one("ssl_certificate") == host["certbot_certificate"]
+    assert server.one("ssl_certificate_key") == host["certbot_key"]
+    assert server.pairs("add_header")["Strict-Transport-Security"] == ["max-age=63072000", "always"]
+
+
+@pytest.mark.parametrize(
+    ("openssl", "quantum"),
+    [(("3.0.15",), False), (("3.5.1",), True), (("3.0.0", "3.5.1"), True), (("3.5.1", "3.4.9"), False), (("3.10.0",), True)],
+)
+def test_the_newest_curve_needs_the_openssl_that_runs(openssl: tuple[str, ...], quantum: bool) -> None:
+    curves = main_server(Host(openssl=openssl)).one("ssl_ecdh_curve").split(":")
+    assert curves == [*(["X25519MLKEM768"] if quantum else []), "X25519", "prime256v1", "secp384r1"]
+
+
+@pytest.mark.parametrize(
+    ("nginx", "directive"), [("1.20.1", False), ("1.22.1", False), ("1.25.0", False), ("1.25.1", True), ("1.26.3", True)]
+)
+def test_http2_is_asked_for_as_the_version_wants(nginx: str, directive: bool) -> None:
+    server = main_server(Host(nginx=nginx, facts={"all_ipv6_addresses": ["2001:db8::1"]}))
+    assert bool(server.find("http2")) is directive
+    assert [("http2" in words) for words in server.find("listen")] == [not directive] * 2
+
+
+def test_a_host_without_nginx_is_taken_for_the_oldest() -> None:
+    host = INVENTORIES["no nginx yet"]
+    assert main_server(host).find("http2") == []
+    assert "MLKEM" not in host.render("nginx", "site.conf.j2")
+
+
+def test_hsts_can_be_off() -> None:
+    assert "Strict-Transport-Security" not in host_headers({"nginx_hsts_seconds": 0})
+    assert host_headers({"nginx_hsts_seconds": 300})["Strict-Transport-Security"] == ["max-age=300", "always"]
+
+
+def host_headers(inventory: dict[str, Any]) -> dict[str, list[str]]:
+    return main_server(Host(inventory)).pairs("add_header")
+
+
+def test_headers_are_the_operators() -> None:
+    headers = {"Content-Security-Policy": "default-src 'self'; img-src *", "X-Frame-Options": "DENY"}
+    server = main_server(Host({"nginx_headers": headers}))
+    assert server.pairs("add_header")["Content-Security-Policy"] == ["default-src 'self'; img-src *", "always"]
+    assert "Referrer-Policy" not in server.pairs("add_header")
+    assert ["Content-Security-Policy"] in server.find("proxy_hide_header")
+
+
+def test_a_static_file_is_looked_for_in_its_folder_and_not_beside_it() -> None:
+    for host, directory in [
+        (INVENTORIES["plain"], "/opt/api-example-com/current/build/app/static"),
+        (INVENTORIES["in a folder"], "/opt/api-example-com/current/build/backend/web/static"),
+    ]:
+        location = main_server(host).locations()["^~ /static/"]
+        # Without both slashes, /static../ would lead to its neighbours.
+        assert location.one("alias") == f"{directory}/"
+        assert seconds(location.one("expires")) == 3600
+        assert location.find("proxy_pass") == []
+    assert "^~ /static/" not in main_server(INVENTORIES["no static files"]).locations()
+    assert release_arguments(INVENTORIES["plain"])["layout"]["home"] == "/opt/api-example-com"
+
+
+def test_streams_are_neither_buffered_nor_cached_and_may_be_silent() -> None:
+    for inventory in ({}, {"nginx_cache_seconds": 60}):
+        locations = main_server(Host({"nginx_streaming_paths": ["/events", "/ws/"], **inventory})).locations()
+        for path in ("^~ /events", "^~ /ws/"):
+            assert locations[path].one("proxy_buffering") == "off"
+            assert seconds(locations[path].one("proxy_read_timeout")) == 3600
+            assert seconds(locations[path].one("proxy_send_timeout")) == 3600
+            assert locations[path].find("proxy_cache") == []
+        assert locations["/"].find("proxy_buffering") == []
+
+
+def test_closed_paths_are_closed_with_what_is_below_them() -> None:
+    locations = main_server(Host({"nginx_closed_paths": ["/metrics", "/internal/"]})).locations()
+    closed = {path for path, location in locations.items() if location.find("return") == [["404"]]}
+    assert {"= /metrics", "^~ /internal/"} <= closed
+    # Where the app mounts /metrics, its answer lies at /metrics/.
+    assert "^~ /metrics/" in closed
+
+
+def test_one_path_is_one_location() -> None:
+    host = Host(
+        {
+            "nginx_closed_paths": ["/metrics", "/metrics", "/"],
+            "nginx_streaming_paths": ["/", "/events", "/events", "/static/"],
+            "certbot_mode": "none",
+        }
+    )
+    paths = [" ".join(words[:-1]).removeprefix("^~ ") for words in main_server(host).find("location")]
+    assert sorted(paths) == sorted(set(paths))
+
+
+def test_only_named_proxies_are_believed() -> None:
+    server = main_server(INVENTORIES["behind a proxy"])
+    assert [words[0] for words in server.find("set_real_ip_from")] == ["192.0.2.0/24", "2001:db8::/32"]
+    assert server.one("real_ip_header") == "X-Forwarded-For"
+    assert server.one("real_ip_recursive") == "on"
+    assert "real_ip" not in INVENTORIES["plain"].render("nginx", "site.conf.j2")
+
+
+def test_what_is_cached_is_nobodys_own() -> None:
+    host = INVENTORIES["caching"]
+    path = site(host).one("proxy_cache_path")
+    location = main_server(host).locations()["/"]
+    zone = location.one("proxy_cache")
+    assert f"keys_zone={zone}:10m" in path
+    assert location.one("proxy_cache_valid") == ["200", "60s"]
+    for name in ("proxy_cache_bypass", "proxy_no_cache"):
+        assert {"$http_authorization", "$http_cookie"} <= set(location.one(name))
+    assert "$host" in location.one("proxy_cache_key")
+    assert "$request_uri" in location.one("proxy_cache_key")
+    assert "proxy_cache" not in INVENTORIES["plain"].render("nginx", "site.conf.j2")
+
+
+def test_a_release_is_not_proved_by_what_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = INVENTORIES["caching"]
+    bypass = main_server(host).locations()["/"].one("proxy_cache_bypass")
+    sent: dict[str, str] = {}
+
+    def request(connection: Any, method: str, path: str, headers: dict[str, str]) -> None:
+        sent.update(headers)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("http.client.HTTPConnection.request", request)
+    arguments = release_arguments(host)
+    arguments["door"]["tls"] = False
+    with pytest.raises(ConnectionRefusedError):
+        app_release.Releaser(arguments).at_the_door()
+    names = {f"$http_{name.lower().replace('-', '_')}" for name, value in sent.items() if value not in ("", "0")}
+    assert names & set(bypass), "the answer of the old release would be taken for the new one's"
+
+
+@pytest.mark.parametrize("name", ["plain", "no https", "several names"])
+def test_an_app_that_does_not_answer_is_excused(name: str) -> None:
+    host = INVENTORIES[name]
+    server = main_server(host)
+    assert server.one("error_page") == ["502", "503", "504", "/.slipway/unavailable.html"]
+    location = server.locations()["= /.slipway/unavailable.html"]
+    assert location.find("internal") == [[]]
+    (task,) = host.arguments("nginx", "configuration")
+    files = {file["path"]: file["content"] for file in task["files"]}
+    page = files[location.one("alias")]
+    HTMLParser().feed(page)
+    assert host["nginx_domains"][0] in page
+    (variable,) = server.pairs("add_header")["Retry-After"][:1]
+    maps = {words[1]: dict(words[-1]) for words in site(host).find("map")}
+    assert maps[variable] == {"502": "5", "503": "5", "504": "5", "default": ""}
+    assert re.fullmatch(r"\$[A-Za-z0-9_]+", variable)
+    assert f'http-equiv="refresh" content="{host["nginx_retry_after_seconds"]}"' in page
+
+
+@each_host
+def test_slow_clients_are_cut_off(host: Host) -> None:
+    for words in site(host).find("server"):
+        assert seconds(words[-1].one("client_header_timeout")) == 10
+        assert words[-1].one("server_tokens") == "off"
+    assert seconds(main_server(host).one("proxy_read_timeout")) == int(host["nginx_timeout"])
+
+
+def test_two_apps_on_one_machine_share_no_name() -> None:
+    one, two = (Host({"app_name": name, "nginx_cache_seconds": 1}, name=f"{name}.example.com") for name in ("a-b", "a_b"))
+    names = []
+    for host in (one, two):
+        zones = re.findall(r"keys_zone=([^:]+):", host.render("nginx", "site.conf.j2"))
+        names.append([words[0] for words in site(host).find("upstream")] + [words[1] for words in site(host).find("map")] + zones)
+    assert [len({first, second}) for first, second in zip(*names, strict=True)] == [2, 2, 2]
+    shared = [host.render("nginx", "shared.conf.j2") for host in (one, two)]
+    assert shared[0] == shared[1]
+
+
+# The app
+
+
+def rules(role: str) -> list[dict[str, Any]]:
+    (task,) = load(ROOT / "roles" / role / "tasks" / "validate.yml")
+    found: list[dict[str, Any]] = task["validate_variables"]["rules"]
+    return found
+
+
+@cache
+def worked_out_release(host: Host) -> dict[str, Any]:
+    fetched = {"source": {"revision": "r1", "origin": "directory"}}
+    (arguments,) = host.arguments("app", "app_release", __app_build={"build": "b1"}, __app_fetched=fetched)
+    return dict(arguments)
+
+
+def release_arguments(host: Host) -> dict[str, Any]:
+    """Return the arguments with which a host's app is released."""
+    return deepcopy(worked_out_release(host))
+
+
+def section(host: Host) -> configparser.SectionProxy:
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";",))
+    parser.read_string(host.render("app", "program.conf.j2"))
+    (name,) = parser.sections()
+    assert name == f"program:{host['app_name']}-@RELEASE@"
+    return parser[name]
+
+
+STUB = """
+class UvicornWorker:
+    CONFIG_KWARGS = {"loop": "auto", "http": "auto"}
+"""
+
+DUMP = """
+import json, runpy, sys
+values = runpy.run_path(sys.argv[1])
+worker = values["worker_class"]
+plain = {name: value for name, value in values.items() if isinstance(value, (str, int, float, type(None))) and name[0] != "_"}
+print(json.dumps({**plain, "worker": {**worker.CONFIG_KWARGS}, "bases": [base.__name__ for base in worker.__mro__]}))
+"""
+
+
+@pytest.fixture(scope="session")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package that stands in for uvicorn-worker."""
+    directory = tmp_path_factory.mktemp("stub")
+    (directory / "uvicorn_worker.py").write_text(STUB, encoding="utf-8")
+    return directory
+
+
+def gunicorn(host: Host) -> dict[str, Any]:
+    """Return what Gunicorn makes of its configuration."""
+    text = host.render("app", "gunicorn.conf.py.j2").replace("@RELEASE@", "7")
+    code = f"import sys, types\nstub = types.ModuleType('uvicorn_worker')\nexec({STUB!r}, stub.__dict__)\n"
+    code += f"sys.modules['uvicorn_worker'] = stub\n{DUMP.replace('runpy.run_path(sys.argv[1])', 'runpy_values')}"
+    code = code.replace("runpy_values", "{'__name__': 'conf'}; exec(compile(sys.stdin.read(), 'conf', 'exec'), values)")
+    done = subprocess.run([PYTHON, "-IS", "-c", code], input=text, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", ["plain", "patient", "by -e", "in a folder", "several names"])
+def test_gunicorn_is_told(name: str) -> None:
+    host = INVENTORIES[name]
+    told = gunicorn(host)
+    assert told["bind"] == f"unix:/run/{host['app_name']}/7.sock"
+    assert told["bind"] == f"unix:{app_release.Layout(**host['__app_layout']).socket(7)}"
+    assert told["workers"] == 5
+    assert told["timeout"] == int(host["app_timeout"])
+    assert told["graceful_timeout"] == int(host["app_graceful_timeout"])
+    assert told["max_requests"] == int(host["app_max_requests"])
+    assert told["max_requests_jitter"] == int(host["app_max_requests"]) // 10
+    assert told["forwarded_allow_ips"] == "*"
+    assert told["control_socket_disable"] is True
+    assert told["reload"] is False
+    assert (told["accesslog"], told["errorlog"], told["loglevel"]) == (None, "-", "info")
+    worker = told["worker"]
+    assert worker["headers"] == [["X-Release", "7"]]
+    assert worker["server_header"] is False
+    assert worker["loop"] == "auto"
+    assert told["bases"][1] == "UvicornWorker"
+
+
+@pytest.mark.parametrize("graceful", [2, 30, 3600])
+def test_whoever_stops_first_is_within(graceful: int) -> None:
+    host = Host({"app_graceful_timeout": graceful})
+    told, arguments = gunicorn(host), release_arguments(host)
+    limits = [
+        told["worker"]["timeout_graceful_shutdown"],
+        told["graceful_timeout"],
+        int(section(host)["stopwaitsecs"]),
+    ]
+    assert 0 < limits[0] < limits[1] < limits[2]
+    assert arguments["stop"] == limits[2]
+
+
+@pytest.mark.parametrize(
+    ("facts", "inventory", "workers"),
+    [
+        ({}, {}, 5),
+        ({"processor_vcpus": 1}, {}, 3),
+        ({"memtotal_mb": 512}, {}, 1),
+        ({"memtotal_mb": 100}, {}, 1),
+        ({"processor_vcpus": 64, "memtotal_mb": 4096}, {}, 12),
+        ({}, {"app_worker_memory_mb": 400}, 2),
+        ({}, {"app_workers": 9}, 9),
+        ({}, {"app_workers": "9"}, 9),
+    ],
+)
+def test_as_many_workers_as_fit_twice(facts: dict[str, Any], inventory: dict[str, Any], workers: int) -> None:
+    assert gunicorn(Host(inventory, facts=facts))["workers"] == workers
+
+
+@pytest.mark.parametrize("name", ["plain", "in a folder", "several names", "patient", "red hat"])
+def test_supervisor_runs_the_release(name: str) -> None:
+    host = INVENTORIES[name]
+    told = section(host)
+    home = host["app_home"]
+    release = f"{home}/releases/@RELEASE@"
+    python, script = told["command"].split()
+    assert (python, script) == (f"{release}/build/.venv/bin/python", f"{release}/launch.py")
+    folder = "backend" if host["app_directory"] == "backend" else ""
+    assert os.path.normpath(told["directory"]) == os.path.normpath(f"{release}/build/{folder}")
+    assert told["user"] == host["app_user"]
+    assert told["stdout_logfile"] == str(app_release.Layout(**host["__app_layout"]).log(7)).replace("7.log", "@RELEASE@.log")
+    wanted = {"killasgroup": "true", "stopasgroup": "false", "redirect_stderr": "true", "autorestart": "true"}
+    assert {name: told[name] for name in wanted} == wanted
+    assert "environment" not in told
+    # Supervisor expands what follows a percent sign.
+    assert "%" not in host.render("app", "program.conf.j2")
+    # So that a release that never runs is seen to be one before its health is given up on.
+    assert 1 < int(told["startsecs"]) < int(host["app_health_timeout"])
+
+
+@pytest.mark.parametrize("name", ["plain", "no https", "several names", "by -e", "red hat"])
+def test_a_release_is_told_all_it_needs(name: str) -> None:
+    host = INVENTORIES[name]
+    arguments = release_arguments(host)
+    text = (ROOT / "roles/app/library/app_release.py").read_text(encoding="utf-8")
+    required = set(re.findall(r'^            "(\w+)": {"type"', text, re.MULTILINE))
+    assert set(arguments) == required
+    assert {"launch.py", "gunicorn.conf.py"} <= set(arguments["files"])
+    for text in [*arguments["files"].values(), arguments["program"]]:
+        assert "@RELEASE@" in text
+    assert arguments["health"] == {"path": "/healthz", "status": 200, "host": host["nginx_domains"][0], "timeout": 60}
+    assert arguments["door"]["host"] in host["nginx_domains"]
+    assert (arguments["door"]["port"], arguments["door"]["tls"]) == ((443, True) if host["nginx_https"] else (80, False))
+    assert arguments["program_suffix"] == (".ini" if host["ansible_facts"]["os_family"] == "RedHat" else ".conf")
+
+
+def test_the_same_inventory_is_the_same_release() -> None:
+    # The digest of a release is made of these.
+    first, second = (release_arguments(Host({"app_env": {"B": "1", "A": "2"}})) for _ in range(2))
+    assert first == second
+
+
+def test_a_secret_is_in_the_settings_and_nowhere_else() -> None:
+    host = Host({"app_env": {"A": "1", "SHADOWED": "no"}, "app_secrets": {"KEY": "hunter2"}})
+    arguments = release_arguments(host)
+    assert json.loads(arguments.pop("settings")) == {"A": "1", "SHADOWED": "no", "KEY": "hunter2"}
+    assert "hunter2" not in str(arguments)
+
+
+TRICKY = {
+    "PERCENT": "100%(ENV_HOME)s %% %s p%40ss",
+    "QUOTES": """'"` it's "quoted" \\" \\'""",
+    "LINES": "one\ntwo\r\nthree\n",
+    "SHELL": "$HOME ${HOME} $(id) `id` | & > < ; #no comment",
+    "BLANKS": "  \t leading and trailing \t ",
+    "UNICODE": "Größe 漢字 🚀 \u202e\u00a0",
+    "LONG": "x%'\"\n" * 1640,
+    "EMPTY": "",
+    "JSON": '{"a": ["b", null], "c": "{[ no template ]}"}',
+    "URL": "postgresql://u:p%40s;s#@db:5432/x?a=b&c=d",
+    "BACKSLASH": "\\n \\\\ \\u0041 C:\\new",
+}
+
+
+def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
+    host = Host({"app_env": TRICKY, "app_secrets": {"KEY": "hunter2"}})
+    arguments = release_arguments(host)
+    assert len(TRICKY["LONG"]) > 8 * 1024 - 10
+    release, venv = tmp_path / "release", tmp_path / "venv"
+    build = tmp_path / "build"
+    for directory in (release, build, venv / "bin"):
+        directory.mkdir(parents=True)
+    (release / "build").symlink_to("../build")
+    (build / ".venv").symlink_to("../venv")
+    for name, text in arguments["files"].items():
+        text = text.replace("@RELEASE@", "7").replace("@REVISION@", "abc")
+        compile(text, name, "exec")
+        (release / name).write_text(text, encoding="utf-8")
+    (release / "settings.json").write_text(arguments["settings"], encoding="utf-8")
+    seen = tmp_path / "seen"
+    server = "import json, os, sys\nvalues = {os.fsdecode(k): os.environb[k].hex() for k in os.environb}\n"
+    server += f"json.dump([sys.argv, values], open({str(seen)!r}, 'w'))\n"
+    python = venv / "bin" / "python"
+    python.write_text(f"#!{PYTHON} -IS\n{server}", encoding="utf-8")
+    python.chmod(0o755)
+    # As under supervisord: root's environment, without a word on the language.
+    outer = {"PATH": "/usr/bin", "SECRET_OF_ROOT": "1", "PYTHONPATH": "/root", "SUPERVISOR_ENABLED": "1"}
+    subprocess.run([PYTHON, str(release / "launch.py")], env=outer, check=True, cwd="/")
+    words, values = json.loads(seen.read_text(encoding="utf-8"))
+    environment = {name: bytes.fromhex(value) for name, value in values.items()}
+    for name, value in {**TRICKY, "KEY": "hunter2"}.items():
+        assert environment.pop(name) == value.encode(), name
+    fixed = {
+        "HOME": b"/opt/api-example-com/shared",
+        "USER": b"api-example-com",
+        "RELEASE_ID": b"7",
+        "RELEASE_REVISION": b"abc",
+        "PYTHONUNBUFFERED": b"1",
+        "PATH": f"{venv}/bin:/usr/local/bin:/usr/bin:/bin".encode(),
+    }
+    assert {name: environment.pop(name) for name in fixed} == fixed
+    assert set(environment) <= {"LANG", "LC_CTYPE"}
+    assert words[1:] == ["-m", "gunicorn", "--config", str(release / "gunicorn.conf.py"), "app.main:app"]
+    # What is checked before has the same environment.
+    subprocess.run([PYTHON, str(release / "launch.py"), "--check"], env=outer, check=True, cwd="/")
+    assert json.loads(seen.read_text(encoding="utf-8")) == [[str(python), str(release / "preflight.py")], values]
+
+
+def test_settings_go_before_what_slipway_sets_but_for_its_own_names() -> None:
+    text = INVENTORIES["plain"].render("app", "launch.py.j2")
+    own = text.index("RELEASE_ID")
+    assert text.index("HOME") < text.index("settings.json") < own
+    assert {"RELEASE_ID", "RELEASE_REVISION"} <= set(INVENTORIES["plain"]["__app_env_refused"])
+
+
+def test_the_apps_directories() -> None:
+    lines = [line.split() for line in INVENTORIES["plain"].render("app", "directories.conf.j2").splitlines() if line[:1] == "d"]
+    found = {path: (mode, user, group) for _, path, mode, user, group in lines}
+    name = "api-example-com"
+    # Nginx looks a socket up by its name; nobody lists them.
+    assert found[f"/run/{name}"] == ("0710", name, "www-data")
+    for folder in ("", "/builds", "/venvs", "/releases"):
+        assert found[f"/opt/{name}{folder}"] == ("0755", "root", "root")
+    assert found[f"/opt/{name}/shared"] == ("0750", name, name)
+    assert found[f"/var/log/{name}"] == ("0750", "root", name)
+    layout = app_release.Layout(**INVENTORIES["plain"]["__app_layout"])
+    made = {layout.home, layout.runtime, layout.logs, layout.builds, layout.venvs, layout.releases}
+    assert made <= {Path(path) for path in found}
+
+
+# The check before the start
+
+APPS = {
+    "good": "import os\napp = os.environ['KEY']\n",
+    "missing module": "import no_such_package\napp = None\n",
+    "no attribute": "application = None\n",
+    "broken": "app = 1 / 0\n",
+    "misspelt": "app = = 1\n",
+    "settings": """
+class ValidationError(ValueError):
+    title = "Settings"
+    def errors(self, include_input=True, include_url=True):
+        problems = [{"loc": ("DATABASE_URL",), "msg": "Field required"}, {"loc": ("db", 0), "msg": "Input should be a number"}]
+        return [{**problem, "input": "hunter2"} if include_input else problem for problem in problems]
+    def __str__(self):
+        return "input_value='hunter2'"
+raise ValidationError
+""",
+    "busy": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\napp = None\n",
+}
+
+
+@pytest.fixture
+def preflight(tmp_path: Path) -> Any:
+    """Check an app before its start, in its folder."""
+    (tmp_path / "preflight.py").write_text(INVENTORIES["plain"].render("app", "preflight.py.j2"), encoding="utf-8")
+
+    def run(app: str) -> tuple[int, str]:
+        folder = tmp_path / "build" / "app"
+        folder.mkdir(parents=True)
+        (folder / "main.py").write_text(APPS[app], encoding="utf-8")
+        command = [PYTHON, str(tmp_path / "preflight.py")]
+        environment = {"KEY": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        joined = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        done = subprocess.run(command, cwd=folder.parent, env=environment, timeout=5, check=False, **joined)  # type: ignore[call-overload]
+        return done.returncode, done.stdout
+
+    return run
+
+
+def test_an_app_that_can_be_imported_passes(preflight: Any) -> None:
+    assert preflight("good") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        ("missing module", ["app/main.py", "No module named 'no_such_package'"]),
+        ("no attribute", ["app.main", "app"]),
+        ("broken", ["app/main.py", "app = 1 / 0", "ZeroDivisionError"]),
+        ("misspelt", ["main.py", "SyntaxError"]),
+    ],
+)
+def test_an_app_that_cannot_be_imported_says_why(preflight: Any, app: str, words: list[str]) -> None:
+    code, text = preflight(app)
+    assert code == 1
+    for word in words:
+        assert word in text
+    assert "importlib" not in text
+
+
+def test_settings_that_are_refused_are_named_without_their_values(preflight: Any) -> None:
+    code, text = preflight("settings")
+    assert code == 1
+    assert "app_env" in text
+    assert "DATABASE_URL: Field required" in text
+    assert "db.0: Input should be a number" in text
+    assert "hunter2" not in text
+
+
+def test_an_app_that_is_at_work_once_imported_is_not_waited_for(preflight: Any) -> None:
+    assert preflight("busy")[0] == 0
+
+
+# The guards of Gunicorn
+
+
+GUARD = """
+import os, signal, sys, types
+sys.path.insert(0, {stub!r})
+values = {{"__name__": "conf"}}
+exec(compile(open({conf!r}).read(), "conf", "exec"), values)
+open({socket!r}, "w").close()
+values["when_ready"](None)
+log = types.SimpleNamespace(log=types.SimpleNamespace(warning=lambda *words: None))
+worker = os.fork()
+if worker == 0:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    values["post_fork"](None, log)
+print(os.getpid(), flush=True)
+while True:
+    signal.pause()
+"""
+
+SUPERVISORD = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+time.sleep(600)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+
+
+def gone_within(pids: list[int], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(is_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def tree(tmp_path: Path, stub: Path, short: Path) -> Iterator[tuple[int, list[int], Path]]:
+    """A supervisord, a Gunicorn's master with one worker under it, and the socket of the release."""
+    host = Host({"app_name": "shop", "app_graceful_timeout": 2})
+    socket = short / "7.sock"
+    text = host.render("app", "gunicorn.conf.py.j2").replace("/run/shop/@RELEASE@.sock", str(socket))
+    conf = tmp_path / "gunicorn.conf.py"
+    conf.write_text(text, encoding="utf-8")
+    code = GUARD.format(stub=str(stub), conf=str(conf), socket=str(socket))
+    supervisord = subprocess.Popen([PYTHON, "-c", SUPERVISORD, code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert supervisord.stdout is not None
+    pids = [int(supervisord.stdout.readline()) for _ in range(2)]
+    pids.sort(key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1] in map(str, pids)))
+    yield supervisord.pid, pids, socket
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(supervisord.pid, signal.SIGKILL)
+    supervisord.communicate()
+
+
+def replace_socket(socket: Path) -> None:
+    (socket.parent / "new").touch()
+    (socket.parent / "new").replace(socket)
+
+
+def test_a_server_outlives_its_supervisor_until_another_serves(tree: tuple[int, list[int], Path]) -> None:
+    supervisord, (master, worker), socket = tree
+    os.kill(supervisord, signal.SIGKILL)
+    time.sleep(0.6)
+    assert is_alive(master)
+    assert is_alive(worker)
+    replace_socket(socket)
+    assert gone_within([master, worker], 10)
+    assert socket.exists()
+
+
+def test_workers_outlive_their_master_until_another_serves(tree: tuple[int, list[int], Path]) -> None:
+    _, (master, worker), socket = tree
+    os.kill(master, signal.SIGKILL)
+    time.sleep(0.6)
+    assert is_alive(worker)
+    replace_socket(socket)
+    assert gone_within([worker], 10)
+    assert socket.exists()
+
+
+# systemd and SELinux
+
+
+@pytest.mark.parametrize(("role", "variable"), [("nginx", "nginx_restart_seconds"), ("supervisor", "supervisor_restart_seconds")])
+def test_a_service_that_dies_comes_back_for_ever(role: str, variable: str) -> None:
+    host = Host({variable: 7})
+    unit = configparser.RawConfigParser()
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(host.render(role, "restart.conf.j2"))
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert unit["Service"]["Restart"] == "always"
+    assert unit["Service"]["RestartSec"] == "7"
+    # Programs of a supervisord that was killed go on serving.
+    assert (unit["Service"].get("KillMode") == "process") is (role == "supervisor")
+
+
+def test_the_selinux_rule_lets_nginx_connect() -> None:
+    text = INVENTORIES["red hat"].render("nginx", "selinux.cil.j2")
+    assert text.count("(") == text.count(")")
+    rules = [line for line in text.splitlines() if line.startswith("(allow")]
+    assert any("connectto" in rule for rule in rules)
+    assert any("sock_file" in rule for rule in rules)
+    assert all(line.startswith(("(", ";")) or not line for line in text.splitlines())
