@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -22,18 +24,21 @@ description:
   - Whether a reload took effect is seen by the service's workers, since the reload itself reports success either way. Where they
     are older than the files, because an earlier run was interrupted or a reload failed, the service is reloaded again.
 options:
-  files: {type: list, elements: dict, required: true, description: Each has C(path) and C(content). Missing directories are made.}
-  absent: {type: list, elements: path, default: [], description: Files that must not exist.}
-  directories: {type: list, elements: path, default: [], description: Directories that must exist.}
-  reads: {type: list, elements: path, default: [], description: Files made by others that the service reads when it is reloaded.}
-  test: {type: list, elements: str, default: [], description: Command that fails when the files are wrong.}
-  apply: {type: list, elements: str, default: [], description: Command to run when the files changed.}
-  service: {type: str, description: Service that must run, now and at boot.}
-  workers: {type: str, description: Title of the service's processes that a reload replaces. Without it nothing is reloaded.}
+  files: {type: list, elements: dict, required: true, description: "Each has C(path) and C(content). Directories are made."}
+  absent: {type: list, elements: path, default: [], description: "Files that must not exist."}
+  directories: {type: list, elements: path, default: [], description: "Directories that must exist."}
+  reads: {type: list, elements: path, default: [], description: "Files made by others that the service reads on a reload."}
+  test: {type: list, elements: str, default: [], description: "Command that fails when the files are wrong."}
+  apply: {type: list, elements: str, default: [], description: "Command to run when the files changed."}
+  service: {type: str, description: "Service that must run, now and at boot."}
+  workers: {type: str, description: "Title of the service's processes that a reload replaces. Without it nothing is reloaded."}
 """
 
+# Where a change that is under way is noted, so that its command is not forgotten when the run is interrupted.
+PENDING = Path("/var/lib/slipway")
 LOCK = "/run/lock/slipway-configuration.lock"
 RELOAD_SECONDS = 10.0
+SECONDS = 120.0
 UNIT_DIRECTORY = "/etc/systemd/system/"
 
 
@@ -42,16 +47,25 @@ class ConfigurationError(Exception):
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with both output streams in one."""
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=120, check=False
-    )
+    """Run a command with both output streams in one.
+
+    Raises:
+        ConfigurationError: when it is not there, or takes longer than two minutes.
+    """
+    try:
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=SECONDS, check=False
+        )
+    except OSError as error:
+        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ConfigurationError(f"{' '.join(command)} took longer than {SECONDS:g} s and was stopped") from error
 
 
 def read(path: str) -> str | None:
     """Return the content of a file; None where there is none."""
     try:
-        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        return Path(path).read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return None
 
@@ -204,31 +218,47 @@ def newest(paths: Sequence[str]) -> float:
     return max(times)
 
 
-def bring_in(change: Change, arguments: Mapping[str, object], service: Service | None, was_running: bool) -> None:
+def bring_in(change: Change, arguments: Mapping[str, Any], service: Service | None, running: bool, pending: Path) -> None:
     """Write the files, test them, and have the service work with them.
 
     Raises:
         ConfigurationError: when that fails; the files that were there before are in place again.
     """
-    change.apply()
+    test, apply = arguments["test"], arguments["apply"]
+    reloads = running and service is not None and service.title is not None
+    tested = False
+    if apply:
+        pending.parent.mkdir(parents=True, exist_ok=True)
+        pending.touch()
     try:
-        for command in (arguments["test"], arguments["apply"] if change.after else []):
-            answer = run(*command) if command else None  # type: ignore[misc]
-            if answer is not None and answer.returncode:
-                raise ConfigurationError(f"{' '.join(command)} failed:\n{answer.stdout.strip()}")  # type: ignore[arg-type]
+        change.apply()
+        _succeed(test)
+        tested = True
+        _succeed(apply)
         if any(path.startswith(UNIT_DIRECTORY) for path in change.after):
             run("systemctl", "daemon-reload")
         if service is not None:
             service.start()
-            if was_running and service.title is not None:
+            if reloads:
                 service.reload()
-    except ConfigurationError as error:
+    except (ConfigurationError, OSError) as error:
         change.undo()
-        if arguments["test"] and run(*arguments["test"]).returncode:  # type: ignore[misc]
-            raise ConfigurationError(f"{error}\nIt failed before this change, too: mend the file that is named above.") from error
-        if was_running and service is not None and service.title is not None:
+        pending.unlink(missing_ok=True)
+        if any(path.startswith(UNIT_DIRECTORY) for path in change.after):
+            run("systemctl", "daemon-reload")
+        if tested and reloads and service is not None:
             run("systemctl", "reload", service.name)
+        if not tested and test and run(*test).returncode:
+            raise ConfigurationError(f"{error}\nIt failed before this change, too: mend the file that is named above.") from error
         raise ConfigurationError(f"{error}\nThe files were put back; what ran goes on.") from error
+    pending.unlink(missing_ok=True)
+
+
+def _succeed(command: Sequence[str]) -> None:
+    """Run a command, if there is one, and raise a ConfigurationError when it fails."""
+    answer = run(*command) if command else None
+    if answer is not None and answer.returncode:
+        raise ConfigurationError(f"{' '.join(command)} failed:\n{answer.stdout.strip()}")
 
 
 def main() -> None:
@@ -254,6 +284,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)  # services read these files as users of their own
     arguments = module.params
     files = {file["path"]: file["content"] for file in arguments["files"]}
     service = Service(arguments["service"], arguments["workers"]) if arguments["service"] else None
@@ -263,12 +294,13 @@ def main() -> None:
         read = [path for path in [*files, *arguments["reads"]] if not path.startswith(UNIT_DIRECTORY)]
         running = service is not None and service.runs()
         to_do = service is not None and (not running or not service.starts_at_boot() or service.is_older_than(read))
-        changed = bool(change.after or missing or to_do)
+        pending = PENDING / f"pending-{hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16]}"
+        changed = bool(change.after or missing or to_do or pending.exists())
         if changed and not module.check_mode:
             for path in missing:
                 os.makedirs(path, mode=0o755)
             try:
-                bring_in(change, arguments, service, running)
+                bring_in(change, arguments, service, running, pending)
             except ConfigurationError as error:
                 module.fail_json(msg=str(error))
         module.exit_json(changed=changed, diff=change.diff())

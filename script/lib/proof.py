@@ -87,7 +87,7 @@ def counted(report: Path, code: int) -> tuple[int, int]:
 def main() -> int:
     """Run the steps; a failed one does not keep the next from running."""
     parser = argparse.ArgumentParser(prog="script/test", description=__doc__)
-    parser.add_argument("--fast", action="store_true", help="lint, types, unit tests and templates: no container, under 3 minutes")
+    parser.add_argument("--fast", action="store_true", help="lint, types, unit tests and templates: no container; 3 minutes")
     steps = FAST if parser.parse_args().fast else FULL
     ARTEFACTS.mkdir(exist_ok=True)
     if steps is FULL:

@@ -65,7 +65,8 @@ class Host:
             self.variables |= load(ROOT / "roles" / role / "defaults" / "main.yml")
         self.variables |= inventory or {}
         for role in ROLES:
-            self.variables |= load(ROOT / "roles" / role / "vars" / "main.yml")
+            for file in sorted((ROOT / "roles" / role / "vars").rglob("*.yml")):
+                self.variables |= load(file)
 
     def work_out(self, value: Any, role: str = "") -> Any:
         """Return `value` with its templates worked out, as in a task of `role`."""

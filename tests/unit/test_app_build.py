@@ -112,7 +112,7 @@ def arguments(layout: Layout, index: tuple[Path, dict[str, str]], **changes: Any
         "server": ["gunicorn>=1", "uvicorn-worker"],
         "source_builds": False,
         "environment": {
-            **{name: "1" for name in ("UV_NO_INDEX", "PIP_NO_INDEX", "UV_OFFLINE")},
+            **dict.fromkeys(("UV_NO_INDEX", "PIP_NO_INDEX", "UV_OFFLINE"), "1"),
             **{name: str(index[0]) for name in ("UV_FIND_LINKS", "PIP_FIND_LINKS")},
         },
         "who": "ann@laptop",
@@ -212,7 +212,9 @@ def test_an_archive_that_leads_outside_is_refused(tmp_path: Path, entries: list[
 
 
 def damaged(path: Path, kind: str) -> Path:
-    whole = pack(path, ("noise", base64.b64encode(random.Random(1).randbytes(300_000)).decode()), ("main.py", "x")).read_bytes()
+    whole = pack(
+        path, ("first", "x"), ("noise", base64.b64encode(random.Random(1).randbytes(300_000)).decode()), ("main.py", "x")
+    ).read_bytes()
     texts = {
         "empty": b"",
         "no archive": b"<html>404</html>",
@@ -254,7 +256,8 @@ def test_pip_is_asked_for_the_same(
 ) -> None:
     # One that takes no time, unlike pip; it says that the server is not there.
     log = tmp_path / "log"
-    text = f'#!/bin/sh\necho "${{PIP_NO_INDEX:-0}} $*" >>{log}\ncase "$2" in venv) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;; esac\n'
+    text = f'#!/bin/sh\necho "${{PIP_NO_INDEX:-0}} $*" >>{log}\n'
+    text += 'case "$2" in venv) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;; esac\n'
     python = program("python", text + 'test "$1" != -c\n')
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"fastapi==1.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
@@ -285,7 +288,7 @@ def test_hashes_are_enforced_where_there_are_any(tmp_path: Path, layout: Layout,
     assert import_in(layout.venvs / "v1", "fastapi") == "1.0"
     for text in (f"fastapi==1.0 --hash=sha256:{'0' * 64}\n", f"fastapi==1.0 --hash=sha256:{index[1]['fastapi']}\nuvicorn\n"):
         requirements.write_text(text, encoding="utf-8")
-        with pytest.raises(ReleaseError, match="(?i)hash"):
+        with pytest.raises(ReleaseError, match=r"(?i)hash"):
             install(layout.venvs / "v2", requirements, arguments(layout, index))
 
 
@@ -348,6 +351,7 @@ def test_nothing_is_seen_of_a_build_that_was_interrupted(
 ) -> None:
     if step != "install":
         (layout.venvs / "v1").symlink_to(environment)
+
     def killed(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 

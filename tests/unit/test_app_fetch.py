@@ -155,6 +155,15 @@ def test_the_target_of_a_link_counts(app: Path, tmp_path: Path) -> None:
     assert len(digests) == 2
 
 
+def test_a_name_and_a_target_are_two_things(app: Path, tmp_path: Path) -> None:
+    digests = set()
+    for name, target in (("runner", "app"), ("unner", "appr"), ("pprunner", "a")):
+        (app / name).symlink_to(target)
+        digests.add(pack(app, EXCLUDE, tmp_path)[0])
+        (app / name).unlink()
+    assert len(digests) == 3
+
+
 def test_what_is_excluded_is_not_packed_and_does_not_count(app: Path, tmp_path: Path) -> None:
     before = pack(app, EXCLUDE, tmp_path)[0]
     for folder in (".git", ".venv", "app/__pycache__"):
@@ -180,8 +189,10 @@ def test_links_stay_links(app: Path, tmp_path: Path) -> None:
 def test_a_link_that_leads_out_is_refused(app: Path, tmp_path: Path, target: str) -> None:
     (tmp_path / "secret").touch()
     (app / "link").symlink_to(target.format(app=app))
+    before = sorted(tmp_path.iterdir())
     with pytest.raises(AnsibleActionFail, match="link that leads out"):
         pack(app, EXCLUDE, tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_link_that_the_host_would_refuse_is_refused_here(app: Path, tmp_path: Path) -> None:
@@ -456,7 +467,9 @@ def test_the_origin_is_remembered_without_its_password(repository: Repository, f
     repository.commit(requirements__txt="fastapi\n")
     home = Path(os.environ["HOME"])
     home.mkdir()
-    (home / ".gitconfig").write_text(f'[url "{repository.path}"]\n insteadOf = https://ann:hunter2@host/x.git\n', encoding="utf-8")
+    (home / ".gitconfig").write_text(
+        f'[url "{repository.path}"]\n insteadOf = https://ann:hunter2@host/x.git\n', encoding="utf-8"
+    )
     result = fetch("https://ann:hunter2@host/x.git")
     assert "hunter2" not in str(result)
     assert result["source"]["origin"] == "https://host/x.git"
@@ -481,7 +494,7 @@ def test_missing_requirements_are_named_with_what_is_there(app: Path, fetch: Cal
 
 
 def test_requirements_that_are_excluded_are_missing(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
-    with pytest.raises(AnsibleActionFail, match="requirements.txt"):
+    with pytest.raises(AnsibleActionFail, match=r"requirements\.txt"):
         fetch(app, exclude=[*EXCLUDE, "*.txt"])
 
 

@@ -194,7 +194,12 @@ def test_a_command_that_does_not_start_is_named() -> None:
 def test_a_command_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     before = time.monotonic()
     with pytest.raises(ReleaseError, match=r"longer than 0\.2 s"):
-        run([sys.executable, "-c", "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"], 0.2, None, tmp_path)
+        run(
+            [sys.executable, "-c", "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"],
+            0.2,
+            None,
+            tmp_path,
+        )
     assert time.monotonic() - before < 10
     with pytest.raises((ProcessLookupError, FileNotFoundError)):
         os.kill(int((tmp_path / "pid").read_text(encoding="utf-8")), 0)

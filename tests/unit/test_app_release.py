@@ -409,7 +409,9 @@ def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> Non
     release = host.layout.release(1)
     folder = (release / "build" / "app").resolve()
     assert host.preflights.read_text(encoding="utf-8") == f"{host.user} {folder} {release}/launch.py --check\n"
-    with pytest.raises(ReleaseError, match=r"cannot be imported[\s\S]*Settings refuses DATABASE_URL[\s\S]*Release 1 serves as before"):
+    with pytest.raises(
+        ReleaseError, match=r"cannot be imported[\s\S]*Settings refuses DATABASE_URL[\s\S]*Release 1 serves as before"
+    ):
         host.run(files={"launch.py": "refused\n"})
     # It was not even asked for its state.
     assert not any("status shop-2" in call for call in host.supervisor.calls())
@@ -429,7 +431,7 @@ def test_the_status_that_is_healthy_can_be_chosen(host: Host) -> None:
 
 def test_the_log_is_shown_without_what_gunicorn_says_of_its_own_end(host: Host) -> None:
     log = host.layout.log(1)
-    end = "Traceback (most recent call last):\n  File gunicorn/arbiter.py\n    raise HaltServer(reason)\ngunicorn.errors.HaltServer\n"
+    end = "Traceback (most recent call last):\n  File arbiter.py\n    raise HaltServer(reason)\ngunicorn.errors.HaltServer\n"
     log.write_text(f"starts\nTraceback (most recent call last):\nKeyError: 'DSN'\nWorker exits\n{end}", encoding="utf-8")
     assert host.releaser().log_tail(1).splitlines()[1:] == [
         "starts",
@@ -506,7 +508,7 @@ def test_a_question_that_cannot_be_asked_is_a_failure_like_others(host: Host) ->
         host.run(health={**IMPATIENT, "path": "/gesündheit"}, settings="{}")
     host.is_served_by(1)
     with pytest.raises(ReleaseError, match="Release 3 failed"):
-        host.run(door={"host": "", "port": host.door.port, "tls": True}, settings="{}")
+        host.run(door={"host": ".example.com", "port": host.door.port, "tls": True}, settings="{}")
     host.is_served_by(1)
 
 
@@ -781,6 +783,9 @@ def test_a_torn_line_in_the_history_is_in_nobodys_way(host: Host) -> None:
     assert host.run(settings="{}") == 8
     assert host.run(settings='{"A": "1"}') == 9
     host.is_served_by(9)
+    # Nor is what comes after it lost.
+    whole = [line for line in host.layout.history.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    assert [json.loads(line)["release"] for line in whole if line.startswith("{")] == [1, 8, 9]
 
 
 # Numbers and what is kept
@@ -805,6 +810,7 @@ def fill(host: Host, outcomes: dict[int, str], live: int) -> None:
         directory = host.layout.release(number)
         directory.mkdir()
         (directory / "release.json").write_text(json.dumps({"build": f"b{number}0", "outcome": outcome}), encoding="utf-8")
+        (directory / "build").symlink_to(f"../../builds/b{number}0")
         for log in (host.layout.log(number), Path(f"{host.layout.log(number)}.1")):
             log.touch()
     host.layout.live_socket.symlink_to(host.layout.socket(live))
@@ -891,7 +897,7 @@ def module(host: Host, run_module: Callable[..., dict[str, Any]], clock: Clock, 
 
 def test_the_module_says_what_it_did(host: Host, module: Any) -> None:
     result = module(**host.arguments())
-    assert (result["changed"], result["release"], result["record"]["outcome"]) == (True, 1, "live")
+    assert (result["changed"], result["release"]) == (True, 1)
     assert result["reason"]
     result = module(**host.arguments())
     assert (result["changed"], result["release"], result["reason"]) == (False, 1, None)

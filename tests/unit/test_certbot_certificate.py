@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import http.server
+import itertools
 import os
 import re
 import shlex
@@ -157,7 +158,7 @@ def issue(directory: Path, domains: list[str] = DOMAINS, server: str = AUTHORITY
 def certify(certificate: Path, key: Path, domains: list[str] = DOMAINS, issuer: str = "Authority", days: float = 60) -> None:
     """Write a certificate from `issuer` that ends in so many days, and its key."""
     secret = ec.generate_private_key(ec.SECP256R1())
-    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
     made = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, domains[0])]))
@@ -323,7 +324,7 @@ def test_an_order_says_what_it_must(certbot: Any, arguments: dict[str, Any]) -> 
     calls = certbot()
     order(arguments, DOMAINS)
     (call,) = calls()
-    pairs = dict(zip(call, call[1:], strict=False))
+    pairs = dict(itertools.pairwise(call))
     assert call[0] == "certonly"
     assert {"--non-interactive", "--agree-tos", "--webroot", "--renew-with-new-domains"} <= set(call)
     wanted = {
@@ -334,7 +335,7 @@ def test_an_order_says_what_it_must(certbot: Any, arguments: dict[str, Any]) -> 
         "--config-dir": arguments["directory"],
     }
     assert {key: pairs[key] for key in wanted} == wanted
-    assert [word for before, word in zip(call, call[1:], strict=False) if before == "--domain"] == DOMAINS
+    assert [word for before, word in itertools.pairwise(call) if before == "--domain"] == DOMAINS
     # Kept by certbot for each renewal.
     assert "--deploy-hook systemctl reload nginx" in " ".join(call)
 

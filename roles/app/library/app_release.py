@@ -30,24 +30,24 @@ description:
   - What a run that was interrupted left behind is cleared first.
   - In C(files) and C(program), C(@RELEASE@) stands for the number of the release and C(@REVISION@) for what it was built from.
 options:
-  layout: {type: dict, required: true, description: The app's paths C(home), C(runtime) and C(logs).}
-  name: {type: str, required: true, description: The app's name. A program is called C(<name>-<release>).}
-  user: {type: str, required: true, description: The user that runs the app. Its group may read the settings.}
-  directory: {type: str, required: true, description: The folder of the build in which the app runs.}
-  build: {type: str, required: true, description: The build to release.}
-  revision: {type: str, required: true, description: What the operator calls the state of the source, such as a commit.}
-  origin: {type: str, required: true, description: Where the source came from.}
-  files: {type: dict, required: true, description: Files of the release, name to content.}
-  settings: {type: str, required: true, description: The environment of the app, as a JSON object.}
-  program: {type: str, required: true, description: The section for Supervisor.}
-  program_directory: {type: path, required: true, description: Where Supervisor looks for sections.}
-  program_suffix: {type: str, required: true, description: What the names of those files end with.}
-  health: {type: dict, required: true, description: C(path), C(status), C(host) and C(timeout) in seconds.}
-  door: {type: dict, required: true, description: C(host), C(port) and C(tls) of the public door on this host.}
-  drain: {type: float, required: true, description: Seconds between the switch and the end of the old release.}
-  stop: {type: float, required: true, description: Seconds that Supervisor gives a program to stop.}
-  keep: {type: int, required: true, description: How many earlier releases stay on the host.}
-  who: {type: str, required: true, description: The operator.}
+  layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
+  name: {type: str, required: true, description: "The app's name. A program is called C(<name>-<release>)."}
+  user: {type: str, required: true, description: "The user that runs the app. Its group may read the settings."}
+  directory: {type: str, required: true, description: "The folder of the build in which the app runs."}
+  build: {type: str, required: true, description: "The build to release."}
+  revision: {type: str, required: true, description: "What the operator calls the state of the source, such as a commit."}
+  origin: {type: str, required: true, description: "Where the source came from."}
+  files: {type: dict, required: true, description: "Files of the release, name to content."}
+  settings: {type: str, required: true, description: "The environment of the app, as a JSON object."}
+  program: {type: str, required: true, description: "The section for Supervisor."}
+  program_directory: {type: path, required: true, description: "Where Supervisor looks for sections."}
+  program_suffix: {type: str, required: true, description: "What the names of those files end with."}
+  health: {type: dict, required: true, description: "C(path), C(status), C(host) and C(timeout) in seconds."}
+  door: {type: dict, required: true, description: "C(host), C(port) and C(tls) of the public door on this host."}
+  drain: {type: float, required: true, description: "Seconds between the switch and the end of the old release."}
+  stop: {type: float, required: true, description: "Seconds that Supervisor gives a program to stop."}
+  keep: {type: int, required: true, description: "How many earlier releases stay on the host."}
+  who: {type: str, required: true, description: "The operator."}
 """
 
 # How long Nginx may go on using a connection to the old release after a switch: keepalive_time of its upstream, and some.
@@ -86,8 +86,12 @@ def ask(connection: http.client.HTTPConnection, path: str, host: str) -> tuple[i
         http.client.HTTPException: when the answer is not HTTP.
     """
     with contextlib.closing(connection):
-        headers = {"Host": host, "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1", "Connection": "close"}
-        connection.request("GET", path, headers=headers)
+        # With a cookie the answer does not come from Nginx's cache.
+        headers = {"Host": host, "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1", "Cookie": "slipway=probe"}
+        try:
+            connection.request("GET", path, headers={**headers, "Connection": "close"})
+        except UnicodeError as error:
+            raise OSError(f"GET {path} for {host} cannot be sent: {error}") from error
         response = connection.getresponse()
         response.read()
         return response.status, response.getheader("X-Release")
@@ -139,6 +143,13 @@ class Supervisor:
         if answer.returncode:
             raise ReleaseError(f"Supervisor would refuse the program's section {section}:\n{tail(answer.stdout, 5)}")
 
+    def known(self) -> list[int]:
+        """Return the releases that have a section or, after an interruption, still run without one."""
+        names = [line.split()[0] for line in run(["supervisorctl", "status"], 30, check=False).stdout.splitlines() if line.strip()]
+        prefix = f"{self.name}-"
+        numbers = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+        return sorted({*self.installed(), *(int(number) for number in numbers if number.isdigit())})
+
     def add(self, number: int, section: Path) -> None:
         """Have Supervisor run release `number` as the file `section` says, and change nothing else.
 
@@ -159,7 +170,9 @@ class Supervisor:
             ReleaseError: when Supervisor does not answer.
         """
         remove(self.section(number))
-        run(["supervisorctl", "update", self.program(number)], self.stop_seconds + 60)
+        answer = run(["supervisorctl", "update", self.program(number)], self.stop_seconds + 60, check=False)
+        if answer.returncode and "no such group" not in answer.stdout:
+            raise ReleaseError(f"Supervisor does not let go of {self.program(number)}:\n{tail(answer.stdout)}")
 
     def state(self, number: int) -> tuple[str, str]:
         """Return what Supervisor reports for release `number`: a state such as RUNNING, and its process id if it has one.
@@ -227,7 +240,7 @@ class Releaser:
             Whether there was anything.
         """
         live = self.layout.live()
-        leftovers = [number for number in self.supervisor.installed() if number != live]
+        leftovers = [number for number in self.supervisor.known() if number != live]
         for number in leftovers:
             self.supervisor.drop(number)
         if live is None:
@@ -288,8 +301,10 @@ class Releaser:
         write(self.layout.release(number) / "release.json", text, mode=0o640, group=self.group)
         if facts.get("outcome") != "started":
             record.pop("digest", None)
-            with open(self.layout.history, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record, sort_keys=True) + "\n")
+            with open(self.layout.history, "ab+") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+                torn = file.read() not in (b"", b"\n")  # a run was cut off while it wrote
+                file.write((b"\n" if torn else b"") + json.dumps(record, sort_keys=True).encode() + b"\n")
 
     def gate(self, number: int) -> None:
         """Wait until the candidate `number` is healthy.
@@ -368,7 +383,7 @@ class Releaser:
                 if release == str(number):
                     return
                 problem = f"status {status}, " + (f"from release {release}" if release else "which names no release")
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 problem = str(error) or type(error).__name__
             self.sleep(0.1)
         door = self.arguments["door"]
@@ -384,20 +399,20 @@ class Releaser:
             ReleaseError: when the new release failed; the old one is live, and says so.
         """
         old = self.layout.live()
-        known = [*self.layout.numbers(), *self.supervisor.installed(), self.last_number()]
+        known = [*self.layout.numbers(), *self.supervisor.known(), self.last_number()]
         number = max(known, default=0) + 1
         try:
             section = self.prepare(number)
             self.preflight(number)
             self.supervisor.add(number, section)
             self.gate(number)
-            self.switch(number)
             try:
+                self.switch(number)
                 self.prove(number)
                 switched = time.monotonic()
                 self.sleep(CACHED_CONNECTION_SECONDS if old is not None else 0)
                 self.prove(number, seconds=5)
-            except ReleaseError:
+            except (ReleaseError, OSError):
                 self.go_back(old)
                 self.sleep(self.arguments["drain"] if old is not None else 0)
                 raise
@@ -405,8 +420,14 @@ class Releaser:
             with contextlib.suppress(ReleaseError):
                 self.supervisor.drop(number)
             if self.layout.release(number).is_dir():
-                self.remember(number, outcome="failed", reason=str(error).splitlines()[0])
-            serving = f"Release {old} serves as before." if old is not None else "Nothing was live before."
+                with contextlib.suppress(OSError):  # on a full disk the reason that is raised below must do
+                    self.remember(number, outcome="failed", reason=str(error).splitlines()[0])
+            if old is None:
+                serving = "Nothing was live before."
+            elif self.answers(old):
+                serving = f"Release {old} serves as before."
+            else:
+                serving = f"Release {old}, which was live before, does not answer: see {self.layout.log(old)}."
             raise ReleaseError(f"Release {number} failed: {error}\n{serving}") from error
         self.remember(number, outcome="live")
         self.sleep(max(0.0, switched + self.arguments["drain"] - time.monotonic()) if old is not None else 0)
@@ -429,7 +450,11 @@ class Releaser:
             lines = self.layout.history.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return 0
-        return max((int(json.loads(line)["release"]) for line in lines if line.startswith("{")), default=0)
+        numbers = [0]
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off
+                numbers.append(int(json.loads(line)["release"]))
+        return max(numbers)
 
     def prune(self) -> None:
         """Remove releases beyond those to keep, and the builds, environments and logs that none of the rest uses.
@@ -439,7 +464,7 @@ class Releaser:
         live = self.layout.live()
         others = [number for number in self.layout.numbers() if number != live]
         good = [number for number in others if self.layout.record(number).get("outcome") == "live"]
-        kept = set(others[len(others) - self.arguments["keep"] :] if self.arguments["keep"] else [])
+        kept = set(others[-self.arguments["keep"] :] if self.arguments["keep"] else [])
         kept |= {*good[-1:], *([live] if live is not None else [])}
         for number in set(others) - kept:
             remove(self.layout.release(number))
@@ -447,11 +472,14 @@ class Releaser:
             number_text = log.name.split(".", 1)[0]
             if number_text.isdigit() and int(number_text) not in kept:
                 remove(log)
+        for hidden in self.layout.releases.glob(".*"):
+            remove(hidden)
         builds = {str(self.layout.record(number).get("build")) for number in kept} | {self.arguments["build"]}
         for build in self.layout.builds.iterdir():
             if build.name not in builds:
                 remove(build)
-        venvs = {os.path.basename(os.readlink(self.layout.builds / build / ".venv")) for build in builds}
+        links = [self.layout.builds / build / ".venv" for build in builds]
+        venvs = {os.path.basename(os.readlink(link)) for link in links if link.is_symlink()}
         for venv in self.layout.venvs.iterdir():
             if venv.name not in venvs:
                 remove(venv)
@@ -482,6 +510,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)  # the app must be able to read its release
     releaser = Releaser(module.params)
     before = releaser.layout.live()
     if module.check_mode:
@@ -495,13 +524,13 @@ def main() -> None:
             if reason is not None:
                 number, changed = releaser.release(), True
                 releaser.prune()
-    except ReleaseError as error:
+    except (ReleaseError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=changed,
         release=number,
         reason=reason,
-        record=releaser.layout.record(number) if number is not None else {},
+        record={key: value for key, value in releaser.layout.record(number).items() if key != "digest"} if number else {},
         diff={"before": f"release {before}\n", "after": f"release {number}\n"} if changed else {},
     )
 

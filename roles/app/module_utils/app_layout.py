@@ -135,9 +135,16 @@ def settle(directory: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole directory; it need not exist."""
+    """Remove a file, a link or a whole directory; it need not exist.
+
+    A directory takes a hidden name first: nobody ever finds half of it under its own.
+    """
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        hidden = path if path.name.startswith(".") else path.parent / f".{path.name}.removed"
+        if hidden != path:
+            remove(hidden)
+            path.rename(hidden)
+        shutil.rmtree(hidden)
     else:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -181,6 +188,8 @@ def run(
             group=user,
             extra_groups=[] if user else None,
         )
+    except KeyError as error:
+        raise ReleaseError(f"There is no user {user} on this host.") from error
     except OSError as error:
         raise ReleaseError(f"{words[0]} cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
@@ -209,8 +218,9 @@ def lock(layout: Layout, who: str, patience: float = 3.0) -> Iterator[None]:
     Raises:
         ReleaseError: when somebody else holds it; says who, and since when.
     """
-    path = layout.home / ".lock"
-    with open(path, "a+", encoding="utf-8") as file:
+    handle = os.open(layout.home / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    os.fchmod(handle, 0o600)  # who may open it may lock it
+    with os.fdopen(handle, "r+", encoding="utf-8") as file:
         deadline = time.monotonic() + patience
         while True:
             try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import ipaddress
 import os
@@ -26,15 +27,15 @@ description:
   - Before an order, each name must lead to this host, and a challenge must be found there. Where that fails nothing is ordered,
     since authorities count failures.
 options:
-  name: {type: str, required: true, description: What certbot calls the certificate.}
-  domains: {type: list, elements: str, required: true, description: Names that it is for.}
-  server: {type: str, required: true, description: Directory address of the authority.}
-  email: {type: str, required: true, description: Address for the authority's letters.}
-  webroot: {type: path, required: true, description: Where challenges are answered.}
-  preflight: {type: bool, default: true, description: Whether to look before ordering.}
-  certificate: {type: path, required: true, description: Link to the certificate with its chain.}
-  key: {type: path, required: true, description: Link to the private key.}
-  directory: {type: path, default: /etc/letsencrypt, description: Where certbot keeps what it has.}
+  name: {type: str, required: true, description: "What certbot calls the certificate."}
+  domains: {type: list, elements: str, required: true, description: "Names that it is for."}
+  server: {type: str, required: true, description: "Directory address of the authority."}
+  email: {type: str, required: true, description: "Address for the authority's letters."}
+  webroot: {type: path, required: true, description: "Where challenges are answered."}
+  preflight: {type: bool, default: true, description: "Whether to look before ordering."}
+  certificate: {type: path, required: true, description: "Link to the certificate with its chain."}
+  key: {type: path, required: true, description: "Link to the private key."}
+  directory: {type: path, default: /etc/letsencrypt, description: "Where certbot keeps what it has."}
 """
 
 CHALLENGES = ".well-known/acme-challenge"
@@ -82,6 +83,8 @@ def look(domain: str, address: str, path: str, expected: str) -> str | None:
             response = connection.getresponse()
             body = response.read(1000).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENETUNREACH and ":" in address:
+            return None  # a host without IPv6 cannot tell
         return f"port 80 of {address} does not answer ({error})"
     if response.status == 200 and body == expected:
         return None
@@ -94,6 +97,7 @@ def preflight(domains: list[str], webroot: Path) -> None:
     Raises:
         CertificateError: when one does not; it names all of them.
     """
+    os.umask(0o022)  # Nginx reads the challenge
     token = secrets.token_hex(16)
     file = webroot / CHALLENGES / f"slipway-{token}"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +112,10 @@ def preflight(domains: list[str], webroot: Path) -> None:
                 continue
             addresses = sorted({str(entry[4][0]) for entry in found}, key=lambda text: ipaddress.ip_address(text).version)
             answers = [look(domain, address, f"/{CHALLENGES}/{file.name}", token) for address in addresses]
-            if all(answers):
-                problems.append(f"{domain}: {answers[0]}. Point its A record at this host and open port 80 to everybody")
+            wrong = [answer for answer in answers if answer]
+            if wrong:
+                hint = "Point its A and AAAA records at this host, and nowhere else, and open port 80 to everybody"
+                problems.append(f"{domain}: {' and '.join(wrong)}. {hint}")
     finally:
         file.unlink()
     if problems:
@@ -151,7 +157,10 @@ def order(arguments: dict[str, object], domains: list[str]) -> None:
         command += ["--domain", domain]
     deadline = time.monotonic() + 120
     while True:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=600, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=600, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CertificateError(f"The order failed: certbot did not do its work ({error}).") from error
         output = f"{done.stdout}\n{done.stderr}".strip()
         if done.returncode == 0:
             return

@@ -19,9 +19,9 @@ description:
     replaced, since Nginx would not start with it.
   - A placeholder made earlier is renewed when the names change, or 30 days before it expires.
 options:
-  certificate: {type: path, required: true, description: File of the certificate.}
-  key: {type: path, required: true, description: File of the private key.}
-  domains: {type: list, elements: str, required: true, description: Names that the certificate is for.}
+  certificate: {type: path, required: true, description: "File of the certificate."}
+  key: {type: path, required: true, description: "File of the private key."}
+  domains: {type: list, elements: str, required: true, description: "Names that the certificate is for."}
 """
 
 MARK = "Slipway placeholder"
@@ -109,6 +109,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)  # Nginx looks into the directory
     certificate, key, domains = (module.params[name] for name in ("certificate", "key", "domains"))
     reason = reason_to_replace(certificate, key, domains) if os.path.exists(certificate) else "there is none"
     if reason and not module.check_mode:
