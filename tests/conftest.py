@@ -46,6 +46,20 @@ def short() -> Iterator[Path]:
 
 
 @pytest.fixture
+def fed() -> Iterator[None]:
+    """Input for this process, which nothing that it starts may take."""
+    reader, writer = os.pipe()
+    before = os.dup(0)
+    os.dup2(reader, 0)
+    os.write(writer, b"yes\n")
+    os.close(writer)
+    yield
+    os.dup2(before, 0)
+    os.close(before)
+    os.close(reader)
+
+
+@pytest.fixture
 def user() -> str:
     """A user with a group of its own name: another than this one, where this one may become another."""
     return "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_run_returns_both_streams_in_order_and_adds_to_the_environment(tmp_path:
     assert done.stdout.splitlines() == ["one", "two", f"three {os.environ['HOME']}", str(tmp_path)]
 
 
-def test_run_gives_no_input() -> None:
+def test_run_gives_no_input(fed: None) -> None:
     assert run(["cat"], 10).stdout == ""
 
 
@@ -273,7 +274,8 @@ def test_a_dead_holder_is_taken_over_from(layout: Layout, holder: Any) -> None:
     process.wait()
     assert "ann@laptop" in (layout.home / ".lock").read_text(encoding="utf-8")
     with lock(layout, "bob@desk", patience=0):
-        assert "ann@laptop" not in (layout.home / ".lock").read_text(encoding="utf-8")
+        text = (layout.home / ".lock").read_text(encoding="utf-8")
+        assert re.fullmatch(r"bob@desk since \d\d:\d\d:\d\d UTC", text)
 
 
 def test_the_lock_ends_with_the_change_even_one_that_fails(layout: Layout) -> None:

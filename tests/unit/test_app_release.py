@@ -603,6 +603,9 @@ def test_a_section_that_supervisor_refuses_is_taken_away(host: Host) -> None:
     with pytest.raises(ReleaseError, match=r"refused the program shop-2[\s\S]*CANT_REREAD"):
         host.run(program="[program:shop-@RELEASE@]\nunparsable\n")
     host.is_served_by(1)
+    with pytest.raises(ReleaseError, match="refused the program"):
+        host.releaser().supervisor.add(9, host.layout.release(2) / "program.conf")
+    host.is_served_by(1)
 
 
 def test_a_supervisor_that_is_down_leaves_things_as_they_are(host: Host) -> None:
