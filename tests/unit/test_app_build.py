@@ -310,7 +310,8 @@ def test_packages_are_built_from_source_only_where_that_is_allowed(
 # The build
 
 
-def test_a_build_is_whole(layout: Layout, index: tuple[Path, dict[str, str]], source: Path) -> None:
+def test_a_build_is_whole(layout: Layout, index: tuple[Path, dict[str, str]], source: Path, environment: Path) -> None:
+    (layout.venvs / "v1").symlink_to(environment)
     build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
     directory = layout.builds / "b1"
     assert (directory / "app/main.py").read_text(encoding="utf-8") == "app = None\n"
@@ -324,12 +325,16 @@ def test_a_build_is_whole(layout: Layout, index: tuple[Path, dict[str, str]], so
 
 
 def test_an_unchanged_lock_is_not_installed_again(
-    layout: Layout, index: tuple[Path, dict[str, str]], source: Path, program: Callable[[str, str], Path]
+    layout: Layout,
+    index: tuple[Path, dict[str, str]],
+    source: Path,
+    environment: Path,
+    program: Callable[[str, str], Path],
 ) -> None:
-    build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
+    (layout.venvs / "v1").symlink_to(environment)
     broken = program("uv", "#!/bin/sh\nexit 1\n")
     build(layout, "b2", "v1", arguments(layout, index, archive=str(source), uv=str(broken)))
-    assert (layout.builds / "b1/.venv").resolve() == (layout.builds / "b2/.venv").resolve()
+    assert (layout.builds / "b2/.venv").resolve() == environment
     with pytest.raises(ReleaseError, match="failed with exit code 1"):
         build(layout, "b3", "v2", arguments(layout, index, archive=str(source), uv=str(broken)))
 
@@ -400,17 +405,23 @@ def test_the_module_asks_for_the_source_and_builds_once(
     assert (third["changed"], third["build"], third["needs_archive"]) == (False, first["build"], False)
 
 
-def test_a_build_is_named_by_what_went_into_it(layout: Layout, index: tuple[Path, dict[str, str]], module: Any) -> None:
-    usual = arguments(layout, index)
+def test_a_build_is_named_by_what_went_into_it(
+    layout: Layout, index: tuple[Path, dict[str, str]], module: Any, program: Callable[[str, str], Path]
+) -> None:
+    pythons = [str(program(f"python{version}", f"#!/bin/sh\necho {version}\n")) for version in ("3.13.1", "3.13.2")]
+    usual = arguments(layout, index, interpreter=pythons[0])
     name = module(**usual)["build"]
     same: list[dict[str, Any]] = [{"who": "bob@desk"}, {"uv": "/other/uv"}, {"cache": "/other"}, {"environment": {}}]
     same += [{"source": {**usual["source"], key: "other"}} for key in ("archive", "revision", "origin")]
     assert {module(**{**usual, **change})["build"] for change in same} == {name}
     other: list[dict[str, Any]] = [{"installer": "pip"}, {"server": ["gunicorn==1"]}, {"source_builds": True}]
-    other += [{"interpreter": os.path.realpath(sys.executable)}]
+    other += [{"interpreter": pythons[1]}]
     other += [{"source": {**usual["source"], key: "other"}} for key in ("digest", "lock", "directory")]
     names = [module(**{**usual, **change})["build"] for change in other]
     assert len({name, *names}) == len(other) + 1
+    # The same interpreter after an upgrade of the system is another one.
+    program("python3.13.1", "#!/bin/sh\necho 3.13.9\n")
+    assert module(**usual)["build"] not in {name, *names}
 
 
 def test_a_dry_run_builds_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import functools
 import http.server
 import itertools
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DOMAINS = ["api.example.com", "www.api.example.com"]
+NO_ROUTE = "2001:db8::dead"
 AUTHORITY = "https://acme-v02.api.letsencrypt.org/directory"
 
 # Orders as certbot does: files and links in its directory, or an error.
@@ -93,7 +95,8 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         if address[1] != 80:
             return connect(address, *arguments, **options)
         if address[0] not in sites:
-            raise ConnectionRefusedError(111, "Connection refused")
+            reason = errno.ENETUNREACH if address[0] == NO_ROUTE else errno.ECONNREFUSED
+            raise OSError(reason, os.strerror(reason))
         return connect(sites[address[0]].server_address[:2], *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", find)
@@ -102,7 +105,7 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
     def set_up(name: str, *addresses: str, status: int = 0) -> None:
         names[name] = list(addresses)
-        for address in addresses:
+        for address in set(addresses) - {NO_ROUTE}:
             sites.setdefault(address, Site("127.0.0.1", tmp_path / "www", status))
 
     set_up.sites = sites  # type: ignore[attr-defined]
@@ -277,6 +280,11 @@ def test_a_second_address_that_leads_elsewhere_is_told(tmp_path: Path, network: 
     network(DOMAINS[0], "192.0.2.1", "2001:db8::9")
     with pytest.raises(CertificateError, match="2001:db8::9"):
         preflight(DOMAINS[:1], tmp_path / "www")
+
+
+def test_a_host_without_ipv6_is_not_asked_what_answers_there(tmp_path: Path, network: Any) -> None:
+    network(DOMAINS[0], "192.0.2.1", NO_ROUTE)
+    preflight(DOMAINS[:1], tmp_path / "www")
 
 
 def test_a_redirect_or_another_token_is_not_the_challenge(tmp_path: Path, network: Any) -> None:

@@ -116,6 +116,7 @@ def module(
     tmp_path: Path, run_module: Callable[..., dict[str, Any]], systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Any]]:
     monkeypatch.setattr(configuration, "LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(configuration, "PENDING", tmp_path / "pending")
     monkeypatch.setattr(configuration, "UNIT_DIRECTORY", f"{tmp_path}/units/")
     monkeypatch.setattr(configuration.Service.reload, "__defaults__", (1.0,))
     return functools.partial(run_module, configuration)

@@ -44,7 +44,7 @@ def tasks(path: Path) -> list[dict[str, Any]]:
 
 
 def places(role: str, *folders: str) -> list[Path]:
-    return [path for folder in folders for path in sorted((ROOT / "roles" / role / folder).glob("*")) if path.is_file()]
+    return [path for folder in folders for path in sorted((ROOT / "roles" / role / folder).rglob("*")) if path.is_file()]
 
 
 def comment_free(path: Path) -> str:
