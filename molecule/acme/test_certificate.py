@@ -112,6 +112,7 @@ def test_names_that_lead_elsewhere_are_seen_before_an_order(root: str) -> None:
     assert orders() == before
     assert run.code == 0, "the certificate that is there goes on being served"
     assert "app.lab.test" in names(served(host, root))
+    vars(host)["trust"] = ssl.create_default_context(cadata=root)
     assert host.healthy()
 
 
