@@ -343,6 +343,7 @@ def test_an_environment_that_was_begun_is_made_anew(layout: Layout, index: tuple
     shutil.copytree(sys.prefix, layout.venvs / "v1", symlinks=True, ignore=lambda directory, names: ["lib", "bin"])
     build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
     assert import_in(layout.builds / "b1/.venv", "fastapi") == "1.0"
+    assert (layout.venvs / "v1/.complete").exists()
 
 
 @pytest.mark.parametrize("step", ["unpack", "install", "point", "write", "settle"])

@@ -362,7 +362,7 @@ def test_a_version_that_is_not_there_is_named(repository: Repository, tmp_path: 
         checkout(str(repository.path), version, 20, tmp_path / "1")
 
 
-def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
+def test_a_password_is_shown_nowhere(tmp_path: Path, program: Callable[[str, str], Path]) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -370,6 +370,9 @@ def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
         checkout(f"http://ann:hunter2@127.0.0.1:{port}/x.git", "", 20, tmp_path / "1")
     assert "hunter2" not in str(error.value)
     assert f"127.0.0.1:{port}" in str(error.value)
+    program("git", "#!/bin/sh\necho 'fatal: https://ann:hunter2@host/x.git not found' >&2; exit 128\n")
+    with pytest.raises(AnsibleActionFail, match=r"git fetch failed: fatal: https://host/x\.git not found"):
+        git(["fetch"], 20)
 
 
 def test_git_of_another_repository_is_left_alone(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -116,6 +117,28 @@ def test_a_process_killed_before_the_rename_leaves_the_old_file(tmp_path: Path) 
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     assert (tmp_path / "file").read_text(encoding="utf-8") == "old"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Otherwise a loss of power could leave an empty file under it.
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noting_fsync(handle: int) -> None:
+        steps.append("directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def noting_replace(source: Any, target: Any) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    write(tmp_path / "file", "text")
+    assert steps == ["file", "rename", "directory"]
+    steps.clear()
+    point(tmp_path / "link", "file")
+    assert steps == ["rename", "directory"]
 
 
 def test_a_link_is_never_missing_while_it_changes(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -215,6 +216,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setenv("PATH", f"{short}:{os.environ['PATH']}")
+    # test_app_layout sees to it that a loss of power is survived; here it would only take time.
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
     if os.geteuid() != 0:
         # Who is not root can neither become another user nor give files away.
         run = app_release.run
@@ -374,7 +377,7 @@ def test_the_app_can_read_its_release_whatever_the_umask(host: Host, module: Any
 )
 def test_a_bad_candidate_leaves_the_old_release_serving(host: Host, mode: str, words: list[str]) -> None:
     host.run()
-    host.clock.pace = 0.01 if "public door" not in words else 0.002
+    host.clock.pace = 0.01 if mode.isdigit() else 0.002
     before = host.clock.monotonic()
     with pytest.raises(ReleaseError) as error:
         host.run(mode, health=IMPATIENT)
@@ -505,7 +508,7 @@ def test_a_switch_that_is_only_half_done_is_undone(host: Host, monkeypatch: pyte
 def test_a_question_that_cannot_be_asked_is_a_failure_like_others(host: Host) -> None:
     host.run()
     with pytest.raises(ReleaseError, match="Release 2 failed"):
-        host.run(health={**IMPATIENT, "path": "/gesündheit"}, settings="{}")
+        host.run(health={**IMPATIENT, "path": "/gesündheit", "timeout": 2}, settings="{}")
     host.is_served_by(1)
     with pytest.raises(ReleaseError, match="Release 3 failed"):
         host.run(door={"host": ".example.com", "port": host.door.port, "tls": True}, settings="{}")
@@ -718,7 +721,8 @@ class Killer:
         written = event == "open" and isinstance(arguments[0], str) and set(str(arguments[1])) & set("wxa+")
         # How often it asks for a state is a matter of chance.
         command = event == "subprocess.Popen" and "status" not in arguments[1]
-        if event not in self.EVENTS and not written and not command:
+        scratch = str(arguments[0]).startswith(f"{tempfile.gettempdir()}/tmp")
+        if scratch or (event not in self.EVENTS and not written and not command):
             return
         self.step += 1
         if self.step >= self.at:
@@ -747,7 +751,8 @@ def test_a_run_that_is_killed_at_any_step_is_made_good_by_the_next(host: Host) -
     """
     host.run(keep=2)
     problems: list[str] = []
-    for step in range(200):
+    # From about the fortieth on, one file after the other is removed.
+    for step in [*range(40), *range(40, 200, 4)]:
         build = host.build(f"c{step}", venv=f"w{step}")
         killed = False
         try:

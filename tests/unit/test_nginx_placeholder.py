@@ -130,6 +130,9 @@ def damage(pair: Pair, kind: str) -> None:
         pair.certificate.write_text(pair.certificate.read_text(encoding="utf-8")[:300], encoding="utf-8")
     elif kind == "empty key":
         pair.key.write_text("", encoding="utf-8")
+    elif kind == "both":
+        pair.certificate.write_text("x", encoding="utf-8")
+        pair.key.write_text("x", encoding="utf-8")
     elif kind == "other key":
         certificate = pair.certificate.read_bytes()
         pair.make("/CN=Let's Encrypt")
@@ -141,7 +144,7 @@ def damage(pair: Pair, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["no key", "no certificate", "empty certificate", "cut certificate", "empty key", "other key", "lost links"]
+    "kind", ["no key", "no certificate", "empty certificate", "cut certificate", "empty key", "both", "other key", "lost links"]
 )
 def test_what_nginx_could_not_start_with_is_replaced(pair: Pair, kind: str) -> None:
     damage(pair, kind)
