@@ -66,7 +66,9 @@ class Host:
         self.variables |= inventory or {}
         for role in ROLES:
             for file in sorted((ROOT / "roles" / role / "vars").rglob("*.yml")):
-                self.variables |= load(file)
+                # Rules are in no template, and each template copies all that there is.
+                if file.name != "rules.yml":
+                    self.variables |= load(file)
 
     def work_out(self, value: Any, role: str = "") -> Any:
         """Return `value` with its templates worked out, as in a task of `role`."""

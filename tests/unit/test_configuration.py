@@ -118,7 +118,7 @@ def module(
     monkeypatch.setattr(configuration, "LOCK", str(tmp_path / "lock"))
     monkeypatch.setattr(configuration, "PENDING", tmp_path / "pending")
     monkeypatch.setattr(configuration, "UNIT_DIRECTORY", f"{tmp_path}/units/")
-    monkeypatch.setattr(configuration.Service.reload, "__defaults__", (1.0,))
+    monkeypatch.setattr(configuration.Service.reload, "__defaults__", (0.5,))
     return functools.partial(run_module, configuration)
 
 

@@ -429,6 +429,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@cache
 def gunicorn(host: Host) -> dict[str, Any]:
     """Return what Gunicorn makes of its configuration."""
     text = host.render("app", "gunicorn.conf.py.j2").replace("@RELEASE@", "7")
