@@ -49,9 +49,9 @@ class Run:
 class Host:
     """One test host, called by its name in the inventory, which is its domain and its container's name too."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, app: str | None = None) -> None:
         self.name = name
-        self.app = name.replace(".", "-")
+        self.app = app or name.replace(".", "-")
 
     @property
     def address(self) -> str:
@@ -75,7 +75,7 @@ class Host:
 
     def connect(self, server_name: str | None = None, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
         """Open a TLS connection, verified."""
-        raw = socket.create_connection((self.address, 443), timeout=10)
+        raw = socket.create_connection((self.address, 443), timeout=30)
         return (context or self.trust).wrap_socket(raw, server_hostname=server_name or self.name)
 
     def ask(
@@ -88,7 +88,7 @@ class Host:
         name: str | None = None,
     ) -> Answer:
         """Send one request as a client would, over HTTPS unless `tls` is off."""
-        connection = http.client.HTTPConnection(self.address, 80, timeout=10)
+        connection = http.client.HTTPConnection(self.address, 80, timeout=30)
         if tls:
             connection.sock = self.connect()
         with contextlib.closing(connection):
@@ -134,10 +134,10 @@ def within(seconds: float, condition: Callable[[], Any], pause: float = 0.05) ->
     return time.monotonic() - begin
 
 
-def play(*arguments: str, playbook: str = "site.yml", inventory: Path = INVENTORY) -> Run:
-    """Run a playbook as a user would. Nothing of Molecule's own settings is passed on."""
+def play(*arguments: str, playbook: str = "site.yml", inventory: Path = INVENTORY, **settings: str) -> Run:
+    """Run a playbook as a user would, with `settings` in its environment. Nothing of Molecule's own settings is passed on."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MOLECULE_", "ANSIBLE_"))}
-    environment["ANSIBLE_NOCOLOR"] = "1"
+    environment |= {"ANSIBLE_NOCOLOR": "1", **settings}
     done = subprocess.run(
         ["ansible-playbook", playbook, f"--inventory={inventory}", *arguments],
         cwd=ROOT,
@@ -189,5 +189,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         listing = subprocess.run(
             ["ansible-inventory", f"--inventory={INVENTORY}", "--list"], capture_output=True, text=True, check=True, cwd=ROOT
         ).stdout
-        names = getattr(metafunc.module, "HOSTS", None) or json.loads(listing)[group]["hosts"]
-        metafunc.parametrize("host", [Host(name) for name in names], ids=names, scope="module")
+        inventory = json.loads(listing)
+        names = getattr(metafunc.module, "HOSTS", None) or inventory[group]["hosts"]
+        hosts = [Host(name, inventory["_meta"]["hostvars"].get(name, {}).get("app_name")) for name in names]
+        metafunc.parametrize("host", hosts, ids=names, scope="module")

@@ -52,6 +52,7 @@ FULL = [
     *FAST,
     Step("podman", ["script/bootstrap", "--dev", "--containers"]),
     molecule("default"),
+    molecule("release"),
     molecule("acme"),
 ]
 BROWSER = {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}

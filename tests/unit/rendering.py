@@ -49,8 +49,6 @@ class Host:
             "os_family": "Debian",
             "distribution": "Debian",
             "distribution_major_version": "13",
-            "memtotal_mb": 2048,
-            "processor_vcpus": 2,
             "all_ipv6_addresses": [],
         }
         self.variables: dict[str, Any] = {

@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import base64
 import functools
+import getpass
 import gzip
 import hashlib
+import http.server
 import importlib.util
 import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import app_build
+import app_fetch
 import pytest
-from ansible.module_utils.app_layout import Layout, ReleaseError, lock
+from ansible.module_utils.app_layout import Layout, ReleaseError
+from ansible.module_utils.app_lock import Busy, lock
+from ansible.plugins.loader import action_loader
 from app_build import build, install, python_version, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
+BOB = {"id": "r2", "who": "bob", "where": "desk", "dead": ""}
 
 
-def wheel(directory: Path, name: str, version: str) -> str:
+def wheel(directory: Path, name: str, version: str, code: str = "") -> str:
     """Make a wheel with one module, and return the digest of its file."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     files = {
-        f"{module}.py": f"__version__ = '{version}'\n",
+        f"{module}.py": code or f"__version__ = '{version}'\n",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -63,7 +72,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, index: tuple[Path, dic
     """An environment that is complete, for tests that are about something else."""
     home = tmp_path_factory.mktemp("made")
     (home / "requirements.txt").write_text("fastapi==1.0\n", encoding="utf-8")
-    install(home / "v1", home / "requirements.txt", arguments(Layout(home, home, home), index))
+    install(home / "v1", home, arguments(Layout(home, home, home), index))
     (home / "v1/.complete").touch()
     return home / "v1"
 
@@ -115,7 +124,11 @@ def arguments(layout: Layout, index: tuple[Path, dict[str, str]], **changes: Any
             **dict.fromkeys(("UV_NO_INDEX", "PIP_NO_INDEX", "UV_OFFLINE"), "1"),
             **{name: str(index[0]) for name in ("UV_FIND_LINKS", "PIP_FIND_LINKS")},
         },
-        "who": "ann@laptop",
+        "user": getpass.getuser(),
+        "room": 1,
+        "hooks": {},
+        "hook_timeout": 20,
+        "run": {"id": "r1", "who": "ann", "where": "laptop", "dead": ""},
         **changes,
     }
 
@@ -244,7 +257,7 @@ def test_uv_installs_what_the_lock_names_and_the_server_besides(
     venv = layout.venvs / "v1"
     (venv / "bin").mkdir(parents=True)
     (venv / "left-over").touch()
-    install(venv, requirements, arguments(layout, index))
+    install(venv, tmp_path, arguments(layout, index))
     assert [import_in(venv, name) for name in ("fastapi", "gunicorn", "uvicorn_worker")] == ["1.0"] * 3
     assert not (venv / "left-over").exists()
     # Compiled now: the app's user could not do it later.
@@ -262,7 +275,7 @@ def test_pip_is_asked_for_the_same(
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"fastapi==1.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
     changed = arguments(layout, index, installer="pip", uv="/no/such/uv", interpreter=str(python))
-    install(layout.venvs / "v1", requirements, changed)
+    install(layout.venvs / "v1", tmp_path, changed)
     calls = [call.split() for call in log.read_text(encoding="utf-8").splitlines()]
     assert [call[0] for call in calls] == ["1", "1", "0", "1"]
     made, locked, _, besides = [call[1:] for call in calls]
@@ -277,19 +290,19 @@ def test_pip_is_asked_for_the_same(
 def test_a_lock_that_has_the_server_is_enough(tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]]) -> None:
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("gunicorn\nuvicorn-worker\n", encoding="utf-8")
-    install(layout.venvs / "v1", requirements, arguments(layout, index, server=["no-such-package"]))
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index, server=["no-such-package"]))
     assert import_in(layout.venvs / "v1", "gunicorn") == "1.0"
 
 
 def test_hashes_are_enforced_where_there_are_any(tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]]) -> None:
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"fastapi==1.0 \\\n    --hash=sha256:{index[1]['fastapi']}\n", encoding="utf-8")
-    install(layout.venvs / "v1", requirements, arguments(layout, index))
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index))
     assert import_in(layout.venvs / "v1", "fastapi") == "1.0"
     for text in (f"fastapi==1.0 --hash=sha256:{'0' * 64}\n", f"fastapi==1.0 --hash=sha256:{index[1]['fastapi']}\nuvicorn\n"):
         requirements.write_text(text, encoding="utf-8")
         with pytest.raises(ReleaseError, match=r"(?i)hash"):
-            install(layout.venvs / "v2", requirements, arguments(layout, index))
+            install(layout.venvs / "v2", tmp_path, arguments(layout, index))
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -300,7 +313,7 @@ def test_packages_are_built_from_source_only_where_that_is_allowed(
     requirements.write_text("fastapi==1.0\n", encoding="utf-8")
     log = tmp_path / "log"
     uv = program("uv", f'#!/bin/sh\necho "$UV_PYTHON_DOWNLOADS $UV_CACHE_DIR $@" >>{log}\nexec {UV} "$@"\n')
-    install(layout.venvs / "v1", requirements, arguments(layout, index, uv=str(uv), source_builds=allowed))
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index, uv=str(uv), source_builds=allowed))
     calls = log.read_text(encoding="utf-8").splitlines()
     assert all(call.startswith(f"never {layout.home / 'cache'} ") for call in calls)
     installs = [call for call in calls if " pip install " in call]
@@ -412,9 +425,17 @@ def test_a_build_is_named_by_what_went_into_it(
     pythons = [str(program(f"python{version}", f"#!/bin/sh\necho {version}\n")) for version in ("3.13.1", "3.13.2")]
     usual = arguments(layout, index, interpreter=pythons[0])
     name = module(**usual)["build"]
-    same: list[dict[str, Any]] = [{"who": "bob@desk"}, {"uv": "/other/uv"}, {"cache": "/other"}, {"environment": {}}]
+    same: list[dict[str, Any]] = [
+        {"run": {**BOB, "dead": usual["run"]["id"]}},
+        {"user": "bob"},
+        {"room": 2},
+        {"hook_timeout": 5},
+        {"uv": "/other/uv"},
+        {"cache": "/other"},
+        {"environment": {}},
+    ]
     same += [{"source": {**usual["source"], key: "other"}} for key in ("archive", "revision", "origin")]
-    assert {module(**{**usual, **change})["build"] for change in same} == {name}
+    assert {module(check=True, **{**usual, **change})["build"] for change in same} == {name}
     other: list[dict[str, Any]] = [{"installer": "pip"}, {"server": ["gunicorn==1"]}, {"source_builds": True}]
     other += [{"interpreter": pythons[1]}]
     other += [{"source": {**usual["source"], key: "other"}} for key in ("digest", "lock", "directory")]
@@ -456,12 +477,455 @@ def test_a_source_without_its_requirements_is_named(
 def test_a_change_under_way_refuses_the_build(
     layout: Layout, index: tuple[Path, dict[str, str]], source: Path, module: Any
 ) -> None:
-    with lock(layout, "bob@desk"):
+    with lock(layout, BOB):
         result = module(**arguments(layout, index, archive=str(source)))
-        assert "bob@desk since" in result["msg"]
+        assert "bob on desk since" in result["msg"]
+        assert result["holder"]["id"] == BOB["id"]
         assert list(layout.builds.iterdir()) == []
-        # To say that nothing is needed takes no lock.
-        assert module(**arguments(layout, index))["needs_archive"] is True
+        # Nor is anything sent to a host that another run has.
+        assert module(**arguments(layout, index))["holder"]["id"] == BOB["id"]
+
+
+def test_a_full_disk_is_told_before_anything_is_sent(
+    layout: Layout, index: tuple[Path, dict[str, str]], source: Path, module: Any, environment: Path
+) -> None:
+    for archive in (None, str(source)):
+        result = module(**arguments(layout, index, archive=archive, room=1e9))
+        assert re.search(r"nearly full: \d+ MiB are free, and app_room_mb asks for 1000000000", result["msg"])
+    assert [path.name for path in layout.home.iterdir()] == ["builds", "venvs"] or not list(layout.builds.iterdir())
+    assert not (layout.home / ".lock").exists()
+    # What is built already needs none.
+    name = module(**arguments(layout, index))["build"]
+    (layout.builds / name).mkdir()
+    (layout.builds / name / ".build.json").touch()
+    assert module(**arguments(layout, index, room=1e9))["changed"] is False
+    assert module(check=True, **arguments(layout, index, server=["x"], room=1e9))["changed"] is True
+
+
+def test_the_app_stays_held_for_the_next_step_of_the_run(
+    layout: Layout, index: tuple[Path, dict[str, str]], source: Path, module: Any
+) -> None:
+    usual = arguments(layout, index, archive=str(source))
+    module(**usual)
+    with pytest.raises(Busy), lock(layout, BOB, patience=0.1):
+        pass
+    with lock(layout, usual["run"], patience=0.1):
+        pass
+
+
+# Other files that name dependencies
+
+
+@pytest.fixture(scope="session")
+def online(index: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The same wheels in a package index, its address, and the folder of its files."""
+    root = tmp_path_factory.mktemp("index")
+    shutil.copytree(index[0], root / "files")
+    for wheel_file in (root / "files").iterdir():
+        page = root / "simple" / wheel_file.name.partition("-")[0].replace("_", "-") / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with open(page, "a", encoding="utf-8") as file:
+            hashed = hashlib.sha256(wheel_file.read_bytes()).hexdigest()
+            file.write(f'<a href="../../files/{wheel_file.name}#sha256={hashed}">{wheel_file.name}</a>\n')
+    handler = functools.partial(Quiet, directory=str(root))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/simple/", root / "files"
+    server.shutdown()
+    server.server_close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+PROJECT = """\
+[project]
+name = "shop"
+version = "1.4"
+dependencies = ["fastapi<2", "uvicorn"]
+requires-python = ">=3.11"
+"""
+BUILT = '[build-system]\nrequires = ["uv_build"]\nbuild-backend = "uv_build"\n'
+
+
+def project(root: Path, online: tuple[str, Path], text: str = PROJECT) -> Path:
+    """Make a source with a src layout, and all kinds of lock files."""
+    (root / "src/shop").mkdir(parents=True, exist_ok=True)
+    (root / "src/shop/__init__.py").write_text(
+        "import importlib.metadata\n__version__ = importlib.metadata.version('shop')\n", encoding="utf-8"
+    )
+    (root / "pyproject.toml").write_text(text, encoding="utf-8")
+    environment = {**os.environ, "UV_CACHE_DIR": str(root.parent / "uv-cache"), "UV_PYTHON_DOWNLOADS": "never"}
+    quiet = {"cwd": root, "env": environment, "check": True, "capture_output": True}
+    subprocess.run([UV, "lock", "--python", sys.executable, "--default-index", online[0]], **quiet)
+    options = ["--quiet", "--frozen", "--no-emit-project", "--format", "pylock.toml", "--output-file", "pylock.toml"]
+    subprocess.run([UV, "export", *options], **quiet)
+    return root
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory, online: tuple[str, Path]) -> Path:
+    return project(tmp_path_factory.mktemp("shop") / "shop", online, PROJECT + BUILT)
+
+
+FILES = {"uv.lock": "uv.lock", "pylock": "pylock.toml", "pyproject": "pyproject.toml"}
+
+
+def wanting(
+    layout: Layout, index: tuple[Path, dict[str, str]], kind: str, online: tuple[str, Path], **changes: Any
+) -> dict[str, Any]:
+    """Return the module's arguments for a project whose dependencies are named by a file of one kind."""
+    usual = arguments(layout, index)
+    usual["source"].update({"kind": kind, "requirements": FILES[kind], **changes.pop("source", {})})
+    return {**usual, "environment": {"UV_INDEX_URL": online[0], "UV_HTTP_RETRIES": "0"}, **changes}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_a_project_names_is_installed(
+    layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], shop: Path, kind: str
+) -> None:
+    install(layout.venvs / "v1", shop, wanting(layout, index, kind, online))
+    found = [import_in(layout.venvs / "v1", name) for name in ("fastapi", "uvicorn", "gunicorn", "uvicorn_worker", "shop")]
+    assert found == ["1.0"] * 4 + ["ModuleNotFoundError"]
+    assert list((layout.venvs / "v1/lib").glob("python*/site-packages/__pycache__/fastapi.*.pyc"))
+    assert [path.name for path in layout.venvs.iterdir()] == ["v1"]
+
+
+@pytest.mark.parametrize("kind", ["uv.lock", "pylock"])
+def test_what_an_index_serves_must_be_what_was_locked(
+    layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], shop: Path, kind: str
+) -> None:
+    served = online[1] / "fastapi-1.0-py3-none-any.whl"
+    whole = served.read_bytes()
+    try:
+        served.unlink()
+        wheel(online[1], "fastapi", "1.0", "__version__ = '6.6'\n")
+        with pytest.raises(ReleaseError, match=r"^A package is not the one that the lock file names"):
+            install(layout.venvs / "v1", shop, wanting(layout, index, kind, online))
+    finally:
+        served.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["uv.lock", "pylock"])
+@pytest.mark.parametrize("way", ["wheelhouse", "mirror"])
+def test_a_lock_is_kept_where_packages_come_from_elsewhere(
+    tmp_path: Path,
+    layout: Layout,
+    index: tuple[Path, dict[str, str]],
+    online: tuple[str, Path],
+    shop: Path,
+    kind: str,
+    way: str,
+) -> None:
+    # The address in the lock file answers no more.
+    root = shutil.copytree(shop, tmp_path / "copy")
+    gone = online[0].replace("127.0.0.1", "127.0.0.2").rpartition(":")[0] + ":9"
+    for name in ("uv.lock", "pylock.toml"):
+        text = (root / name).read_text(encoding="utf-8")
+        (root / name).write_text(re.sub(r"http://127\.0\.0\.1:\d+", gone, text), encoding="utf-8")
+    pins = app_fetch.pins(app_fetch.toml(root / "pylock.toml")) if kind == "pylock" else []
+    changes: dict[str, Any] = {"source": {"pins": pins}, "environment": {"UV_DEFAULT_INDEX": online[0], "UV_HTTP_RETRIES": "0"}}
+    if way == "wheelhouse":
+        house = tmp_path / "house"
+        shutil.copytree(index[0], house)
+        digest, archive = app_fetch.pack(house, [], tmp_path)
+        changes = {"source": {"pins": pins, "wheels": {"digest": digest, "archive": "/elsewhere"}}, "wheels": str(archive)}
+        changes["environment"] = {"UV_HTTP_RETRIES": "0"}
+    usual = wanting(layout, index, kind, online, **changes)
+    install(layout.venvs / "v1", root, usual)
+    assert [import_in(layout.venvs / "v1", name) for name in ("fastapi", "gunicorn")] == ["1.0"] * 2
+    # Its hashes still count.
+    source = usual["source"]
+    source["pins"] = [re.sub(r"sha256:\w{64}", f"sha256:{'0' * 64}", line) for line in pins]
+    text = (root / "uv.lock").read_text(encoding="utf-8")
+    (root / "uv.lock").write_text(re.sub(r"sha256:\w{64}", f"sha256:{'0' * 64}", text), encoding="utf-8")
+    with pytest.raises(ReleaseError, match="is not the one that the lock file names"):
+        install(layout.venvs / "v2", root, usual)
+
+
+def test_a_wheelhouse_serves_requirements(
+    tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]], module: Any, source: Path
+) -> None:
+    digest, archive = app_fetch.pack(index[0], [], tmp_path)
+    usual = arguments(layout, index, environment={"UV_HTTP_RETRIES": "0"})
+    without = module(**usual)
+    usual["source"]["wheels"] = {"digest": digest, "archive": "/home/ann/x.tar.gz"}
+    first = module(**usual)
+    assert (without["needs_wheels"], first["needs_wheels"], first["needs_archive"]) == (False, True, True)
+    assert first["build"] != without["build"]
+    assert "Run again" in module(**usual, archive=str(source))["msg"]
+    done = module(**usual, archive=str(source), wheels=str(archive))
+    assert import_in(layout.builds / done["build"] / ".venv", "gunicorn") == "1.0"
+    assert "/home/ann" not in (layout.builds / done["build"] / ".build.json").read_text(encoding="utf-8")
+    # Another build with the same environment needs no wheels.
+    usual["source"]["digest"] = "e" * 40
+    assert module(**usual)["needs_wheels"] is False
+    usual["source"]["wheels"] = {"digest": "other", "archive": "/home/ann/x.tar.gz"}
+    assert module(**usual)["needs_wheels"] is True
+
+
+# What runs as the app's user
+
+
+@pytest.fixture
+def builder(user: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A user, another one where that is possible, and a Python that this one may run."""
+    if user != getpass.getuser():
+        version = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=False).stdout.split()[-1:]
+        if version and tuple(map(int, version[0].split(".")[:2])) >= (3, 11):
+            return user, "/usr/bin/python3"
+    for name in ("run", "shell"):
+        usual = getattr(app_build, name)
+        monkeypatch.setattr(app_build, name, lambda *words, _usual=usual, user=None, **options: _usual(*words, **options))
+    return getpass.getuser(), sys.executable
+
+
+@pytest.fixture
+def open_layout(short: Path) -> Layout:
+    """One that another user may look into."""
+    layout = Layout(short / "shop", short / "run", short / "log")
+    for directory in (layout.home, layout.builds, layout.venvs):
+        directory.mkdir()
+    return layout
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_project_that_is_a_package_is_installed(
+    open_layout: Layout,
+    index: tuple[Path, dict[str, str]],
+    online: tuple[str, Path],
+    shop: Path,
+    kind: str,
+    builder: tuple[str, str],
+    program: Callable[[str, str], Path],
+) -> None:
+    root = shutil.copytree(shop, open_layout.home / "source")
+    log = open_layout.home / "log"
+    uv = open_layout.home / "uv"
+    uv.write_text(f'#!/bin/sh\necho "$(id -un) $1 $HOME" >>{log}\nexec {UV} "$@"\n', encoding="utf-8")
+    uv.chmod(0o755)
+    log.touch()
+    log.chmod(0o666)
+    user, interpreter = builder
+    changes = {"user": user, "interpreter": interpreter, "uv": str(uv), "source": {"packages": {"shop": "."}}}
+    install(open_layout.venvs / "v1", root, wanting(open_layout, index, kind, online, **changes))
+    assert import_in(open_layout.venvs / "v1", "shop") == "1.4"
+    (place,) = (open_layout.venvs / "v1/lib").glob("python*/site-packages/shop")
+    assert place.is_dir()
+    builds = [line for line in log.read_text(encoding="utf-8").splitlines() if line.split()[1] == "build"]
+    assert [line.split()[0] for line in builds] == [user]
+    assert str(open_layout.venvs) in builds[0]
+    assert {path.lstat().st_uid for path in open_layout.venvs.rglob("*")} == {os.geteuid()}
+    assert [path.name for path in open_layout.venvs.iterdir()] == ["v1"]
+    assert not (root / "dist").exists()
+
+
+def test_a_project_that_cannot_be_built_says_so(
+    open_layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], builder: tuple[str, str], tmp_path: Path
+) -> None:
+    root = tmp_path / "broken"
+    root.mkdir()
+    (root / "pyproject.toml").write_text(PROJECT + BUILT, encoding="utf-8")
+    user, interpreter = builder
+    changes = {"user": user, "interpreter": interpreter, "source": {"packages": {"shop": "."}}}
+    with pytest.raises(ReleaseError, match=r"^shop cannot be built as a package.*`package = false`") as error:
+        install(open_layout.venvs / "v1", root, wanting(open_layout, index, "pyproject", online, **changes))
+    assert "src/shop" in str(error.value)
+
+
+def test_a_project_has_an_environment_of_its_own(layout: Layout, index: tuple[Path, dict[str, str]]) -> None:
+    def name(digest: str, packages: dict[str, str], **changes: Any) -> str:
+        source = {"digest": digest, "kind": "uv.lock", "packages": packages}
+        usual = arguments(layout, index, **changes)
+        usual["source"].update(source)
+        return app_build.names(usual, "3.12.1")[0]
+
+    assert name("a", {}) == name("b", {})
+    assert name("a", {"shop": "."}) != name("b", {"shop": "."})
+    assert len({name("a", {}), name("a", {}, hooks={"before_build": "x"}), name("a", {}, installer="pip")}) == 3
+    assert name("a", {}, hooks={"after_build": "x", "before_switch": "y"}) == name("a", {})
+
+
+def hooked(layout: Layout, index: tuple[Path, dict[str, str]], builder: tuple[str, str], **hooks: str) -> dict[str, Any]:
+    source = {**arguments(layout, index)["source"], "directory": "backend"}
+    return arguments(layout, index, user=builder[0], interpreter=builder[1], hooks=hooks, source=source)
+
+
+BACKEND = (("backend/requirements.txt", "fastapi==1.0\n"), ("backend/main.py", "app = None\n"), ("outside.txt", "x\n"))
+
+
+def test_hooks_run_as_the_apps_user_in_the_build(
+    open_layout: Layout, index: tuple[Path, dict[str, str]], builder: tuple[str, str], module: Any, short: Path
+) -> None:
+    before = "id -un >>who; pwd >>who; command -v gunicorn >>who || echo none >>who; test ! -e ../.venv; mkdir assets"
+    after = (
+        "id -un >>who; command -v python >>who; umask 077; echo x >assets/app.js; echo 'y = 1' >made.py; echo >>../outside.txt; "
+        f"ln -s {short}/victim made; ln -s {short}/victim/file link; "
+        "chmod 777 assets; printf '#!/bin/sh' >tool; chmod 4700 tool; "
+        'test "$UV_NO_INDEX" = 1; rm ../.venv; ln -s /tmp ../.venv'
+    )
+    usual = hooked(open_layout, index, builder, before_build=before, after_build=f"set -e; {after}", before_switch="exit 1")
+    victim = short / "victim"
+    victim.mkdir()
+    (victim / "file").touch(0o600)
+    before_it = [path.stat() for path in (victim, victim / "file")]
+    result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
+    directory = open_layout.builds / result["build"]
+    venv = (directory / ".venv").resolve()
+    assert venv.parent == open_layout.venvs.resolve()
+    user = builder[0]
+    partial = f"{open_layout.builds}/.{result['build']}.partial/backend"
+    expected = [user, partial, "none", user, f"{open_layout.venvs / venv.name}/bin/python"]
+    assert (directory / "backend/who").read_text(encoding="utf-8").splitlines() == expected
+    paths = [directory, *directory.rglob("*")]
+    assert {path.lstat().st_uid for path in paths} == {os.geteuid()}
+    modes = {path.name: path.lstat().st_mode & 0o7777 for path in paths if not path.is_symlink()}
+    assert {name: modes[name] for name in ("assets", "app.js", "tool", "made.py", "backend")} == {
+        "assets": 0o755,
+        "app.js": 0o644,
+        "tool": 0o755,
+        "made.py": 0o644,
+        "backend": 0o755,
+    }
+    # What lies behind links is not touched.
+    assert [path.stat() for path in (victim, victim / "file")] == before_it
+    assert (directory / "backend/made").is_symlink()
+    assert module(**usual)["changed"] is False
+
+
+def test_modules_that_a_hook_makes_are_compiled(
+    open_layout: Layout, index: tuple[Path, dict[str, str]], builder: tuple[str, str], module: Any, short: Path
+) -> None:
+    usual = hooked(open_layout, index, builder, after_build="echo 'y = 1' >made.py")
+    result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
+    compiled = list((open_layout.builds / result["build"] / "backend/__pycache__").glob("made.*.pyc"))
+    assert [path.stat().st_uid for path in compiled] == [os.geteuid()]
+
+
+def test_nothing_is_compiled_through_a_link_that_a_hook_left(
+    open_layout: Layout, index: tuple[Path, dict[str, str]], builder: tuple[str, str], module: Any, short: Path
+) -> None:
+    if builder[0] == getpass.getuser():
+        pytest.skip("there is no other user to become")
+    (short / "victim").mkdir()
+    usual = hooked(open_layout, index, builder, after_build=f"ln -s {short}/victim __pycache__")
+    assert module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))["changed"] is True
+    assert list((short / "victim").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["before_build", "after_build"])
+def test_a_hook_that_fails_changes_nothing(
+    open_layout: Layout,
+    index: tuple[Path, dict[str, str]],
+    builder: tuple[str, str],
+    module: Any,
+    short: Path,
+    name: str,
+) -> None:
+    archive = str(pack(short / "x.tar.gz", *BACKEND))
+    result = module(**hooked(open_layout, index, builder, **{name: "echo no npm; touch x; exit 3"}), archive=archive)
+    assert f"he hook {name} (app_hooks) failed with exit code 3" in result["msg"]
+    assert result["msg"].endswith("\nno npm")
+    slow = {**hooked(open_layout, index, builder, **{name: "sleep 60 & wait"}), "hook_timeout": 0.2}
+    begin = time.monotonic()
+    result = module(**slow, archive=archive)
+    assert f"he hook {name} (app_hooks) took longer than 0.2 s (app_hook_timeout)" in result["msg"]
+    assert time.monotonic() - begin < 15
+    assert [path.name for path in open_layout.builds.iterdir() if path.name[0] != "."] == []
+    left = [path for path in open_layout.builds.rglob("*") if path.lstat().st_uid != os.geteuid()]
+    assert left == []
+
+
+def test_hooks_are_part_of_a_build(layout: Layout, index: tuple[Path, dict[str, str]], module: Any) -> None:
+    hooks: list[dict[str, str]] = [{}, {"before_build": "a"}, {"before_build": "b"}, {"after_build": "a"}]
+    names = [module(**arguments(layout, index, hooks=each))["build"] for each in hooks]
+    assert len(set(names)) == 4
+    assert module(**arguments(layout, index, hooks={"before_switch": "a"}))["build"] == names[0]
+
+
+def test_a_user_that_is_not_there_is_named(layout: Layout, index: tuple[Path, dict[str, str]], module: Any, source: Path) -> None:
+    result = module(**arguments(layout, index, archive=str(source), user="no-such-user", hooks={"before_build": "id"}))
+    assert "There is no user no-such-user on this host" in result["msg"]
+
+
+# Errors
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+@pytest.mark.parametrize(
+    ("uv", "pip", "advice"),
+    [
+        (
+            "error: Request failed after 3 retries\n  cause: error sending request for url (https://pypi.org/simple/x/)",
+            "WARNING: Retrying (Retry(total=0)) NewConnectionError('Failed to establish a new connection')\n"
+            "ERROR: No matching distribution found for fastapi",
+            "The package index does not answer this host",
+        ),
+        (
+            "error: Failed to download `a==1`\n  cause: Hash mismatch for `a==1`",
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.",
+            "A package is not the one that the lock file names",
+        ),
+        (
+            "error: In `--require-hashes` mode, all requirements must have a hash, but none were provided for: uvicorn",
+            "ERROR: Hashes are required in --require-hashes mode, but they are missing from some requirements.",
+            "Some requirements have hashes and some have none",
+        ),
+        (
+            "Because a==1 has no usable wheels and you require a==1, your requirements are unsatisfiable.",
+            "ERROR: No matching distribution found for a==1",
+            "app_source_builds: true",
+        ),
+        (
+            "No solution found when resolving dependencies",
+            "ERROR: No matching distribution found for a==9",
+            "cannot be met|no wheel",
+        ),
+        ("something new", "something new", ""),
+    ],
+)
+def test_an_installers_error_begins_with_what_to_do(
+    tmp_path: Path,
+    layout: Layout,
+    index: tuple[Path, dict[str, str]],
+    program: Callable[[str, str], Path],
+    installer: str,
+    uv: str,
+    pip: str,
+    advice: str,
+) -> None:
+    said = uv if installer == "uv" else pip
+    (tmp_path / "said").write_text(said, encoding="utf-8")
+    text = f'#!/bin/sh\ncase "$*" in *" install "*) cat {tmp_path}/said; exit 1 ;; esac\n'
+    text += 'case "$2" in venv) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;; esac\n'
+    fake = str(program("fake", text))
+    (tmp_path / "requirements.txt").write_text("fastapi\n", encoding="utf-8")
+    with pytest.raises(ReleaseError) as error:
+        install(layout.venvs / "v1", tmp_path, arguments(layout, index, installer=installer, uv=fake, interpreter=fake))
+    first = str(error.value).splitlines()[0]
+    assert re.search(advice or "install", first)
+    assert said.splitlines()[0] in str(error.value)
+
+
+def test_what_uv_really_says_is_understood(tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]]) -> None:
+    source_only = tmp_path / "links"
+    source_only.mkdir()
+    pack(source_only / "old-1.0.tar.gz", ("old-1.0/setup.py", "import setuptools\nsetuptools.setup(name='old', version='1.0')\n"))
+    closed = {"UV_INDEX_URL": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
+    linked = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": f"{source_only},{index[0]}", "UV_OFFLINE": "1"}
+    cases = [
+        ("fastapi\n", closed, r"^The package index does not answer this host"),
+        ("old==1.0\n", linked, r"^A package has no wheel for this host.*app_source_builds: true"),
+        (f"fastapi==1.0 --hash=sha256:{'0' * 64}\n", linked, r"^A package is not the one that the lock file names"),
+        (f"uvicorn\nfastapi==1.0 --hash=sha256:{index[1]['fastapi']}\n", linked, r"^Some requirements have hashes"),
+        ("fastapi==9\n", linked, r"^The requirements cannot be met"),
+    ]
+    for text, environment, says in cases:
+        (tmp_path / "requirements.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(ReleaseError, match=says):
+            install(layout.venvs / "v1", tmp_path, arguments(layout, index, environment=environment))
 
 
 # The action
@@ -472,6 +936,7 @@ class Action:
 
     def __init__(self, answers: list[dict[str, Any]], check: bool = False) -> None:
         path = ROOT / "roles/app/action_plugins/app_build.py"
+        action_loader.add_directory(str(path.parent))
         spec = importlib.util.spec_from_file_location("app_build_action", path)
         assert spec is not None
         assert spec.loader is not None
@@ -481,7 +946,8 @@ class Action:
         self.calls: list[dict[str, Any]] = []
         self.sent: list[tuple[str, str]] = []
         self.removed: list[str] = []
-        task = SimpleNamespace(args={"source": {"archive": "/cache/x.tar.gz"}}, check_mode=check, async_val=0, action="app_build")
+        source = {"archive": "/cache/x.tar.gz", "wheels": {"archive": "/cache/w.tar.gz"}}
+        task = SimpleNamespace(args={"source": source}, check_mode=check, async_val=0, action="app_build")
         shell = SimpleNamespace(join_path=os.path.join, tmpdir=None)
         connection = SimpleNamespace(_shell=shell)
         action = plugin.ActionModule(task, connection, None, None, None, None)
@@ -501,8 +967,8 @@ def test_the_source_is_sent_when_it_is_needed() -> None:
     answers: list[dict[str, Any]] = [{"changed": True, "build": "b1", "needs_archive": True}]
     host = Action([*answers, {"changed": True, "build": "b1", "needs_archive": False}])
     assert host.action.run(task_vars={}) == {"changed": True, "build": "b1"}
-    assert host.sent == [("/cache/x.tar.gz", "/tmp/ansible-1/source.tar.gz")]
-    assert [call.get("archive") for call in host.calls] == [None, "/tmp/ansible-1/source.tar.gz"]
+    assert host.sent == [("/cache/x.tar.gz", "/tmp/ansible-1/archive.tar.gz")]
+    assert [call.get("archive") for call in host.calls] == [None, "/tmp/ansible-1/archive.tar.gz"]
     assert host.removed == ["/tmp/ansible-1"]
 
 
@@ -520,3 +986,15 @@ def test_the_source_is_not_sent_when_it_is_not(answer: dict[str, Any], check: bo
     assert (host.sent, len(host.calls)) == ([], 1)
     assert result.get("failed") == answer.get("failed")
     assert "needs_archive" not in result
+
+
+def test_wheels_are_sent_where_an_environment_is_made() -> None:
+    first = {"changed": True, "build": "b1", "needs_archive": True, "needs_wheels": True}
+    host = Action([first, {"changed": True, "build": "b1", "needs_archive": False, "needs_wheels": False}])
+    assert host.action.run(task_vars={}) == {"changed": True, "build": "b1"}
+    assert host.sent == [
+        ("/cache/x.tar.gz", "/tmp/ansible-1/archive.tar.gz"),
+        ("/cache/w.tar.gz", "/tmp/ansible-1/wheels.tar.gz"),
+    ]
+    assert host.calls[1]["wheels"] == "/tmp/ansible-1/wheels.tar.gz"
+    assert host.calls[1]["run"]["id"]

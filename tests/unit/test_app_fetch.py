@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
+import gzip
+import hashlib
+import http.server
+import io
 import os
+import random
 import socket
 import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +25,7 @@ from typing import Any
 import app_fetch
 import pytest
 from ansible.errors import AnsibleActionFail
-from app_fetch import cache_directory, checkout, files_below, git, is_git, lock_digest, pack
+from app_fetch import cache_directory, checkout, files_below, git, is_git, kind_of, lock_digest, pack
 
 EXCLUDE = [".git", ".venv", "__pycache__", "*.pyc", ".env", ".env.*"]
 
@@ -82,6 +90,13 @@ def fetch() -> Callable[..., dict[str, Any]]:
 def names(archive: Any) -> list[str]:
     with tarfile.open(archive) as tar:
         return tar.getnames()
+
+
+def text_in(archive: Any, name: str) -> str:
+    with tarfile.open(archive) as tar:
+        file = tar.extractfile(name)
+        assert file is not None
+        return file.read().decode()
 
 
 @pytest.mark.parametrize(
@@ -515,3 +530,616 @@ def test_nothing_is_left_in_the_way(
     fetch(repository.path)
     assert list((tmp_path / "scratch").iterdir()) == []
     assert sorted(path.suffix for path in cache_directory().iterdir()) == ["", ".gz"]
+
+
+def test_what_a_source_is(tmp_path: Path) -> None:
+    (tmp_path / "app.zip").mkdir()
+    kinds = {
+        "directory": [str(tmp_path / "app.zip"), "/srv/app", "shop>=1.4", "shop == 1.4"],
+        "git": ["https://host/a/b", "https://host/shop.zip.git", "git+https://host/shop.tar.gz#x"],
+        "archive": ["/srv/shop.tar", "https://host/v1.tar.gz?token=x", "shop.tgz", "x.tar.bz2", "x.tar.xz", "x.ZIP"],
+        "wheel": ["/srv/shop-1.4-py3-none-any.whl", "https://host/shop-1.4-1-cp312-cp312-linux_x86_64.whl#x"],
+        "package": ["shop==1.4", "shop[pg,x]==1.4rc1", "Shop.x-y==1!2.0+local"],
+    }
+    assert {source: kind_of(source) for sources in kinds.values() for source in sources} == {
+        source: kind for kind, sources in kinds.items() for source in sources
+    }
+
+
+# A directory in one version
+
+
+def test_a_version_of_a_directory_is_that_of_its_repository(
+    repository: Repository, tmp_path: Path, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    app = repository.path.rename(tmp_path / "mono") / "backend"
+    repository.path = app.parent
+    app.mkdir()
+    (app / "requirements.txt").write_text("fastapi\n", encoding="utf-8")
+    (app / "main.py").write_text("one", encoding="utf-8")
+    commit = repository.commit(outside="x")
+    repository.git("tag", "v1")
+    (app / "new.py").touch()
+    repository.commit()
+    (app / "main.py").write_text("unsaved", encoding="utf-8")
+    source = fetch(app, version="v1")["source"]
+    assert (source["revision"], source["origin"]) == (commit, "directory")
+    assert names(source["archive"]) == ["main.py", "requirements.txt"]
+    assert text_in(source["archive"], "main.py") == "one"
+    assert names(fetch(app.parent, version="v1", directory="backend")["source"]["archive"]) == [
+        "outside",
+        "backend/main.py",
+        "backend/requirements.txt",
+    ]
+    assert text_in(fetch(app)["source"]["archive"], "main.py") == "unsaved"
+    with pytest.raises(AnsibleActionFail, match="mono has no branch, tag or commit v2: app_version"):
+        fetch(app, version="v2")
+    (app.parent / "later").mkdir()
+    with pytest.raises(AnsibleActionFail, match=r"v1 \(app_version\) of .* has no folder later \(app_source\)"):
+        fetch(app.parent / "later", version="v1")
+
+
+def test_a_version_of_a_directory_outside_git_is_refused(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(AnsibleActionFail, match=r"app_version is v1, and .*app \(app_source\) lies in no git work tree"):
+        fetch(app, version="v1")
+
+
+# Private repositories
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """Files below a directory, for those who show the password, if there is one."""
+
+    password = ""
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.password and self.headers.get("Authorization") != f"Basic {base64.b64encode(self.password.encode()).decode()}":
+            self.send_error(401)
+            return
+        super().do_GET()
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., tuple[str, list[str]]]]:
+    """Serve a directory, and return its address and a list that fills with what is asked for."""
+    servers = []
+
+    def start(directory: Path, password: str = "") -> tuple[str, list[str]]:
+        asked: list[str] = []
+        handler = type("Handler", (Files,), {"password": password, "asked": asked})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(directory)))
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}", asked
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("login", "user"), [("", "x-access-token"), ("deploy@", "deploy")])
+def test_a_token_opens_a_repository_and_is_seen_nowhere(
+    repository: Repository,
+    tmp_path: Path,
+    fetch: Callable[..., dict[str, Any]],
+    serve: Callable[..., tuple[str, list[str]]],
+    program: Callable[[str, str], Path],
+    login: str,
+    user: str,
+) -> None:
+    commit = repository.commit(requirements__txt="fastapi\n")
+    repository.git("update-server-info")
+    address, _ = serve(tmp_path, f"{user}:s3cr3t-token")
+    address = address.replace("//", f"//{login}") + "/origin.git/.git"
+    home = Path(os.environ["HOME"])
+    home.mkdir()
+    (home / ".gitconfig").write_text(f"[credential]\n helper = store --file {home}/remembered\n", encoding="utf-8")
+    log = tmp_path / "log"
+    real = subprocess.run(["which", "git"], capture_output=True, text=True, check=True).stdout.strip()
+    program("git", f'#!/bin/sh\necho "$@" >>{log}\nexec {real} "$@"\n')
+    result = fetch(f"git+{address}", git_token="s3cr3t-token")
+    assert result["source"]["revision"] == commit
+    secret = base64.b64encode(f"{user}:s3cr3t-token".encode()).decode()
+    kept = [path for path in [*cache_directory().rglob("*"), *home.rglob("*"), log] if path.is_file()]
+    assert len(kept) > 5
+    for text in [str(result), *(path.read_bytes().decode("latin-1") for path in kept)]:
+        assert "s3cr3t-token" not in text
+        assert secret not in text
+    with pytest.raises(AnsibleActionFail, match="git fetch failed") as error:
+        fetch(f"git+{address}", git_token="an0ther-token")
+    assert "an0ther-token" not in str(error.value)
+    program("git", '#!/bin/sh\necho "$GIT_CONFIG_VALUE_0 ${GIT_CONFIG_VALUE_0##* }" >&2; test $1 = init\n')
+    with pytest.raises(AnsibleActionFail, match=r"git fetch failed: \*+ \*+$"):
+        fetch(f"git+{address}", git_token="s3cr3t-token")
+
+
+@pytest.mark.parametrize("address", ["http://git.example.com/x.git", "ssh://git@git.example.com/x.git", "git@host:x.git"])
+def test_a_token_does_not_travel_in_the_clear(fetch: Callable[..., dict[str, Any]], address: str) -> None:
+    with pytest.raises(AnsibleActionFail, match="app_git_token goes to an https address only") as error:
+        fetch(address, git_token="s3cr3t-token")
+    assert "s3cr3t-token" not in str(error.value)
+
+
+def test_a_key_opens_a_repository(
+    repository: Repository, tmp_path: Path, fetch: Callable[..., dict[str, Any]], program: Callable[[str, str], Path]
+) -> None:
+    commit = repository.commit(requirements__txt="fastapi\n")
+    key = tmp_path / "a key"
+    log = tmp_path / "log"
+    # One that lets in whom the key is shown by.
+    program("ssh", f'#!/bin/sh\nprintf "%s\\n" "$@" >{log}\nshift $(($# - 1))\neval "exec $1"\n')
+    with pytest.raises(AnsibleActionFail, match=r"app_git_key is .*a key: there is no such file"):
+        fetch(f"ssh://git@host{repository.path}", git_key=str(key))
+    key.touch()
+    assert fetch(f"ssh://git@host{repository.path}", git_key=str(key))["source"]["revision"] == commit
+    words = log.read_text(encoding="utf-8").splitlines()
+    assert words[:2] == ["-i", str(key)]
+    assert {"-oIdentitiesOnly=yes", "-oBatchMode=yes", "-oStrictHostKeyChecking=accept-new"} <= set(words)
+
+
+# Archives
+
+
+FILES = {"requirements.txt": "fastapi\n", "app/main.py": "app = None\n", "run": "#!/bin/sh\n"}
+
+
+def archive_of(path: Path, files: dict[str, str], *more: tuple[Any, ...]) -> Path:
+    """Make an archive of the format that its name says; `more` are a name, a type and a target, for tar only."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in files.items():
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = (0o100755 if name.endswith("run") else 0o100644) << 16
+                archive.writestr(entry, text)
+        return path
+    mode = {".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz", ".tar": "w"}[path.suffix]
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(text), 0o755 if name.endswith("run") else 0o640
+            tar.addfile(member, io.BytesIO(text.encode()))
+        for name, kind, target in more:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+    return path
+
+
+def below(folder: str, files: dict[str, str] = FILES) -> dict[str, str]:
+    return {f"{folder}/{name}": text for name, text in files.items()}
+
+
+def checksum(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz", "x.zip"])
+def test_an_archive_is_the_folder_that_it_holds(tmp_path: Path, name: str, fetch: Callable[..., dict[str, Any]]) -> None:
+    sources = [
+        fetch(archive_of(tmp_path / name, files), checksum=sum_)["source"]
+        for files, sum_ in ((below("shop-1.4") | {"__MACOSX/x": ""}, ""), (FILES, ""), (below("./other/"), ""))
+    ]
+    assert names(sources[0]["archive"]) == ["requirements.txt", "run", "app/main.py"]
+    assert len({source["digest"] for source in sources}) == 1
+    assert (sources[0]["origin"], sources[0]["revision"]) == (name, sources[0]["digest"][:12])
+    with tarfile.open(sources[0]["archive"]) as tar:
+        assert {member.name: member.mode for member in tar} == {"requirements.txt": 0o644, "app/main.py": 0o644, "run": 0o755}
+    assert fetch(tmp_path / name, version="v1.4")["source"]["revision"] == "v1.4"
+
+
+def test_an_archive_is_downloaded_once_and_checked(
+    tmp_path: Path, fetch: Callable[..., dict[str, Any]], serve: Callable[..., tuple[str, list[str]]]
+) -> None:
+    path = archive_of(tmp_path / "x.tar.gz", below("shop"))
+    address, asked = serve(tmp_path, "ann:hunter2")
+    address = address.replace("//", "//ann:hunter2@") + "/x.tar.gz?token=s3cr3t"
+    wanted = checksum(path)
+    with pytest.raises(AnsibleActionFail, match=r"x\.tar\.gz: set app_checksum to the digest of that file"):
+        fetch(address)
+    with pytest.raises(AnsibleActionFail, match="is not what app_checksum names; nothing of it was unpacked") as error:
+        fetch(address, checksum=f"sha256:{'0' * 64}")
+    assert f"sha256:{'0' * 64}" in str(error.value)
+    assert wanted in str(error.value)
+    first = fetch(address, checksum=wanted.upper().replace("SHA256", "sha256"))
+    assert first["source"]["origin"] == f"{address.partition('?')[0].replace('ann:hunter2@', '')}"
+    number = len(asked)
+    assert fetch(address, checksum=wanted) == first
+    assert len(asked) == number
+    # One that was damaged in the cache is fetched again.
+    (cache_directory("downloads") / wanted[7:]).write_bytes(b"x")
+    assert fetch(address, checksum=wanted) == first
+    for text in (str(first), str(error.value)):
+        assert "s3cr3t" not in text
+        assert "hunter2" not in text
+    assert [path.suffix for path in cache_directory("downloads").iterdir() if path.suffix != ".lock"] == [""]
+
+
+def test_what_cannot_be_downloaded_is_told(
+    tmp_path: Path, fetch: Callable[..., dict[str, Any]], serve: Callable[..., tuple[str, list[str]]]
+) -> None:
+    address, _ = serve(tmp_path)
+    wanted = f"sha256:{'0' * 64}"
+    with pytest.raises(AnsibleActionFail, match=r"x\.zip \(app_source\) is answered with 404"):
+        fetch(f"{address}/x.zip", checksum=wanted)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(AnsibleActionFail, match=r"took longer than 0\.2 s \(app_fetch_timeout\)"):
+            fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip", checksum=wanted, timeout=0.2)
+        port = silent.getsockname()[1]
+    with pytest.raises(AnsibleActionFail, match=r"cannot be downloaded: .*refused"):
+        fetch(f"http://127.0.0.1:{port}/x.zip", checksum=wanted)
+
+
+def test_a_path_is_checked_where_it_has_a_checksum(tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    path = archive_of(tmp_path / "x.zip", FILES)
+    assert fetch(path, checksum=checksum(path))
+    with pytest.raises(AnsibleActionFail, match="is not what app_checksum names"):
+        fetch(path, checksum=f"sha256:{'0' * 64}")
+    with pytest.raises(AnsibleActionFail, match=r"nowhere\.zip: there is no such file on this machine"):
+        fetch(tmp_path / "nowhere.zip")
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "culprit"),
+    [
+        ({"/proc/evil": ""}, [], "/proc/evil"),
+        ({"../evil": ""}, [], "../evil"),
+        ({"a/../../evil": ""}, [], "a/../../evil"),
+        ({}, [("a/link", tarfile.SYMTYPE, "/etc/passwd")], "a/link"),
+        ({}, [("a/link", tarfile.SYMTYPE, "../../evil")], "a/link"),
+        ({}, [("hard", tarfile.LNKTYPE, "../evil")], "hard"),
+        ({}, [("hard", tarfile.LNKTYPE, "/etc/passwd")], "hard"),
+        ({}, [("pipe", tarfile.FIFOTYPE, "")], "pipe"),
+        ({}, [("disk", tarfile.BLKTYPE, "")], "disk"),
+        ({}, [("tty", tarfile.CHRTYPE, "")], "tty"),
+    ],
+)
+def test_a_member_that_leads_outside_is_named(
+    tmp_path: Path,
+    files: dict[str, str],
+    more: list[tuple[Any, ...]],
+    culprit: str,
+    fetch: Callable[..., dict[str, Any]],
+) -> None:
+    path = archive_of(tmp_path / "x.tar.gz", FILES | files, *more)
+    with pytest.raises(AnsibleActionFail, match=f"holds {culprit}, which leads outside or is no ordinary file"):
+        fetch(path)
+    if not more:
+        with pytest.raises(AnsibleActionFail, match=f"holds {culprit}, which leads outside"):
+            fetch(archive_of(tmp_path / "x.zip", FILES | files))
+
+
+def test_links_of_an_archive(tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    more = [("shop/copy.py", tarfile.LNKTYPE, "shop/app/main.py"), ("shop/link.py", tarfile.SYMTYPE, "app/main.py")]
+    source = fetch(archive_of(tmp_path / "x.tar", below("shop"), *more))["source"]
+    assert text_in(source["archive"], "copy.py") == FILES["app/main.py"]
+    with tarfile.open(source["archive"]) as tar:
+        assert tar.getmember("link.py").linkname == "app/main.py"
+    # Through a link nothing is written, even inside, and none leads out of the folder that is left.
+    (tmp_path / "victim").mkdir()
+    for more in (
+        [("app/main.py", tarfile.SYMTYPE, "../run")],
+        [("link", tarfile.SYMTYPE, "app"), ("link/x/y", tarfile.DIRTYPE, "")],
+    ):
+        with pytest.raises(AnsibleActionFail, match="cannot be unpacked"):
+            fetch(archive_of(tmp_path / "x.tar", FILES, *more))
+    with pytest.raises(AnsibleActionFail, match="up is a link that leads out"):
+        fetch(archive_of(tmp_path / "x.tar", below("shop"), ("shop/up", tarfile.SYMTYPE, "..")))
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tar.bz2", "x.tar.xz", "x.zip"])
+@pytest.mark.parametrize("kind", ["empty", "garbage", "cut", "cut head", "zeroed", "page", "nothing"])
+def test_a_damaged_archive_is_refused(tmp_path: Path, name: str, kind: str, fetch: Callable[..., dict[str, Any]]) -> None:
+    noise = base64.b64encode(random.Random(1).randbytes(200_000)).decode()
+    whole = archive_of(tmp_path / name, {**FILES, "noise": noise, "main.py": "x"}).read_bytes()
+    if (name, kind) == ("x.tar", "zeroed"):
+        return  # a tar has no checksum of what it holds
+    texts = {
+        "empty": b"",
+        "garbage": random.Random(2).randbytes(5000),
+        "cut": whole[: len(whole) // 2],
+        "cut head": whole[:100],
+        "zeroed": whole[:100_000] + bytes(2000) + whole[102_000:],
+        "page": b"<html>404</html>" * 100,
+    }
+    if kind == "nothing":
+        archive_of(tmp_path / name, {})
+    else:
+        (tmp_path / name).write_bytes(texts[kind])
+    with pytest.raises(AnsibleActionFail, match=rf"^{name} \(app_source\) cannot be unpacked: (it is damaged|there is nothing)"):
+        fetch(tmp_path / name)
+
+
+def test_a_tar_that_was_cut_between_two_files_is_refused(tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    whole = archive_of(tmp_path / "x.tar", FILES).read_bytes()
+    for text in (whole[:2048], whole[:2048] + b"x" * 512):
+        (tmp_path / "x.tar").write_bytes(text)
+        with pytest.raises(AnsibleActionFail, match="it ends in the middle"):
+            fetch(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.zip"])
+def test_an_archive_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, name: str, fetch: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_fetch, "LARGEST", 2**21)
+    assert fetch(archive_of(tmp_path / name, FILES | {"zeros": "0" * 2**20}))
+    for files in (FILES | {"zeros": "0" * 2**21}, FILES | {f"empty{number}": "" for number in range(4100)}):
+        with pytest.raises(AnsibleActionFail, match=r"app_source unpacks to more than|cannot be unpacked"):
+            fetch(archive_of(tmp_path / name, files))
+    if name == "x.tar.gz":
+        (tmp_path / name).write_bytes(gzip.compress(bytes(2**22)))
+        with pytest.raises(AnsibleActionFail, match="app_source unpacks to more than"):
+            fetch(tmp_path / name)
+
+
+# Packages and wheels
+
+
+@pytest.mark.parametrize("package", ["shop==1.4", "shop[pg]==1.4"])
+def test_a_package_is_one_requirement(package: str, fetch: Callable[..., dict[str, Any]]) -> None:
+    source = fetch(package, requirements="")["source"]
+    assert names(source["archive"]) == ["requirements.txt"]
+    assert text_in(source["archive"], "requirements.txt") == f"{package}\n"
+    assert (source["kind"], source["revision"], source["origin"]) == ("requirements", "1.4", "package")
+    assert fetch(package, version="spring")["source"]["revision"] == "spring"
+    with pytest.raises(AnsibleActionFail, match="app_source is a package, which has no folders: leave app_directory as"):
+        fetch(package, directory="backend")
+
+
+def test_a_wheel_is_a_requirement_with_the_wheel_beside_it(
+    tmp_path: Path, fetch: Callable[..., dict[str, Any]], serve: Callable[..., tuple[str, list[str]]]
+) -> None:
+    path = tmp_path / "shop-1.4-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("shop.py", "x" * 5000)
+    address, _ = serve(tmp_path)
+    sources = [fetch(path)["source"], fetch(f"{address}/{path.name}", checksum=checksum(path))["source"]]
+    assert names(sources[0]["archive"]) == ["requirements.txt", path.name]
+    assert text_in(sources[0]["archive"], "requirements.txt").splitlines()[-1] == f"./{path.name}"
+    assert sources[0]["digest"] == sources[1]["digest"]
+    assert [source["revision"] for source in sources] == ["1.4"] * 2
+    assert [source["origin"] for source in sources] == [path.name, f"{address}/{path.name}"]
+    with zipfile.ZipFile(path, "a") as wheel:
+        wheel.writestr("more.py", "")
+    assert fetch(path)["source"]["lock"] != sources[0]["lock"]
+    whole = path.read_bytes()
+    for text in (whole[:1000], whole.replace(b"xxxx", b"xxyx", 1)):
+        path.write_bytes(text)
+        with pytest.raises(AnsibleActionFail, match=r"\(app_source\) is damaged"):
+            fetch(path)
+
+
+# What the app depends on
+
+
+PROJECT = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["fastapi"]\n'
+BUILT = '[build-system]\nrequires = ["uv_build"]\nbuild-backend = "uv_build"\n'
+LOCK = """\
+version = 1
+[[package]]
+name = "shop"
+source = { editable = "." }
+dependencies = [{ name = "fastapi", extra = ["all"] }, { name = "core" }]
+[[package]]
+name = "fastapi"
+source = { registry = "https://pypi.org/simple" }
+[package.optional-dependencies]
+all = [{ name = "extra" }]
+rest = [{ name = "other" }]
+[[package]]
+name = "extra"
+source = { directory = "vendor/extra" }
+[[package]]
+name = "other"
+source = { directory = "vendor/other" }
+[[package]]
+name = "core"
+source = { editable = "packages/core" }
+[[package]]
+name = "docs"
+source = { virtual = "docs" }
+"""
+
+
+def test_the_best_file_is_found(tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    root = tmp_path / "app"
+    root.mkdir()
+    files = {
+        "pyproject.toml": (PROJECT, "pyproject"),
+        "requirements.txt": ("fastapi\n", "requirements"),
+        "pylock.toml": ('lock-version = "1.0"\n', "pylock"),
+        "uv.lock": (LOCK, "uv.lock"),
+    }
+    locks = set()
+    for name, (text, kind) in files.items():
+        (root / name).write_text(text, encoding="utf-8")
+        source = fetch(root, requirements="")["source"]
+        assert (source["kind"], source["requirements"]) == (kind, name)
+        locks.add(source["lock"])
+    assert len(locks) == 4
+    (root / "requirements.txt").write_text("fastapi==1 --hash=sha256:0\n", encoding="utf-8")
+    assert fetch(root, requirements="")["source"]["requirements"] == "requirements.txt"
+    for name, (_, kind) in files.items():
+        assert fetch(root, requirements=name)["source"]["kind"] == kind
+    (root / "pylock.web.toml").touch()
+    assert fetch(root, requirements="pylock.web.toml")["source"]["kind"] == "pylock"
+    with pytest.raises(AnsibleActionFail, match=r"no requirements\.txt, uv\.lock.*There: pylock\.toml, pylock\.web"):
+        fetch(root, requirements="", exclude=["*requirements.txt", "*.lock", "py*.toml"])
+    for path in root.iterdir():
+        path.unlink()
+    (root / "main.py").touch()
+    with pytest.raises(AnsibleActionFail, match=r"app_requirements names another file. There: no file of that kind"):
+        fetch(root, requirements="")
+
+
+@pytest.mark.parametrize("kind", ["pyproject.toml", "pylock.toml", "uv.lock"])
+def test_pip_installs_from_requirements_only(app: Path, kind: str, fetch: Callable[..., dict[str, Any]]) -> None:
+    for name, text in {"pyproject.toml": PROJECT, "pylock.toml": "", "uv.lock": LOCK}.items():
+        (app / name).write_text(text, encoding="utf-8")
+    assert fetch(app, installer="pip")
+    with pytest.raises(AnsibleActionFail, match=f"pip does not install from {kind}: set python_installer: uv"):
+        fetch(app, installer="pip", requirements=kind)
+
+
+def test_what_a_project_is_made_of_counts(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    (app / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (app / "uv.lock").write_text(LOCK, encoding="utf-8")
+    seen = {fetch(app, requirements="uv.lock")["source"]["lock"]}
+    for name in ("pyproject.toml", "uv.lock", "uv.toml"):
+        with open(app / name, "a", encoding="utf-8") as file:
+            file.write("# changed\n")
+        seen.add(fetch(app, requirements="uv.lock")["source"]["lock"])
+    assert len(seen) == 4
+    (app / "app/main.py").write_text("changed", encoding="utf-8")
+    assert fetch(app, requirements="uv.lock")["source"]["lock"] in seen
+
+
+@pytest.mark.parametrize(
+    ("text", "packages"),
+    [
+        (PROJECT, {}),
+        (PROJECT + BUILT, {"shop": "."}),
+        (PROJECT + BUILT + "[tool.uv]\npackage = false\n", {}),
+        (PROJECT + "[tool.uv]\npackage = true\n", {"shop": "."}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pyproject.toml", "pylock.toml", "requirements.txt"])
+def test_a_project_that_is_a_package_is_one(
+    app: Path, kind: str, text: str, packages: dict[str, str], fetch: Callable[..., dict[str, Any]]
+) -> None:
+    (app / "pyproject.toml").write_text(text, encoding="utf-8")
+    (app / "pylock.toml").touch()
+    found = fetch(app, requirements=kind)["source"]["packages"]
+    assert found == (packages if kind != "requirements.txt" else {})
+
+
+def test_a_member_of_a_workspace(tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    root = tmp_path / "mono"
+    lock = LOCK.replace('{ editable = "." }', '{ editable = "services/shop" }')
+    folder = root / "libraries/services/shop"
+    folder.mkdir(parents=True)
+    (root / "libraries/uv.lock").write_text(lock, encoding="utf-8")
+    (folder / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    source = fetch(root, requirements="", directory="libraries/services/shop")["source"]
+    assert (source["kind"], source["requirements"]) == ("uv.lock", "../../uv.lock")
+    # What it needs, and what that needs; not what others need, nor extras that nobody asks for.
+    assert source["packages"] == {
+        "shop": "libraries/services/shop",
+        "core": "libraries/packages/core",
+        "extra": "libraries/vendor/extra",
+    }
+    # A project that is not of the workspace has dependencies of its own.
+    other = root / "libraries/other"
+    other.mkdir()
+    (other / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    assert fetch(root, requirements="", directory="libraries/other")["source"]["kind"] == "pyproject"
+    with pytest.raises(AnsibleActionFail, match=r"The source has no libraries/other/uv\.lock: app_requirements"):
+        fetch(root, requirements="uv.lock", directory="libraries/other")
+    # The lock above the source is out of reach, and so is a package.
+    assert fetch(folder, requirements="")["source"]["kind"] == "pyproject"
+    (root / "libraries/uv.lock").write_text(lock.replace("packages/core", "../../core"), encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=r"uv\.lock takes core from .*outside the source"):
+        fetch(root, requirements="", directory="libraries/services/shop")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("pyproject.toml", "[tool.poetry]\n", r"no \[project\] table"),
+        ("pyproject.toml", '[project]\ndynamic = ["dependencies"]\n', "dynamic dependencies"),
+        ("pyproject.toml", "[project\n", r"pyproject\.toml of the source cannot be read"),
+        ("uv.lock", "<<<<<<< HEAD\n", r"uv\.lock of the source cannot be read"),
+        ("uv.lock", "version = 1\n", r"uv\.lock of the source has no project \."),
+    ],
+)
+def test_a_project_that_is_of_no_use_is_refused(
+    app: Path, name: str, text: str, says: str, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    (app / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (app / name).write_text(text, encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=says):
+        fetch(app, requirements=name)
+
+
+def test_a_lock_becomes_requirements_where_packages_come_from_elsewhere(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    text = 'lock-version = "1.0"\n[[packages]]\nname = "fastapi"\nversion = "1.0"\nmarker = "python_version > \'3\'"\n'
+    text += '[[packages.wheels]]\nurl = "https://host/x.whl"\nhashes = {sha256 = "12"}\n'
+    (app / "pylock.toml").write_text(text, encoding="utf-8")
+    assert fetch(app, requirements="pylock.toml")["source"]["pins"] == []
+    pinned = fetch(app, requirements="pylock.toml", elsewhere=True)["source"]["pins"]
+    assert pinned == ["fastapi==1.0 ; python_version > '3' --hash=sha256:12"]
+    (app / "pylock.toml").write_text('[[packages]]\nname = "core"\ndirectory = {path = "core"}\n', encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=r"core in pylock\.toml comes from no package index"):
+        fetch(app, requirements="pylock.toml", elsewhere=True)
+
+
+def test_a_wheelhouse_is_packed_apart(app: Path, tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    house = tmp_path / "wheels"
+    house.mkdir()
+    (house / "README").touch()
+    with pytest.raises(AnsibleActionFail, match=r"app_wheelhouse is .*wheels: there are no wheels"):
+        fetch(app, wheelhouse=str(house))
+    (house / "a-1-py3-none-any.whl").write_text("a", encoding="utf-8")
+    first = fetch(app, wheelhouse=str(house))["source"]
+    assert names(first["wheels"]["archive"]) == ["a-1-py3-none-any.whl"]
+    assert first["digest"] == fetch(app)["source"]["digest"]
+    (house / "README").write_text("changed", encoding="utf-8")
+    assert fetch(app, wheelhouse=str(house))["source"] == first
+    (house / "a-1-py3-none-any.whl").write_text("b", encoding="utf-8")
+    assert fetch(app, wheelhouse=str(house))["source"]["wheels"]["digest"] != first["wheels"]["digest"]
+
+
+# Hooks
+
+
+def test_hooks_run_around_a_directory(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    source = fetch(app, hooks={"before_fetch": "pwd >before", "after_fetch": "cat before >after; pwd >>after"})["source"]
+    assert text_in(source["archive"], "after").splitlines() == [str(app)] * 2
+    assert (app / "after").exists()
+
+
+@pytest.mark.parametrize("kind", ["git", "archive", "version"])
+def test_hooks_run_around_a_copy(
+    kind: str, repository: Repository, tmp_path: Path, fetch: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    repository.commit(requirements__txt="fastapi\n")
+    sources = {"git": repository.path, "archive": archive_of(tmp_path / "x.tar", below("shop"))}
+    sources["version"] = repository.path.rename(tmp_path / "tree") if kind == "version" else tmp_path
+    before = {"version": str(tmp_path / "tree")}.get(kind, str(tmp_path / "scratch"))
+    hooks = {"before_fetch": f"pwd >{tmp_path}/log", "after_fetch": "test -e requirements.txt && pwd >new"}
+    source = fetch(sources[kind], hooks=hooks, version="main" if kind == "version" else "")["source"]
+    assert text_in(source["archive"], "new").startswith(str(tmp_path / "scratch"))
+    assert (tmp_path / "log").read_text(encoding="utf-8").startswith(before)
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["before_fetch", "after_fetch"])
+def test_a_hook_that_fails_is_named(app: Path, name: str, fetch: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(AnsibleActionFail) as error:
+        fetch(app, hooks={name: "echo no npm here >&2; exit 3"})
+    assert f"he hook {name} (app_hooks) failed with exit code 3: echo no npm" in str(error.value)
+    assert "\nno npm here" in str(error.value)
+    begin = time.monotonic()
+    with pytest.raises(AnsibleActionFail, match=rf"hook {name} \(app_hooks\) took longer than 0.2 s \(app_hook_timeout\)"):
+        fetch(app, hooks={name: "sleep 60 & wait"}, hook_timeout=0.2)
+    assert time.monotonic() - begin < 5
+    assert list(cache_directory().glob("*.gz")) == []
+
+
+def test_hooks_of_two_hosts_take_turns(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    hooks = {"before_fetch": "mkdir turn && sleep 0.1 && rmdir turn"}
+    threads = [threading.Thread(target=lambda: results.append(fetch(app, hooks=hooks))) for _ in range(3)]
+    results: list[dict[str, Any]] = []
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils import app_layout
-from ansible.module_utils.app_layout import Layout, ReleaseError, digest, lock, point, remove, run, tail, write
+from ansible.module_utils.app_layout import Layout, ReleaseError, digest, point, remove, run, tail, write
 
 
 @pytest.fixture
@@ -245,83 +243,3 @@ def test_a_command_is_run_by_another_user_with_nothing_of_this_ones(user: str) -
 def test_tail_counts_from_the_end() -> None:
     assert tail("1\n2\n3\n\n\n", 2) == "2\n3"
     assert tail("", 2) == ""
-
-
-HOLD = """
-import pathlib, sys, time
-sys.path.insert(0, sys.argv[1])
-import app_layout
-with app_layout.lock(app_layout.Layout(sys.argv[2], "", ""), "ann@laptop"):
-    print("held", flush=True)
-    time.sleep(float(sys.argv[3]))
-"""
-
-
-@pytest.fixture
-def holder(layout: Layout) -> Iterator[Any]:
-    """Start another process that holds the lock for some seconds."""
-    started: list[subprocess.Popen[str]] = []
-
-    def hold(seconds: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", HOLD, str(Path(app_layout.__file__).parent), str(layout.home), str(seconds)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        return process
-
-    yield hold
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def test_the_loser_of_the_lock_learns_who_holds_it(layout: Layout, holder: Any) -> None:
-    holder(60)
-    with (
-        pytest.raises(ReleaseError, match=r"ann@laptop since \d\d:\d\d:\d\d UTC.*Nothing was changed"),
-        lock(layout, "bob@desk", patience=0.2),
-    ):
-        pytest.fail("two hold the lock")
-
-
-def test_the_lock_is_waited_for(layout: Layout, holder: Any) -> None:
-    holder(0.4)
-    with lock(layout, "bob@desk", patience=10):
-        assert (layout.home / ".lock").read_text(encoding="utf-8").startswith("bob@desk since ")
-
-
-def test_a_dead_holder_is_taken_over_from(layout: Layout, holder: Any) -> None:
-    process = holder(60)
-    process.kill()
-    process.wait()
-    assert "ann@laptop" in (layout.home / ".lock").read_text(encoding="utf-8")
-    with lock(layout, "bob@desk", patience=0):
-        text = (layout.home / ".lock").read_text(encoding="utf-8")
-        assert re.fullmatch(r"bob@desk since \d\d:\d\d:\d\d UTC", text)
-
-
-def test_the_lock_ends_with_the_change_even_one_that_fails(layout: Layout) -> None:
-    with pytest.raises(KeyError), lock(layout, "ann@laptop"):
-        raise KeyError
-    with lock(layout, "bob@desk", patience=0):
-        pass
-    assert (layout.home / ".lock").read_text(encoding="utf-8") == ""
-
-
-def test_a_program_started_under_the_lock_does_not_keep_it(layout: Layout) -> None:
-    with lock(layout, "ann@laptop"):
-        child = subprocess.Popen(["sleep", "60"])
-    try:
-        with lock(layout, "bob@desk", patience=0):
-            pass
-    finally:
-        child.kill()
-        child.wait()
-
-
-def test_nobody_else_can_hold_the_lock(layout: Layout) -> None:
-    with lock(layout, "ann@laptop"):
-        pass
-    # Who may open a file for reading may lock it; the app's user is one of those.
-    assert (layout.home / ".lock").stat().st_mode & 0o077 == 0

@@ -25,8 +25,6 @@ FACTS = {
     "ansible_distribution": "Debian",
     "ansible_distribution_version": "13.1",
     "ansible_distribution_major_version": "13",
-    "ansible_memtotal_mb": 2048,
-    "ansible_processor_vcpus": 2,
     "ansible_all_ipv6_addresses": [],
 }
 

@@ -18,8 +18,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import app_release
 import pytest
+from ansible.module_utils.app_layout import Layout
+from ansible.module_utils.app_releaser import CACHED_CONNECTION_SECONDS, Releaser
 from rendering import ROOT, Block, Host, load, parse_nginx
 
 PYTHON = os.path.realpath(sys.executable)
@@ -122,7 +123,7 @@ def test_the_old_release_is_out_of_use_before_it_is_stopped(name: str) -> None:
     idle = seconds(upstream.one("keepalive_timeout"))
     release = release_arguments(host)
     assert kept + idle < release["drain"]
-    assert kept <= app_release.CACHED_CONNECTION_SECONDS < release["drain"]
+    assert kept <= CACHED_CONNECTION_SECONDS < release["drain"]
     assert idle < gunicorn(host)["keepalive"]
     # Also for the shortest drain that the inventory may ask for.
     (rule,) = [rule for rule in rules("app") if rule["variable"] == "app_drain_seconds"]
@@ -133,7 +134,7 @@ def test_the_old_release_is_out_of_use_before_it_is_stopped(name: str) -> None:
 def test_requests_go_to_the_live_socket(host: Host) -> None:
     ((name, upstream),) = site(host).find("upstream")
     assert upstream.one("server") == [f"unix:{host['app_home']}/live.sock", "max_fails=0"]
-    assert upstream.one("server")[0] == f"unix:{app_release.Layout(**host['__app_layout']).live_socket}"
+    assert upstream.one("server")[0] == f"unix:{Layout(**host['__app_layout']).live_socket}"
     passes = [words[0] for words in main_server(host).everywhere("proxy_pass")]
     assert set(passes) == {f"http://{name}"}
     server = main_server(host)
@@ -333,10 +334,11 @@ def test_a_release_is_not_proved_by_what_is_cached(monkeypatch: pytest.MonkeyPat
         raise ConnectionRefusedError
 
     monkeypatch.setattr("http.client.HTTPConnection.request", request)
+    monkeypatch.setattr("ansible.module_utils.app_door.Door.open", lambda door: None)
     arguments = release_arguments(host)
     arguments["door"]["tls"] = False
     with pytest.raises(ConnectionRefusedError):
-        app_release.Releaser(arguments).at_the_door()
+        Releaser({**arguments, "run": {}}).door.ask("/healthz")
     names = {f"$http_{name.lower().replace('-', '_')}" for name, value in sent.items() if value not in ("", "0")}
     assert names & set(bypass), "the answer of the old release would be taken for the new one's"
 
@@ -354,8 +356,13 @@ def test_an_app_that_does_not_answer_is_excused(name: str) -> None:
     HTMLParser().feed(page)
     assert host["nginx_domains"][0] in page
     (variable,) = server.pairs("add_header")["Retry-After"][:1]
-    maps = {words[1]: dict(words[-1]) for words in site(host).find("map")}
-    assert maps[variable] == {"502": "5", "503": "5", "504": "5", "default": ""}
+    shared = parse_nginx(host.render("nginx", "shared.conf.j2"))
+    maps = {words[1]: dict(words[-1]) for words in shared.find("map")}
+    number = "$slipway_retry_seconds"
+    assert maps[variable] == {"502": number, "503": number, "504": number, "default": ""}
+    assert server.find("set") == [[number, str(host["nginx_retry_after_seconds"])]]
+    # Nginx must know the name where no site has it yet.
+    assert any(words[-1].find("set") for words in shared.find("server"))
     assert re.fullmatch(r"\$[A-Za-z0-9_]+", variable)
     assert f'http-equiv="refresh" content="{host["nginx_retry_after_seconds"]}"' in page
 
@@ -373,8 +380,8 @@ def test_two_apps_on_one_machine_share_no_name() -> None:
     names = []
     for host in (one, two):
         zones = re.findall(r"keys_zone=([^:]+):", host.render("nginx", "site.conf.j2"))
-        names.append([words[0] for words in site(host).find("upstream")] + [words[1] for words in site(host).find("map")] + zones)
-    assert [len({first, second}) for first, second in zip(*names, strict=True)] == [2, 2, 2]
+        names.append([words[0] for words in site(host).find("upstream")] + zones)
+    assert [len({first, second}) for first, second in zip(*names, strict=True)] == [2, 2]
     shared = [host.render("nginx", "shared.conf.j2") for host in (one, two)]
     assert shared[0] == shared[1]
 
@@ -390,7 +397,9 @@ def rules(role: str) -> list[dict[str, Any]]:
 @cache
 def worked_out_release(host: Host) -> dict[str, Any]:
     fetched = {"source": {"revision": "r1", "origin": "directory"}}
-    (arguments,) = host.arguments("app", "app_release", "release.yml", __app_build={"build": "b1"}, __app_fetched=fetched)
+    (arguments,) = host.arguments(
+        "app", "app_release", "step.yml", __app_build={"build": "b1"}, __app_fetched=fetched, __app_step="release"
+    )
     return dict(arguments)
 
 
@@ -446,8 +455,9 @@ def test_gunicorn_is_told(name: str) -> None:
     host = INVENTORIES[name]
     told = gunicorn(host)
     assert told["bind"] == f"unix:/run/{host['app_name']}/7.sock"
-    assert told["bind"] == f"unix:{app_release.Layout(**host['__app_layout']).socket(7)}"
-    assert told["workers"] == 5
+    assert told["bind"] == f"unix:{Layout(**host['__app_layout']).socket(7)}"
+    assert "workers" not in told, "what launch.py works out would not be heard"
+    assert told["pythonpath"] == f"{host['app_home']}/releases/7"
     assert told["timeout"] == int(host["app_timeout"])
     assert told["graceful_timeout"] == int(host["app_graceful_timeout"])
     assert told["max_requests"] == int(host["app_max_requests"])
@@ -477,20 +487,30 @@ def test_whoever_stops_first_is_within(graceful: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "inventory", "workers"),
+    ("processors", "memory", "inventory", "workers"),
     [
-        ({}, {}, 5),
-        ({"processor_vcpus": 1}, {}, 3),
-        ({"memtotal_mb": 512}, {}, 1),
-        ({"memtotal_mb": 100}, {}, 1),
-        ({"processor_vcpus": 64, "memtotal_mb": 4096}, {}, 12),
-        ({}, {"app_worker_memory_mb": 400}, 2),
-        ({}, {"app_workers": 9}, 9),
-        ({}, {"app_workers": "9"}, 9),
+        (2, 2048, {}, 5),
+        (1, 2048, {}, 3),
+        (2, 512, {}, 1),
+        (2, 100, {}, 1),
+        (64, 4096, {}, 12),
+        (2, 2048, {"app_worker_memory_mb": 400}, 2),
+        (2, 2048, {"app_workers": 9}, 9),
+        (2, 2048, {"app_workers": "9"}, 9),
     ],
 )
-def test_as_many_workers_as_fit_twice(facts: dict[str, Any], inventory: dict[str, Any], workers: int) -> None:
-    assert gunicorn(Host(inventory, facts=facts))["workers"] == workers
+def test_as_many_workers_as_fit_twice(
+    processors: int, memory: int, inventory: dict[str, Any], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"SC_PHYS_PAGES": memory * 256, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, words, environment: started.append(environment))
+    (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
+    code = Host(inventory).render("app", "launch.py.j2")
+    exec(compile(code, "launch.py", "exec"), {"__file__": str(tmp_path / "launch.py")})
+    assert started[0]["WEB_CONCURRENCY"] == str(workers)
 
 
 @pytest.mark.parametrize("name", ["plain", "in a folder", "several names", "patient", "red hat"])
@@ -504,7 +524,7 @@ def test_supervisor_runs_the_release(name: str) -> None:
     folder = "backend" if host["app_directory"] == "backend" else ""
     assert os.path.normpath(told["directory"]) == os.path.normpath(f"{release}/build/{folder}")
     assert told["user"] == host["app_user"]
-    assert told["stdout_logfile"] == str(app_release.Layout(**host["__app_layout"]).log(7)).replace("7.log", "@RELEASE@.log")
+    assert told["stdout_logfile"] == str(Layout(**host["__app_layout"]).log(7)).replace("7.log", "@RELEASE@.log")
     wanted = {"killasgroup": "true", "stopasgroup": "false", "redirect_stderr": "true", "autorestart": "true"}
     assert {name: told[name] for name in wanted} == wanted
     assert "environment" not in told
@@ -520,11 +540,13 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     arguments = release_arguments(host)
     text = (ROOT / "roles/app/library/app_release.py").read_text(encoding="utf-8")
     required = set(re.findall(r'^            "(\w+)": {"type"', text, re.MULTILINE))
-    assert set(arguments) == required
+    assert {*arguments, "run"} == required
     assert {"launch.py", "gunicorn.conf.py"} <= set(arguments["files"])
     for text in [*arguments["files"].values(), arguments["program"]]:
         assert "@RELEASE@" in text
-    assert arguments["health"] == {"path": "/healthz", "status": 200, "host": host["nginx_domains"][0], "timeout": 60}
+    health = {"path": "/healthz", "status": 200, "body": "", "attempts": 0, "timeout": 60}
+    assert arguments["health"] == {**health, "host": host["nginx_domains"][0]}
+    assert arguments["access_log"] == host["nginx_access_log"]
     assert arguments["door"]["host"] in host["nginx_domains"]
     assert (arguments["door"]["port"], arguments["door"]["tls"]) == ((443, True) if host["nginx_https"] else (80, False))
     assert arguments["program_suffix"] == (".ini" if host["ansible_facts"]["os_family"] == "RedHat" else ".conf")
@@ -595,11 +617,20 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
         "PATH": f"{venv}/bin:/usr/local/bin:/usr/bin:/bin".encode(),
     }
     assert {name: environment.pop(name) for name in fixed} == fixed
+    assert int(environment.pop("WEB_CONCURRENCY")) >= 1
     assert set(environment) <= {"LANG", "LC_CTYPE"}
-    assert words[1:] == ["-m", "gunicorn", "--config", str(release / "gunicorn.conf.py"), "app.main:app"]
+    assert words[1:] == ["-m", "gunicorn", "--config", str(release / "gunicorn.conf.py"), "slipway_app:app"]
     # What is checked before has the same environment.
     subprocess.run([PYTHON, str(release / "launch.py"), "--check"], env=outer, check=True, cwd="/")
     assert json.loads(seen.read_text(encoding="utf-8")) == [[str(python), str(release / "preflight.py")], values]
+    # So has a hook, and what it is told besides.
+    outer |= {"SLIPWAY_TO": "8"}
+    shell = [PYTHON, str(release / "launch.py"), "--shell", f"{python} hook && exit 3"]
+    assert subprocess.run(shell, env=outer, check=False, cwd="/").returncode == 3
+    words, values = json.loads(seen.read_text(encoding="utf-8"))
+    environment = {name: bytes.fromhex(value) for name, value in values.items()}
+    assert (words[1:], environment["SLIPWAY_TO"], environment["PERCENT"]) == (["hook"], b"8", TRICKY["PERCENT"].encode())
+    assert "SECRET_OF_ROOT" not in environment
 
 
 def test_settings_go_before_what_slipway_sets_but_for_its_own_names() -> None:
@@ -619,7 +650,7 @@ def test_the_apps_directories() -> None:
         assert found[f"/opt/{name}{folder}"] == ("0755", "root", "root")
     assert found[f"/opt/{name}/shared"] == ("0750", name, name)
     assert found[f"/var/log/{name}"] == ("0750", "root", name)
-    layout = app_release.Layout(**INVENTORIES["plain"]["__app_layout"])
+    layout = Layout(**INVENTORIES["plain"]["__app_layout"])
     made = {layout.home, layout.runtime, layout.logs, layout.builds, layout.venvs, layout.releases}
     assert made <= {Path(path) for path in found}
 

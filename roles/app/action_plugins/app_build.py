@@ -5,26 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import action_loader
+
+# Action plugins of a role cannot import each other.
+Step: Any = action_loader.get("app_release", class_only=True)
 
 
-class ActionModule(ActionBase):
-    """Run the module app_build; where it needs the source, transfer that and run it again."""
-
-    _supports_check_mode = True
+class ActionModule(Step):
+    """Run the module app_build; where it needs the source, or the wheels for it, transfer that and run it again."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the result of the module."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        arguments = {key: value for key, value in self._task.args.items() if key != "archive"}
-        result.update(self._execute_module("app_build", module_args=arguments, task_vars=task_vars))
-        if result.get("failed") or not result.pop("needs_archive", False) or self._task.check_mode:
+        result: dict[str, Any] = ActionBase.run(self, tmp, task_vars)
+        arguments = {key: value for key, value in self._task.args.items() if key not in ("archive", "wheels")}
+        result.update(self.step("app_build", arguments, task_vars))
+        needed = {"archive": result.pop("needs_archive", False), "wheels": result.pop("needs_wheels", False)}
+        if result.get("failed") or not needed["archive"] or self._task.check_mode:
             return result
+        source = arguments["source"]
         self._make_tmp_path()
-        archive = self._connection._shell.join_path(self._connection._shell.tmpdir, "source.tar.gz")
-        self._transfer_file(arguments["source"]["archive"], archive)
-        self._fixup_perms2((self._connection._shell.tmpdir, archive))
-        arguments["archive"] = archive
-        result = self._execute_module("app_build", module_args=arguments, task_vars=task_vars)
-        self._remove_tmp_path(self._connection._shell.tmpdir)
+        directory = self._connection._shell.tmpdir
+        for name, local in (("archive", source["archive"]), ("wheels", (source.get("wheels") or {}).get("archive"))):
+            if needed[name]:
+                arguments[name] = self._connection._shell.join_path(directory, f"{name}.tar.gz")
+                self._transfer_file(local, arguments[name])
+        self._fixup_perms2((directory, *(arguments[name] for name in needed if needed[name])))
+        result = self.step("app_build", arguments, task_vars)
+        self._remove_tmp_path(directory)
         result.pop("needs_archive", None)
+        result.pop("needs_wheels", None)
         return result

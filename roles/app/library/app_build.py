@@ -6,13 +6,18 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pwd
+import re
+import shutil
+import stat
 import tarfile
 import time
 import zlib
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_layout import Layout, ReleaseError, digest, lock, point, remove, run, settle, write
+from ansible.module_utils.app_layout import Layout, ReleaseError, digest, point, remove, room, run, settle, shell, write
+from ansible.module_utils.app_lock import Busy, lock
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -21,10 +26,12 @@ short_description: Build an app beside what runs
 description:
   - A build is named by what went into it. One that exists is left alone.
   - A virtual environment is named by the lock file and the interpreter, and shared by the builds that agree in both.
+  - Where the app is installed as a package, its environment belongs to one build.
 options:
   layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
   source: {type: dict, required: true, description: "What app_fetch returned."}
   archive: {type: path, description: "The packed source on this host. Without it the module only says whether it is needed."}
+  wheels: {type: path, description: "The packed wheelhouse on this host, where the environment is made and there is one."}
   interpreter: {type: path, required: true, description: "The Python that the virtual environment is made from."}
   minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
   installer: {type: str, choices: [uv, pip], required: true, description: "What makes the virtual environment."}
@@ -33,10 +40,47 @@ options:
   server: {type: list, elements: str, required: true, description: "Requirements of the server, added where the lock lacks them."}
   source_builds: {type: bool, default: false, description: "Whether packages may be built from source, as root."}
   environment: {type: dict, default: {}, description: "Environment for the installer, such as an index or a proxy."}
-  who: {type: str, required: true, description: "The operator."}
+  user: {type: str, required: true, description: "The app's user, who runs what is not to be run as root."}
+  room: {type: float, required: true, description: "MiB that must be free before a build."}
+  hooks: {type: dict, default: {}, description: "Shell commands; C(before_build) and C(after_build) run here."}
+  hook_timeout: {type: float, default: 300, description: "Seconds that one of them may take."}
+  run: {type: dict, required: true, description: "The run of Ansible that this is a step of."}
 """
 
 INSTALL_SECONDS = 900
+
+# How long the app stays held for the step that releases what was built.
+LEASE_SECONDS = 120.0
+
+# What an installer says, and what to do about it. The first that fits is told.
+ADVICE = (
+    (
+        r"hash mismatch|do not match the hashes|trailing contents after the end-of-central|ZIP file contains",
+        "A package is not the one that the lock file names: its digest is another. Find out why before you lock anew.",
+    ),
+    (
+        r"--require-hashes mode|require-hashes.*must have|must have their versions pinned",
+        "Some requirements have hashes and some have none: make the file anew with hashes for all, such as with "
+        "`uv pip compile --generate-hashes`.",
+    ),
+    (
+        r"error sending request|failed to fetch|connection refused|dns error|connecttimeout|timed out|newconnectionerror"
+        r"|name resolution|network is unreachable|proxyerror|could not connect|certificate verify|invalid peer certificate",
+        "The package index does not answer this host: see to its network, name a mirror in python_index_url or a proxy in "
+        "python_proxy, or bring the wheels along in app_wheelhouse.",
+    ),
+    (
+        r"no usable wheels|no wheels with a matching|no wheel|has no wheels|building source distributions|marked as `?--no-build"
+        r"|no-binary|no-build|no binary distribution",
+        "A package has no wheel for this host. Pin a version that has one, bring one along in app_wheelhouse, or set "
+        "app_source_builds: true to have it built here.",
+    ),
+    (
+        r"no matching distribution|no solution found|not found in the package registry|was not found in the provided",
+        "The requirements cannot be met: a package is not there in the version that is asked for, or has no wheel for this host "
+        "(app_source_builds: true has it built here).",
+    ),
+)
 
 
 def python_version(interpreter: str, minimum: str) -> str:
@@ -93,30 +137,223 @@ def unpack(archive: Path, directory: Path) -> None:
         raise ReleaseError(f"The packed source cannot be unpacked: {error}") from error
 
 
-def install(venv: Path, requirements: Path, arguments: dict[str, Any]) -> None:
-    """Make the virtual environment `venv` with what `requirements` names, and what the server needs besides.
+def give(path: Path, user: int, group: int) -> None:
+    """Give `path` and all below it to a user. What is given comes last, so that nobody can put a link into the way."""
+    if path.is_dir() and not path.is_symlink():
+        for entry in os.scandir(path):
+            give(Path(entry.path), user, group)
+    os.lchown(path, user, group)
+
+
+def take_back(path: Path) -> None:
+    """Take `path` and all below it back, the directories first, so that all can read it and only its owner write."""
+    os.lchown(path, os.geteuid(), os.getegid())
+    mode = path.lstat().st_mode
+    if stat.S_ISDIR(mode):
+        path.chmod(0o755)
+        for entry in os.scandir(path):
+            take_back(Path(entry.path))
+    elif stat.S_ISREG(mode):
+        path.chmod(0o755 if mode & 0o111 else 0o644)
+
+
+def as_user(user: str, directory: Path) -> dict[str, str]:
+    """Give `directory` to `user`, and return what that user's processes find in their environment.
+
+    Raises:
+        ReleaseError: when there is no such user.
+    """
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError as error:
+        raise ReleaseError(f"There is no user {user} on this host.") from error
+    give(directory, account.pw_uid, account.pw_gid)
+    return {"HOME": account.pw_dir, "USER": user, "LOGNAME": user}
+
+
+def hook(name: str, partial: Path, arguments: dict[str, Any], path: str = "") -> None:
+    """Run one of the operator's commands as the app's user in a build that is not finished, where it is set.
+
+    Args:
+        name: which one.
+        partial: the build, which that user may write to meanwhile.
+        arguments: those of the module.
+        path: a directory that goes before all others in PATH; empty for none.
+
+    Raises:
+        ReleaseError: when it fails or takes too long.
+    """
+    command = arguments["hooks"].get(name)
+    if not command:
+        return
+    environment = {key: str(value) for key, value in arguments["environment"].items()}
+    environment["PATH"] = ":".join(filter(None, [path, os.environ.get("PATH", "/usr/bin:/bin")]))
+    try:
+        environment.update(as_user(arguments["user"], partial), SLIPWAY_HOOK=name)
+        shell(
+            f"The hook {name} (app_hooks)",
+            command,
+            arguments["hook_timeout"],
+            "app_hook_timeout",
+            environment=environment,
+            directory=partial / arguments["source"]["directory"],
+            user=arguments["user"],
+        )
+    finally:
+        take_back(partial)
+
+
+class Installer:
+    """What fills a virtual environment: uv or pip.
+
+    Args:
+        venv: the environment.
+        root: the source.
+        work: a directory for what is needed meanwhile.
+        arguments: those of the module.
+    """
+
+    def __init__(self, venv: Path, root: Path, work: Path, arguments: dict[str, Any]) -> None:
+        self.venv = venv
+        self.root = root
+        self.work = work
+        self.arguments = arguments
+        self.source = arguments["source"]
+        self.uv = arguments["uv"] if arguments["installer"] == "uv" else None
+        self.python = venv / "bin" / "python"
+        self.folder = root / self.source["directory"]
+        self.environment = {key: str(value) for key, value in arguments["environment"].items()}
+        self.place = ["--no-index", "--find-links", str(work / "wheels")] if self.source.get("wheels") else []
+        if self.uv:
+            self.environment.update(UV_CACHE_DIR=arguments["cache"], UV_PYTHON_DOWNLOADS="never")
+
+    def make(self) -> None:
+        """Make the environment, empty."""
+        remove(self.venv)
+        interpreter = self.arguments["interpreter"]
+        if self.uv:
+            run([self.uv, "venv", "--quiet", "--python", interpreter, self.venv], 60, self.environment)
+        else:
+            run([interpreter, "-m", "venv", self.venv], 120, self.environment)
+
+    def dependencies(self) -> None:
+        """Install what the app's own file names.
+
+        Raises:
+            ReleaseError: when that fails; its first line says what to do.
+        """
+        requirements = self.folder / self.source["requirements"]
+        kind = self.source.get("kind", "requirements")
+        # The addresses in a lock file are those of one index. For another one, its contents become requirements.
+        elsewhere = bool(self.place) or "UV_DEFAULT_INDEX" in self.environment
+        if kind == "uv.lock" and not elsewhere:
+            self._sync()
+            return
+        if kind == "uv.lock":
+            exported = self.work / "exported.txt"
+            options = ["--quiet", "--frozen", "--no-dev", "--no-emit-local", "--no-annotate", "--no-header"]
+            self._run([self.uv, "export", *options, "--python", self.arguments["interpreter"], "--output-file", exported])
+            requirements, kind = exported, "requirements"
+        elif self.source.get("pins"):
+            requirements, kind = self.work / "pins.txt", "requirements"
+            requirements.write_text("\n".join(self.source["pins"]) + "\n", encoding="utf-8")
+        hashed = kind == "requirements" and "--hash=" in requirements.read_text(encoding="utf-8")
+        self.install([*(["--require-hashes"] if hashed else []), "-r", requirements])
+
+    def _sync(self) -> None:
+        """Have uv install what a uv.lock names, but for what is in the source itself."""
+        options = ["--quiet", "--frozen", "--no-dev", "--no-editable", "--inexact", "--no-install-local", "--compile-bytecode"]
+        options += [] if self.arguments["source_builds"] else ["--no-build"]
+        self.environment["UV_PROJECT_ENVIRONMENT"] = str(self.venv)
+        self._run([self.uv, "sync", *options, "--python", self.arguments["interpreter"]])
+
+    def install(self, what: list[Any]) -> None:
+        """Install requirements.
+
+        Raises:
+            ReleaseError: when that fails; its first line says what to do.
+        """
+        if self.uv:
+            pip = [self.uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", self.python]
+        else:
+            pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        wheels = [] if self.arguments["source_builds"] else ["--only-binary", ":all:"]
+        self._run([*pip, *self.place, *wheels, *what])
+
+    def packages(self) -> None:
+        """Install those packages that are in the source: built as the app's user, for that runs their code.
+
+        Raises:
+            ReleaseError: when that fails; its first line says what to do.
+        """
+        packages = self.source.get("packages") or {}
+        if not packages:
+            return
+        scratch = self.work / "packages"
+        scratch.mkdir()
+        shutil.copytree(self.root, scratch / "source", symlinks=True)
+        for name in ("dist", "tmp", "cache"):
+            (scratch / name).mkdir()
+        user = self.arguments["user"]
+        try:
+            environment = {**self.environment, **as_user(user, scratch)}
+            environment.update(HOME=str(scratch / "tmp"), TMPDIR=str(scratch / "tmp"), UV_CACHE_DIR=str(scratch / "cache"))
+            options = ["--wheel", "--no-progress", "--out-dir", scratch / "dist", "--python", self.python, *self.place]
+            for name, folder in sorted(packages.items()):
+                place = scratch / "source" / folder
+                try:
+                    run([self.uv, "build", *options, place], INSTALL_SECONDS, environment, directory=place, user=user)
+                except ReleaseError as error:
+                    raise ReleaseError(
+                        f"{name or 'The app'} cannot be built as a package, which its pyproject.toml says it is; "
+                        f"`package = false` in its [tool.uv] leaves that out.\n{error}"
+                    ) from error
+        finally:
+            take_back(scratch)
+        self.install(["--no-deps", *sorted((scratch / "dist").glob("*.whl"))])
+
+    def server(self) -> None:
+        """Install the server where the app does not bring it.
+
+        Raises:
+            ReleaseError: when that fails; its first line says what to do.
+        """
+        present = run([self.python, "-c", "import gunicorn, uvicorn_worker"], 60, check=False)
+        if present.returncode:
+            self.install(self.arguments["server"])
+
+    def _run(self, command: list[Any]) -> None:
+        try:
+            run(command, INSTALL_SECONDS, self.environment, directory=self.folder)
+        except ReleaseError as error:
+            text = re.sub(r"\s+", " ", str(error).partition("\n")[2])
+            advice = next((advice for pattern, advice in ADVICE if re.search(pattern, text, re.IGNORECASE)), "")
+            raise ReleaseError(f"{advice}\n{error}".lstrip()) from error
+
+
+def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
+    """Make the virtual environment `venv` with what the source in `root` needs, and what the server needs besides.
 
     Raises:
         ReleaseError: when the installer fails; with its last lines.
     """
-    python = venv / "bin" / "python"
-    hashed = "--hash=" in requirements.read_text(encoding="utf-8")
-    environment = {key: str(value) for key, value in arguments["environment"].items()}
-    wheels = [] if arguments["source_builds"] else ["--only-binary", ":all:"]
-    remove(venv)
-    if arguments["installer"] == "uv":
-        uv = arguments["uv"]
-        environment.update(UV_CACHE_DIR=arguments["cache"], UV_PYTHON_DOWNLOADS="never")
-        run([uv, "venv", "--quiet", "--python", arguments["interpreter"], venv], 60, environment)
-        pip = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
-    else:
-        run([arguments["interpreter"], "-m", "venv", venv], 120, environment)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    options = [*wheels, *(["--require-hashes"] if hashed else [])]
-    run([*pip, *options, "-r", requirements], INSTALL_SECONDS, environment, directory=requirements.parent)
-    present = run([python, "-c", "import gunicorn, uvicorn_worker"], 60, check=False)
-    if present.returncode:
-        run([*pip, *wheels, *arguments["server"]], INSTALL_SECONDS, environment)
+    work = venv.with_name(f".{venv.name}.work")
+    remove(work)
+    work.mkdir()
+    try:
+        if arguments["source"].get("wheels"):
+            if not arguments.get("wheels"):
+                raise ReleaseError(
+                    "The wheels of app_wheelhouse were not sent, since nobody needed them a moment ago. Run again."
+                )
+            unpack(Path(arguments["wheels"]), work / "wheels")
+        installer = Installer(venv, root, work, arguments)
+        installer.make()
+        installer.dependencies()
+        installer.packages()
+        installer.server()
+    finally:
+        remove(work)
 
 
 def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) -> None:
@@ -129,15 +366,18 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
     partial = layout.builds / f".{name}.partial"
     remove(partial)
     unpack(Path(arguments["archive"]), partial)
-    requirements = partial / source["directory"] / source["requirements"]
-    if not requirements.is_file():
+    if not (partial / source["directory"] / source["requirements"]).is_file():
         raise ReleaseError(f"The source has no {source['directory']}/{source['requirements']} (app_directory, app_requirements).")
+    hook("before_build", partial, arguments)
     venv = layout.venvs / venv_name
     if not (venv / ".complete").exists():
-        install(venv, requirements, arguments)
+        install(venv, partial, arguments)
         write(venv / ".complete", "")
-    point(partial / ".venv", os.path.relpath(venv, layout.builds / name))
-    run([venv / "bin" / "python", "-m", "compileall", "-q", "-j", "0", partial], 300, check=False)
+    link = os.path.relpath(venv, layout.builds / name)
+    point(partial / ".venv", link)
+    hook("after_build", partial, arguments, str(venv / "bin"))
+    point(partial / ".venv", link)  # the hook could write here
+    compile_code(partial, venv, arguments)
     record = {**source, "build": name, "venv": venv_name, "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     write(partial / ".build.json", f"{record_text(record)}\n")
     remove(layout.builds / name)  # what is left of one that was being removed
@@ -145,9 +385,53 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
     settle(layout.builds)
 
 
+def compile_code(partial: Path, venv: Path, arguments: dict[str, Any]) -> None:
+    """Compile the app's modules, which its user could not do later."""
+    user = arguments["user"] if hooks_of(arguments) else None
+    command = [venv / "bin" / "python", "-m", "compileall", "-q", "-j", "0", partial]
+    if user is None:
+        run(command, 300, check=False)
+        return
+    try:
+        # A hook may have left links behind, through which root would write.
+        run(command, 300, as_user(user, partial), check=False, user=user)
+    finally:
+        take_back(partial)
+
+
+def hooks_of(arguments: dict[str, Any]) -> dict[str, str]:
+    """Return the commands that take part in a build."""
+    return {name: arguments["hooks"][name] for name in ("before_build", "after_build") if arguments["hooks"].get(name)}
+
+
+def names(arguments: dict[str, Any], version: str) -> tuple[str, str]:
+    """Return the names of the virtual environment and of the build: digests of all that decides what is in them.
+
+    Args:
+        arguments: those of the module.
+        version: that of the interpreter.
+    """
+    source, hooks = arguments["source"], hooks_of(arguments)
+    more = {}
+    if source.get("kind", "requirements") != "requirements":
+        more["kind"] = source["kind"]
+    if source.get("wheels"):
+        more["wheels"] = source["wheels"]["digest"]
+    if "before_build" in hooks:  # it could write the lock file
+        more["hook"] = hooks["before_build"]
+    if source.get("packages"):
+        more["source"] = [source["digest"], source["directory"], source["packages"]]
+    keys = ("interpreter", "installer", "server", "source_builds")
+    venv = digest(source["lock"], version, *(arguments[key] for key in keys), *([more] if more else []))
+    return venv, digest(source["digest"], source["directory"], venv, *([hooks] if hooks else []))
+
+
 def record_text(record: dict[str, Any]) -> str:
     """Return what is remembered of a build as JSON; paths of the controller stay out of it."""
-    return json.dumps({key: value for key, value in record.items() if key != "archive"}, indent=2, sort_keys=True)
+    kept = {key: value for key, value in record.items() if key not in ("archive", "pins")}
+    if record.get("wheels"):
+        kept["wheels"] = record["wheels"]["digest"]
+    return json.dumps(kept, indent=2, sort_keys=True)
 
 
 def main() -> None:
@@ -157,6 +441,7 @@ def main() -> None:
             "layout": {"type": "dict", "required": True},
             "source": {"type": "dict", "required": True},
             "archive": {"type": "path"},
+            "wheels": {"type": "path"},
             "interpreter": {"type": "path", "required": True},
             "minimum": {"type": "str", "required": True},
             "installer": {"type": "str", "choices": ["uv", "pip"], "required": True},
@@ -165,7 +450,11 @@ def main() -> None:
             "server": {"type": "list", "elements": "str", "required": True},
             "source_builds": {"type": "bool", "default": False},
             "environment": {"type": "dict", "default": {}},
-            "who": {"type": "str", "required": True},
+            "user": {"type": "str", "required": True},
+            "room": {"type": "float", "required": True},
+            "hooks": {"type": "dict", "default": {}},
+            "hook_timeout": {"type": "float", "default": 300},
+            "run": {"type": "dict", "required": True},
         },
         supports_check_mode=True,
     )
@@ -173,25 +462,31 @@ def main() -> None:
     arguments = module.params
     layout = Layout(**arguments["layout"])
     source = arguments["source"]
+    needs = {"needs_archive": False, "needs_wheels": False}
     if module.check_mode and not layout.builds.is_dir():
-        module.exit_json(changed=True, build="not yet built", needs_archive=False)
+        module.exit_json(changed=True, build="not yet built", **needs)
     try:
-        version = python_version(arguments["interpreter"], arguments["minimum"])
-        venv_name = digest(
-            source["lock"],
-            version,
-            *(arguments[key] for key in ("interpreter", "installer", "server", "source_builds")),
-        )
-        name = digest(source["digest"], source["directory"], venv_name)
+        venv_name, name = names(arguments, python_version(arguments["interpreter"], arguments["minimum"]))
         exists = (layout.builds / name / ".build.json").exists()
+        if not exists and not module.check_mode:
+            room(layout, arguments["room"])
         if exists or module.check_mode or not arguments["archive"]:
-            module.exit_json(changed=not exists, build=name, needs_archive=not exists)
-        with lock(layout, arguments["who"]):
+            needs["needs_archive"] = not exists
+            if not exists and not module.check_mode:
+                with lock(layout, arguments["run"], lease=LEASE_SECONDS):
+                    pass  # nothing is sent to a host that another run has
+            needs["needs_wheels"] = (
+                not exists and bool(source.get("wheels")) and not (layout.venvs / venv_name / ".complete").exists()
+            )
+            module.exit_json(changed=not exists, build=name, **needs)
+        with lock(layout, arguments["run"], lease=LEASE_SECONDS):
             if not (layout.builds / name / ".build.json").exists():
                 build(layout, name, venv_name, arguments)
+    except Busy as error:
+        module.fail_json(msg=str(error), holder=error.holder)
     except ReleaseError as error:
         module.fail_json(msg=f"The build failed; what was live still is.\n{error}")
-    module.exit_json(changed=True, build=name, needs_archive=False)
+    module.exit_json(changed=True, build=name, **needs)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 # Characters of a digest that stand in a directory's name: 48 bits tell a few dozen builds apart.
 DIGEST_LENGTH = 12
@@ -75,6 +75,28 @@ class Layout:
         except (FileNotFoundError, ValueError):
             return {}
         return record
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Add an entry to the app's history, which outlives the releases themselves."""
+        entry = {"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **entry}
+        with open(self.history, "ab+") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            torn = file.read() not in (b"", b"\n")  # a run was cut off while it wrote
+            file.write((b"\n" if torn else b"") + json.dumps(entry, sort_keys=True).encode() + b"\n")
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the entries of the app's history, oldest first; what was cut off is left out."""
+        try:
+            lines = self.history.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                entry["release"] = int(entry["release"])
+                found.append(entry)
+        return found
 
 
 def digest(*parts: object) -> str:
@@ -162,7 +184,7 @@ def run(
 
     Args:
         command: the program and its arguments.
-        timeout: seconds after which it is killed.
+        timeout: seconds after which it is killed, together with all that it started.
         environment: variables to add to this process's own.
         directory: where it runs.
         check: whether an exit code other than 0 is an error.
@@ -172,31 +194,89 @@ def run(
         ReleaseError: when it cannot start, takes too long, or fails and `check` is set; with its last lines.
     """
     words = [str(word) for word in command]
+    # A file, not a pipe: a child that outlives the command would keep a pipe open, and this process waiting.
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(
+                words,
+                env={**os.environ, **(environment or {})},
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=[] if user else None,
+            )
+        except KeyError as error:
+            raise ReleaseError(f"There is no user {user} on this host.") from error
+        except OSError as error:
+            raise ReleaseError(f"{words[0]} cannot be started: {error.strerror}") from error
+        try:
+            code: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(0)
+        text = output.read().decode("utf-8", "replace")
+    if code is None:
+        raise ReleaseError(f"{' '.join(words)}\ntook longer than {timeout:g} s and was stopped.\n{tail(text)}".rstrip())
+    if check and code:
+        raise ReleaseError(f"{' '.join(words)}\nfailed with exit code {code}:\n{tail(text)}")
+    return subprocess.CompletedProcess(words, code, text, "")
+
+
+def shell(what: str, command: str, timeout: float, variable: str, **options: Any) -> str:
+    """Run a shell command that an operator set, and return what it prints.
+
+    Args:
+        what: what it is called in a message.
+        command: the command.
+        timeout: seconds that it may take.
+        variable: the name of the variable that says so.
+        options: those of `run`.
+
+    Raises:
+        ReleaseError: when it fails or takes too long; with its last lines.
+    """
+    words = [*options.pop("through", ["/bin/sh", "-c"]), command]
     try:
-        done = subprocess.run(
-            words,
-            env={**os.environ, **(environment or {})},
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-            user=user,
-            group=user,
-            extra_groups=[] if user else None,
+        done = run(words, timeout, check=False, **options)
+    except ReleaseError as error:
+        lines = str(error).split("was stopped.\n", 1)
+        if len(lines) == 1 and not str(error).endswith("was stopped."):
+            raise
+        said = lines[1] if len(lines) == 2 else "It printed nothing."
+        raise ReleaseError(f"{what} took longer than {timeout:g} s ({variable}) and was stopped: {command}\n{said}") from error
+    if done.returncode:
+        said = tail(done.stdout) or "It printed nothing."
+        raise ReleaseError(f"{what} failed with exit code {done.returncode}: {command}\n{said}")
+    return done.stdout
+
+
+def room(layout: Layout, needed: float) -> None:
+    """See to it that there is room for a build or a release, before either is begun.
+
+    Args:
+        layout: the app's paths; its home exists.
+        needed: MiB that must be free.
+
+    Raises:
+        ReleaseError: when the file system of the app's home is nearly full.
+    """
+    system = os.statvfs(layout.home)
+    free = system.f_bavail * system.f_frsize / 2**20
+    if free < needed:
+        raise ReleaseError(
+            f"The disk that holds {layout.home} is nearly full: {free:.0f} MiB are free, and app_room_mb asks for {needed:.0f}. "
+            "Make room, or keep fewer releases (app_keep_releases)."
         )
-    except KeyError as error:
-        raise ReleaseError(f"There is no user {user} on this host.") from error
-    except OSError as error:
-        raise ReleaseError(f"{words[0]} cannot be started: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise ReleaseError(f"{' '.join(words)}\ntook longer than {timeout:g} s and was stopped") from error
-    if check and done.returncode:
-        raise ReleaseError(f"{' '.join(words)}\nfailed with exit code {done.returncode}:\n{tail(done.stdout)}")
-    return done
+    if system.f_files and system.f_favail < 20000:
+        raise ReleaseError(f"The file system that holds {layout.home} has only {system.f_favail} inodes left. Remove files.")
 
 
 def tail(text: str, lines: int = 30) -> str:
@@ -204,40 +284,16 @@ def tail(text: str, lines: int = 30) -> str:
     return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
-@contextlib.contextmanager
-def lock(layout: Layout, who: str, patience: float = 3.0) -> Iterator[None]:
-    """Hold the app's lock, so that one change at a time is made to it.
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` without the `secrets` in it, as they are or as Python and JSON write them.
 
-    The kernel drops the lock with the process that holds it: that of a dead one needs no cleaning up.
-
-    Args:
-        layout: the app's paths; its home exists.
-        who: the operator, for the one who has to wait.
-        patience: seconds to wait for the lock.
-
-    Raises:
-        ReleaseError: when somebody else holds it; says who, and since when.
+    Of a secret of several lines each line is one. Fewer than four characters are left alone: they would be everywhere.
     """
-    handle = os.open(layout.home / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    os.fchmod(handle, 0o600)  # who may open it may lock it
-    with os.fdopen(handle, "r+", encoding="utf-8") as file:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    _refuse(file.read() or "someone else")
-                time.sleep(0.1)
-        file.seek(0)
-        file.truncate()
-        file.write(f"{who} since {time.strftime('%H:%M:%S', time.gmtime())} UTC")
-        file.flush()
-        yield
-        file.truncate(0)
-
-
-def _refuse(holder: str) -> NoReturn:
-    raise ReleaseError(f"Another change of this app is under way: {holder}. Nothing was changed; try again when it ended.")
+    words = set()
+    for secret in secrets:
+        for part in {secret, *secret.splitlines()}:
+            words |= {part, part.strip(), repr(part)[1:-1], json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]}
+    for word in sorted(words, key=len, reverse=True):
+        if len(word) >= 4:
+            text = text.replace(word, "********")
+    return text

@@ -1,0 +1,101 @@
+"""What the tests of releases share: deploying with variables, sources to change, and a steady load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from molecule.conftest import ROOT, Host, Run, play
+
+SHOP = ROOT / "molecule" / "release" / "shop"
+
+
+def flat(run: Run) -> str:
+    """Return what a run printed, in one line."""
+    return " ".join(run.output.split())
+
+
+def deploy(
+    host: Host | str,
+    *arguments: str,
+    playbook: str = "playbooks/deploy.yml",
+    settings: dict[str, str] | None = None,
+    **variables: object,
+) -> Run:
+    """Run a playbook on a host, or on what a pattern names, with variables on top of the inventory and settings of Ansible."""
+    limit = host if isinstance(host, str) else host.name
+    return play(f"--limit={limit}", f"--extra-vars={json.dumps(variables)}", *arguments, playbook=playbook, **(settings or {}))
+
+
+def rollback(host: Host | str, *arguments: str, **variables: object) -> Run:
+    """Go back on a host."""
+    return deploy(host, *arguments, playbook="playbooks/rollback.yml", **variables)
+
+
+def programs(host: Host) -> list[str]:
+    """Return the programs under Supervisor."""
+    return [line.split()[0] for line in host.run("supervisorctl status", check=False).splitlines()]
+
+
+def serves(host: Host) -> int:
+    """Return the release that answers, having seen that it is live, alone, and what a reboot would start."""
+    number = host.live()
+    assert host.ask("/healthz").headers["x-release"] == str(number)
+    assert programs(host) == [f"{host.app}-{number}"]
+    assert host.run(f"ls /run/{host.app}").split() == [f"{number}.sock"]
+    assert host.run("ls /etc/supervisor/conf.d").split() == [f"{host.app}-{number}.conf"]
+    return number
+
+
+class Load:
+    """A load in a process of its own while the block runs; `result` is what became of it."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.result: dict[str, Any] = {}
+
+    def __enter__(self) -> Load:
+        certificate = ROOT / ".artefacts" / f"{self.host.name}.pem"
+        certificate.write_text(self.host.run(f"cat /etc/nginx/slipway/{self.host.app}/fullchain.pem"), encoding="ascii")
+        command = [sys.executable, "-m", "molecule.release.load", self.host.address, self.host.name, str(certificate)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        output, _ = self.process.communicate(timeout=90)
+        self.result = json.loads(output)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A copy of the app in a single file, to be changed."""
+    copy = tmp_path / "shop"
+    shutil.copytree(SHOP, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture
+def changed(shop: Path) -> Callable[[str], Path]:
+    """Change the app's code, so that it is another build with the same dependencies."""
+
+    def change(text: str) -> Path:
+        main = shop / "main.py"
+        main.write_text(f"{(SHOP / 'main.py').read_text(encoding='utf-8')}\n{text}\n", encoding="utf-8")
+        return shop
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def restored(host: Host) -> Iterator[None]:
+    """Bring the host back to what the inventory says when the tests of the file are over."""
+    yield
+    assert deploy(host).code == 0

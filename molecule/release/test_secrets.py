@@ -1,0 +1,173 @@
+"""Settings and secrets reach the process byte for byte, and secrets appear nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from molecule.conftest import INVENTORY, Host, Run, play
+from molecule.release.conftest import SHOP, serves
+
+HOSTS = ["release.test"]
+CANARY = "canary-7f3a9c"
+
+# Each comes with a canary, so that it can be found where it should not be.
+VALUES = [
+    "%",
+    "%(ENV_HOME)s %s %%",
+    '"',
+    "'",
+    "\\",
+    "\\n\\t\\x41",
+    "$HOME ${HOME} $(id)",
+    "`id`",
+    ";",
+    " ; comment",
+    "# comment",
+    "=",
+    ",",
+    " leading",
+    "trailing ",
+    "\ttab\t",
+    "two\nlines\n",
+    "carriage\r\nreturn",
+    "ünïcödé",
+    "漢字",
+    "\U0001f680",
+    "{{ 7 * 7 }}",
+    "{{ lookup('pipe', 'id') }}",
+    "{% raw %}x{% endraw %}",
+    "@RELEASE@ @REVISION@",
+    "x" * 8192,
+    "!vault",
+    "yes",
+    "0x10",
+    "-----BEGIN KEY-----\nMIIB\n-----END KEY-----\n",
+    "*&|<>()[]~?",
+    "null\x7f\x1b[31m",
+]
+SECRETS = {f"SECRET_{number}": f"{value}{CANARY}{number}{value}" for number, value in enumerate(VALUES)}
+
+
+def quoted(value: str) -> str:
+    """Return a text as YAML that Ansible takes as it is."""
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\x7f")
+    return f"!unsafe {text}"
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An inventory beside the usual one that holds the secrets in a vault, and the vault's password file."""
+    folder = tmp_path_factory.mktemp("vault")
+    password = folder / "password"
+    password.write_text("a password\n", encoding="ascii")
+    inventory = folder / "secret"
+    variables = inventory / "host_vars" / "release.test" / "vault.yml"
+    variables.parent.mkdir(parents=True)
+    (inventory / "hosts.yml").write_text("all: {hosts: {release.test: }}\n", encoding="ascii")
+    lines = ["app_secrets:", *(f"  {name}: {quoted(value)}" for name, value in SECRETS.items())]
+    lines += ["app_env:", "  EMPTY: ''", f"  PLAIN: {quoted(' pläin % $x ')}"]
+    variables.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = ["ansible-vault", "encrypt", f"--vault-password-file={password}", str(variables)]
+    subprocess.run(command, check=True, capture_output=True)
+    return inventory, password
+
+
+def deploy(vault: tuple[Path, Path], *arguments: str, playbook: str = "playbooks/deploy.yml") -> Run:
+    inventory, password = vault
+    options = [f"--inventory={inventory}", f"--vault-password-file={password}", "--limit=release.test", "-vvvv", "--diff"]
+    return play(*options, *arguments, playbook=playbook)
+
+
+def digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: tuple[Path, Path], tmp_path: Path) -> None:
+    good = deploy(vault)
+    assert good.code == 0, good.output[-3000:]
+    digests = host.ask("/digests").json()
+    assert {name: digests.get(name) for name in SECRETS} == {name: digest(value) for name, value in SECRETS.items()}
+    assert (digests["EMPTY"], digests["PLAIN"]) == (digest(""), digest(" pläin % $x "))
+
+    # A release that says its settings aloud where it fails, and one whose migration does.
+    loud = tmp_path / "loud"
+    loud.mkdir()
+    (loud / "requirements.txt").write_text((SHOP / "requirements.txt").read_text(encoding="ascii"), encoding="ascii")
+    (loud / "main.py").write_text(
+        "import os\n[print(repr(v), v) for v in os.environ.values()]\nraise RuntimeError(dict(os.environ))\n", encoding="ascii"
+    )
+    runs = {
+        "a release": good,
+        "a dry run": deploy(vault, "--check"),
+        "site.yml": deploy(vault, playbook="site.yml"),
+        "a failure": deploy(vault, f"--extra-vars=app_source={loud}"),
+        "a migration": deploy(vault, "--extra-vars={app_migrate_command: 'env; exit 1', app_env: {X: y}}"),
+        "a rollback": deploy(vault, playbook="playbooks/rollback.yml"),
+        "a list": deploy(vault, playbook="playbooks/releases.yml"),
+    }
+    assert [what for what, run in runs.items() if run.code] == ["a failure", "a migration"]
+    assert "RuntimeError" in runs["a failure"].output
+    assert [what for what, run in runs.items() if CANARY in run.output] == []
+
+    sinks = {
+        "process list": "ps auxwwww",
+        "command lines": "cat /proc/[0-9]*/cmdline",
+        "environments of others": "ps -eo pid=,user= | awk '$2 != \"shop\" {print $1}' | xargs -I: cat /proc/:/environ",
+        "supervisor's state": "supervisorctl status; supervisorctl avail",
+        "supervisor's log": "cat /var/log/supervisor/supervisord.log",
+        "supervisor's sections": "cat /etc/supervisor/conf.d/* /etc/supervisor/*.conf",
+        "journal": "journalctl --no-pager --all",
+        "nginx's logs": "cat /var/log/nginx/*",
+        "nginx's configuration": "nginx -T",
+        "app's log": f"cat /var/log/shop/{host.live()}.log",
+        "history": "cat /opt/shop/history.jsonl",
+        "records": "cat /opt/shop/releases/*/release.json",
+        "programs of the releases": "cat /opt/shop/releases/*/*.py /opt/shop/releases/*/*.conf",
+        "Ansible's files": "find /root/.ansible /tmp /var/tmp -type f -exec cat {} +",
+        "shell histories": "cat /root/.*history",
+        "what others can read": "su -s /bin/sh nobody -c 'grep -rsI . /opt /run/shop /var/log/shop'",
+        "what the app owns": "cat /opt/shop/shared/*",
+        "uv's cache": "grep -rsla " + CANARY + " /opt/uv/cache",
+        "metrics and errors": "curl -sk --resolve release.test:443:127.0.0.1 https://release.test/nowhere https://release.test/metrics",
+    }
+    leaks = [what for what, command in sinks.items() if CANARY in host.run(f"{command} 2>&1 | tr '\\0' '\\n'", check=False)]
+    assert leaks == []
+    # And wherever else on the disk: only in the settings of releases, which the app's group alone may read.
+    found = host.run(f"grep -rslaF {CANARY} / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev", check=False).split()
+    assert found
+    for path in found:
+        assert path.startswith("/opt/shop/releases/"), path
+        assert path.endswith("/settings.json"), path
+        assert host.run(f"stat -c '%a %U %G' {path}").split() == ["640", "root", "shop"]
+    # Nor on the controller.
+    homes = [Path.home() / ".cache" / "slipway", Path.home() / ".ansible", INVENTORY.parents[1] / ".artefacts"]
+    for folder in [home for home in homes if home.is_dir()]:
+        leaked = subprocess.run(
+            ["grep", "-rslaF", CANARY, str(folder)], capture_output=True, text=True, check=False
+        ).stdout.split()
+        assert leaked == []
+
+
+def test_settings_survive_a_restart(host: Host, vault: tuple[Path, Path]) -> None:
+    assert deploy(vault).code == 0
+    number = serves(host)
+    host.run(f"supervisorctl restart shop-{number}")
+    digests = host.ask("/digests").json()
+    assert {name: digests.get(name) for name in SECRETS} == {name: digest(value) for name, value in SECRETS.items()}
+
+
+@pytest.mark.parametrize("value", ["changeme", "CHANGE_ME", "example", "<your-secret-key>"])
+def test_a_placeholder_is_refused(host: Host, value: str) -> None:
+    before = host.live()
+    run = play("--limit=release.test", f'--extra-vars={{"app_secrets": {{"KEY": "{value}"}}}}', playbook="playbooks/deploy.yml")
+    assert run.code != 0
+    said = " ".join(run.output.split())
+    assert "Nothing was changed" in said
+    assert "app_secrets" in said
+    assert "placeholders such as changeme or example" in said
+    assert host.live() == before

@@ -1,0 +1,224 @@
+"""Apps that are not ours, from wherever they come: git with Alembic, an archive, a package, a project with uv.lock."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from molecule.conftest import Host, Run
+from molecule.release.conftest import SHOP, deploy, flat, rollback, serves
+
+HOSTS = ["twin.test"]
+UV = Path(sys.executable).with_name("uv")
+DATABASE = "sqlite:////opt/shop/shared/shop.db"
+
+ENV = """
+import os
+from alembic import context
+from sqlalchemy import create_engine
+with create_engine(os.environ["DATABASE_URL"]).connect() as connection:
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+REVISION = """
+from alembic import op
+import sqlalchemy as sa
+revision, down_revision = {revision!r}, {down!r}
+def upgrade():
+    {upgrade}
+def downgrade():
+    {downgrade}
+"""
+ORDERS = """
+import os
+from fastapi import FastAPI
+from sqlalchemy import create_engine, inspect
+app = FastAPI()
+engine = create_engine(os.environ["DATABASE_URL"])
+@app.get("/healthz")
+def healthz():
+    return {"columns": [column["name"] for column in inspect(engine).get_columns("orders")]}
+"""
+
+
+class Repository:
+    """A git repository of an app with Alembic, in the folder backend of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        backend = path / "backend"
+        (backend / "migrations" / "versions").mkdir(parents=True)
+        (backend / "main.py").write_text(ORDERS, encoding="ascii")
+        (backend / "requirements.txt").write_text("fastapi==0.165.0\nalembic\nsqlalchemy\n", encoding="ascii")
+        (backend / "alembic.ini").write_text("[alembic]\nscript_location = migrations\n", encoding="ascii")
+        (backend / "migrations" / "env.py").write_text(ENV, encoding="ascii")
+        self.git("init", "--quiet", "--initial-branch=main")
+        table = 'op.create_table("orders", sa.Column("id", sa.Integer, primary_key=True))'
+        self.migration("a1", None, table, 'op.drop_table("orders")')
+        self.commit("v1")
+        column = 'op.add_column("orders", sa.Column("price", sa.Integer))'
+        self.migration("b2", "a1", column, "pass")
+        self.commit("v2")
+        (backend / "main.py").write_text(f"{ORDERS}\n# 3\n", encoding="ascii")
+        self.commit("v3")
+
+    def git(self, *words: str) -> str:
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@test"]
+        return subprocess.run(
+            ["git", *identity, *words], cwd=self.path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def migration(self, revision: str, down: str | None, upgrade: str, downgrade: str) -> None:
+        text = REVISION.format(revision=revision, down=down, upgrade=upgrade, downgrade=downgrade)
+        (self.path / "backend" / "migrations" / "versions" / f"{revision}.py").write_text(text, encoding="ascii")
+
+    def commit(self, tag: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", f"--message={tag}")
+        self.git("tag", tag)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return Repository(tmp_path_factory.mktemp("orders"))
+
+
+def test_git_with_alembic_and_a_database(host: Host, repository: Repository) -> None:
+    variables = {
+        "app_source": f"git+file://{repository.path}",
+        "app_directory": "backend",
+        "app_env": {"DATABASE_URL": DATABASE},
+        "app_migrate_command": "alembic upgrade head",
+        "app_watch_seconds": 0,
+    }
+
+    def release(version: str) -> Run:
+        run = deploy(host, app_version=version, **variables)
+        assert run.code == 0, run.output[-3000:]
+        return run
+
+    release("v1")
+    one = host.live()
+    assert host.ask("/healthz").json() == {"columns": ["id"]}
+    release("v2")
+    assert host.ask("/healthz").json() == {"columns": ["id", "price"]}
+    release("v3")
+    record = json.loads(host.run("cat /opt/shop/current/release.json"))
+    assert (record["migration"], record["revision"]) == ("b2", repository.git("rev-parse", "v3"))
+    # Within a schema there is a way back, and across none unless it is asked for.
+    assert rollback(host, **variables).code == 0
+    assert host.live() == one + 1
+    refused = rollback(host, **variables)
+    assert refused.code != 0
+    assert "its migrations end at a1, and the database was migrated to b2 since" in flat(refused)
+    assert serves(host) == one + 1
+    run = rollback(host, app_rollback_across_migrations=True, **variables)
+    assert run.code == 0, run.output[-3000:]
+    assert serves(host) == one
+    assert host.ask("/healthz").json() == {"columns": ["id", "price"]}, "nothing is migrated back by itself"
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder over HTTP to this machine alone."""
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+
+
+def test_an_archive_by_its_address(host: Host, tmp_path: Path) -> None:
+    archive = tmp_path / "shop-1.4.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(SHOP, arcname="shop-1.4")
+    checksum = f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    with served(tmp_path) as address:
+        unsafe = deploy(host, app_source=f"{address}/{archive.name}")
+        assert unsafe.code != 0
+        assert "app_checksum" in flat(unsafe)
+        run = deploy(host, app_source=f"{address}/{archive.name}", app_checksum=checksum, app_env={"GREETING": "packed"})
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/items/1").json()["greeting"] == "packed"
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package that holds an app, and all that it needs, for Python 3.13 on this machine's processor."""
+    folder = tmp_path_factory.mktemp("wheels")
+    project = tmp_path_factory.mktemp("project")
+    (project / "src" / "corner_shop").mkdir(parents=True)
+    (project / "src" / "corner_shop" / "__init__.py").write_text("", encoding="ascii")
+    code = (SHOP / "main.py").read_text(encoding="utf-8")
+    (project / "src" / "corner_shop" / "main.py").write_text(code, encoding="utf-8")
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "corner-shop"\nversion = "1.4"\ndependencies = ["fastapi==0.165.0"]\n'
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n',
+        encoding="ascii",
+    )
+    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", folder, project], check=True)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary=:all:",
+        "--python-version=3.13",
+    ]
+    needed = ["fastapi==0.165.0", "gunicorn>=23", "uvicorn-worker>=0.3", "uvicorn[standard]"]
+    subprocess.run([*pip, f"--dest={folder}", *needed], check=True)
+    return folder
+
+
+def test_a_package_on_a_host_without_an_index(host: Host, wheels: Path) -> None:
+    variables = {"app_module": "corner_shop.main:app", "python_index_url": "http://127.0.0.1:9/simple", "app_watch_seconds": 0}
+    run = deploy(host, app_source="corner-shop==1.4", app_wheelhouse=str(wheels), app_env={"GREETING": "by name"}, **variables)
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/items/1").json()["greeting"] == "by name"
+    assert json.loads(host.run("cat /opt/shop/current/release.json"))["revision"] == "1.4"
+    wheel = next(wheels.glob("corner_shop-*.whl"))
+    run = deploy(host, app_source=str(wheel), app_wheelhouse=str(wheels), app_env={"GREETING": "by file"}, **variables)
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/items/1").json()["greeting"] == "by file"
+
+
+def test_a_project_with_uv_lock_and_a_src_layout(host: Host, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "src" / "kiosk").mkdir(parents=True)
+    version = "from importlib.metadata import version\n__version__ = version('kiosk')\n"
+    (project / "src" / "kiosk" / "__init__.py").write_text(version, encoding="ascii")
+    code = (SHOP / "main.py").read_text(encoding="utf-8")
+    (project / "src" / "kiosk" / "main.py").write_text(
+        f"{code}\nimport kiosk\nassert kiosk.__version__ == '2.0'\n", encoding="utf-8"
+    )
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "kiosk"\nversion = "2.0"\nrequires-python = ">=3.11"\ndependencies = ["fastapi==0.165.0"]\n'
+        '[dependency-groups]\ndev = ["pytest"]\n'
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n',
+        encoding="ascii",
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    subprocess.run([UV, "lock", "--quiet", f"--python={sys.executable}"], cwd=project, check=True, env=environment)
+    run = deploy(host, app_source=str(project), app_module="kiosk.main:app", app_env={"GREETING": "locked"}, app_watch_seconds=0)
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/items/1").json()["greeting"] == "locked"
+    present = host.run("ls /opt/shop/current/build/.venv/lib/python3*/site-packages")
+    assert "kiosk" in present
+    assert "pytest" not in present

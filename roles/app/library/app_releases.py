@@ -1,0 +1,102 @@
+#!/usr/bin/python
+"""List the releases of an app: those that are kept on the host, and those that its history remembers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.app_layout import Layout
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: app_releases
+short_description: List the releases of an app
+description:
+  - Nothing is changed. The newest comes first. Of a release that is not kept any more there is what the history says.
+options:
+  layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
+"""
+
+COLUMNS = {
+    "release": "RELEASE",
+    "state": "STATE",
+    "version": "VERSION",
+    "when": "WHEN",
+    "who": "WHO",
+    "size": "SIZE",
+    "migration": "SCHEMA",
+    "reason": "REASON",
+}
+REASON_CHARACTERS = 60
+
+
+def size(path: Path, seen: set[tuple[int, int]]) -> int:
+    """Return the bytes on disk below `path`; a file that is in `seen` is not counted again."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            found = os.lstat(os.path.join(folder, name))
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_blocks * 512
+    return total
+
+
+def releases(layout: Layout) -> list[dict[str, Any]]:
+    """Return what is known of each release, the newest first.
+
+    `state` is `live`, `kept` (it can be gone back to), `rolled back`, `failed`, or one of these with `gone` where its files are
+    not on the host any more. `bytes` counts its code, and its environment with the newest of those that share it.
+    """
+    live = layout.live()
+    known: dict[int, dict[str, Any]] = {}
+    for entry in layout.entries():
+        if entry.get("outcome") != "failed" or entry["release"] not in known:  # a failed way back leaves it what it was
+            known[entry["release"]] = entry
+    for number in layout.numbers():
+        known[number] = {**layout.record(number), "release": number, "kept": True}
+    rows, seen = [], set[tuple[int, int]]()
+    for number, entry in sorted(known.items(), reverse=True):
+        outcome = str(entry.get("outcome", "?"))
+        state = "live" if number == live else "kept" if outcome == "live" else outcome
+        build = layout.release(number) / "build"
+        parts = [layout.release(number), build.resolve(), (build / ".venv").resolve()] if build.exists() else []
+        rows.append(
+            {
+                "release": number,
+                "state": state if entry.get("kept") else f"{state.replace('kept', 'was live')}, gone",
+                "version": str(entry.get("revision", "?")),
+                "when": str(entry.get("when", "?")),
+                "who": str(entry.get("who", "?")),
+                "bytes": sum(size(part, seen) for part in parts),
+                "migration": str(entry.get("migration") or ""),
+                "reason": str(entry.get("reason") or ""),
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of a table of releases for people."""
+    cells = [list(COLUMNS.values())]
+    for row in rows:
+        size_text = f"{row['bytes'] / 2**20:.1f} MiB" if row["bytes"] else "-"
+        told = {**row, "size": size_text, "version": row["version"][:20], "reason": row["reason"][:REASON_CHARACTERS]}
+        cells.append([str(told[name]) for name in COLUMNS])
+    used = [index for index in range(len(COLUMNS)) if any(line[index] for line in cells[1:])]
+    widths = {index: max(len(line[index]) for line in cells) for index in used}
+    return ["  ".join(line[index].ljust(widths[index]) for index in used).rstrip() for line in cells]
+
+
+def main() -> None:
+    """List them."""
+    module = AnsibleModule(argument_spec={"layout": {"type": "dict", "required": True}}, supports_check_mode=True)
+    rows = releases(Layout(**module.params["layout"]))
+    lines = table(rows) if rows else ["There is no release yet: playbooks/deploy.yml makes the first."]
+    module.exit_json(changed=False, releases=rows, table=lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Ask an app: at the socket of one release, or at the public door as a client would."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+# Where a release answers what only it can know, to whoever knows its token: see slipway_app.py.
+QUESTIONS_PATH = "/.slipway/door"
+
+# An address of nobody (RFC 5737), which a client claims to be.
+CLAIMED_CLIENT = "203.0.113.7"
+
+# An event stream sends its second event this long after the first.
+SECOND_EVENT_SECONDS = 1.5
+
+# Errors that mean there is no answer, or none that is HTTP.
+NO_ANSWER = (OSError, ValueError, http.client.HTTPException)
+
+
+class Answer:
+    """An answer to a request; names of headers are lower-case."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def release(self) -> str | None:
+        """The number of the release that answered, where it says so."""
+        return self.headers.get("x-release")
+
+    def json(self) -> Any:
+        """Return what the body says.
+
+        Raises:
+            ValueError: when it is not JSON.
+        """
+        return json.loads(self.body)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect to the socket.
+
+        Raises:
+            OSError: when nobody listens there.
+        """
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+def ask(connection: http.client.HTTPConnection, path: str, host: str, headers: dict[str, str] | None = None) -> Answer:
+    """Send one GET request.
+
+    Raises:
+        OSError: when there is no answer.
+        http.client.HTTPException: when the answer is not HTTP.
+    """
+    with contextlib.closing(connection):
+        # With a cookie the answer does not come from Nginx's cache.
+        usual = {"Host": host, "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1", "Cookie": "slipway=probe"}
+        try:
+            connection.request("GET", path, headers={**usual, "Connection": "close", **(headers or {})})
+        except UnicodeError as error:
+            raise OSError(f"GET {path} for {host} cannot be sent: {error}") from error
+        response = connection.getresponse()
+        body = response.read()
+        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
+
+
+class Door:
+    """The public door of an app on this host.
+
+    Args:
+        host: the name under which clients ask for the app.
+        port: its port on this host.
+        tls: whether it speaks TLS.
+    """
+
+    def __init__(self, host: str, port: int, tls: bool) -> None:
+        self.host = host
+        self.port = port
+        self.tls = tls
+
+    def open(self, timeout: float = 5.0) -> socket.socket:
+        """Return a connection to it.
+
+        Raises:
+            OSError: when nobody listens there, or the handshake fails.
+        """
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+        if not self.tls:
+            return raw
+        context = ssl._create_unverified_context()  # whether the certificate is good is certbot's question, not ours
+        return context.wrap_socket(raw, server_hostname=self.host)
+
+    def ask(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        """Send one GET request, as a client would.
+
+        Raises:
+            OSError: when there is no answer.
+            http.client.HTTPException: when the answer is not HTTP.
+        """
+        connection = http.client.HTTPConnection(self.host, timeout=5)
+        connection.sock = self.open()
+        return ask(connection, path, self.host, headers)
+
+    def findings(self, token: str) -> list[str]:
+        """Ask the live release what reaches it through the door.
+
+        Args:
+            token: that of the release, without which it keeps these answers to itself.
+
+        Returns:
+            A sentence for each thing that does not arrive as it should, with the setting to look at. Empty when all is well.
+        """
+        questions = {
+            "What the app sees of a client": self._addresses,
+            "A redirect of the app": self._redirect,
+            "A WebSocket": self._websocket,
+            "An event stream": self._events,
+        }
+        found = []
+        for what, question in questions.items():
+            try:
+                problem = question({"X-Slipway-Door": token})
+            except NO_ANSWER as error:
+                problem = f"{what} could not be tried at the public door: {str(error) or type(error).__name__}."
+            if problem:
+                found.append(problem)
+        return found
+
+    def _addresses(self, token: dict[str, str]) -> str:
+        """Ask what the app sees of a client that lies about itself."""
+        answer = self.ask(QUESTIONS_PATH, {**token, "X-Forwarded-For": CLAIMED_CLIENT, "X-Forwarded-Proto": "gopher"})
+        if answer.status != 200:
+            return f"A question to the release itself ({QUESTIONS_PATH}) was answered with {answer.status} before it came there."
+        seen, scheme = answer.json(), "https" if self.tls else "http"
+        if seen["scheme"] != scheme:
+            return (
+                f"The app sees the scheme {seen['scheme']} where its clients use {scheme}, so its links and redirects are wrong: "
+                "look at X-Forwarded-Proto in Nginx's site, and at forwarded_allow_ips of the server."
+            )
+        if seen["client"] == CLAIMED_CLIENT:
+            return (
+                "A client can choose the address that the app sees: Nginx must overwrite X-Forwarded-For with $remote_addr, and "
+                "nginx_real_ip_from must name nothing but your own proxies."
+            )
+        if seen["client"] != "127.0.0.1":
+            return (
+                f"The app sees the client address {seen['client']} where 127.0.0.1 asked: look at X-Forwarded-For in Nginx's site, "
+                "and at forwarded_allow_ips of the server."
+            )
+        return ""
+
+    def _redirect(self, token: dict[str, str]) -> str:
+        """Ask where the app's own redirects lead."""
+        target = self.ask(f"{QUESTIONS_PATH}/", token).headers.get("location", "")
+        scheme = "https://" if self.tls else "http://"
+        if target.startswith(scheme):
+            return ""
+        return (
+            f"A redirect of the app, such as that from a path with a slash at its end, leads to {target or 'nowhere'} and not to "
+            f"{scheme}...: look at X-Forwarded-Proto, Host and proxy_redirect in Nginx's site."
+        )
+
+    def _websocket(self, token: dict[str, str]) -> str:
+        """Ask for a WebSocket."""
+        headers = {
+            **token,
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode("ascii"),
+        }
+        status = self._first_bytes(headers, 3.0)[0].split(b" ")[1:2]
+        if status == [b"101"]:
+            return ""
+        return (
+            f"A WebSocket is answered with {b''.join(status).decode('ascii', 'replace') or 'nothing'} and not with 101: look at the "
+            "headers Upgrade and Connection, and at proxy_http_version, in Nginx's site."
+        )
+
+    def _events(self, token: dict[str, str]) -> str:
+        """Ask when the first event of a stream arrives."""
+        head, seconds = self._first_bytes({**token, "Accept": "text/event-stream"}, SECOND_EVENT_SECONDS + 3.0, b"data:")
+        if b"data:" in head and seconds < SECOND_EVENT_SECONDS:
+            return ""
+        return (
+            "An event stream is held back on its way to the client: look at proxy_buffering, gzip_types and proxy_ignore_headers in "
+            "Nginx's site; nginx_streaming_paths turns buffering off for a path."
+        )
+
+    def _first_bytes(self, headers: dict[str, str], patience: float, wanted: bytes = b"\r\n") -> tuple[bytes, float]:
+        """Return the beginning of an answer, up to `wanted` at least, and the seconds until that had come."""
+        lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": self.host, **headers}.items())
+        begin = time.monotonic()
+        received = b""
+        with contextlib.closing(self.open(patience)) as connection:
+            connection.sendall(f"GET {QUESTIONS_PATH} HTTP/1.1\r\n{lines}\r\n".encode("ascii"))
+            while wanted not in received and time.monotonic() < begin + patience:
+                part = connection.recv(4096)
+                if not part:
+                    break
+                received += part
+        return received, time.monotonic() - begin

@@ -1,0 +1,616 @@
+"""Release one app: start a release beside the live one, let it prove itself, switch to it, and stop the old one."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.app_door import NO_ANSWER, Answer, Door, UnixConnection, ask
+from ansible.module_utils.app_layout import Layout, ReleaseError, digest, masked, point, remove, room, run, shell, tail, write
+from ansible.module_utils.app_openapi import breaking_changes
+from ansible.module_utils.app_supervisor import Supervisor
+from ansible.module_utils.app_watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic
+
+# How long Nginx may go on using a connection to the old release after a switch: keepalive_time of its upstream, and some.
+CACHED_CONNECTION_SECONDS = 3.5
+
+# A release that is live, or was, without having been taken back: what a rollback may choose by itself.
+GOOD = "live"
+
+
+class Releaser:
+    """Release one app. The arguments are those of the module app_release."""
+
+    def __init__(self, arguments: dict[str, Any], sleep: Callable[[float], None] = time.sleep) -> None:
+        self.arguments = arguments
+        self.layout = Layout(**arguments["layout"])
+        self.supervisor = Supervisor(
+            arguments["name"], arguments["program_directory"], arguments["program_suffix"], arguments["stop"]
+        )
+        self.door = Door(**arguments["door"])
+        self.health = arguments["health"]
+        self.sleep = sleep
+        self.warnings: list[str] = []
+        settings = json.loads(arguments["settings"] or "{}")
+        self.secrets = [settings[name] for name in arguments["secret_names"] if name in settings]
+
+    @property
+    def group(self) -> int:
+        """The numeric id of the group that may read the settings."""
+        return grp.getgrnam(self.arguments["user"]).gr_gid
+
+    @property
+    def who(self) -> str:
+        """The operator, and where that is."""
+        return f"{self.arguments['run']['who']}@{self.arguments['run']['where']}"
+
+    def wanted(self) -> str:
+        """Return the digest of all that makes this release what it is."""
+        keys = ("build", "revision", "files", "settings", "program")
+        return digest(*(self.arguments[key] for key in keys))
+
+    # What is there
+
+    def ask(self, number: int, path: str) -> Answer:
+        """Ask release `number` at its own socket.
+
+        Raises:
+            OSError: when there is no answer.
+            http.client.HTTPException: when the answer is not HTTP.
+        """
+        return ask(UnixConnection(self.layout.socket(number), timeout=5), path, self.health["host"])
+
+    def unhealthy(self, answer: Answer) -> str:
+        """Say why `answer` is not that of a healthy release; empty when it is."""
+        path, status, body = (self.health[key] for key in ("path", "status", "body"))
+        problem = f"GET {path} answers {answer.status}, not {status}"
+        if 300 <= answer.status < 400:
+            target = answer.headers.get("location", "nowhere")
+            return f"{problem}: a redirect (to {target}) is not healthy; set app_health_path to a path that answers itself"
+        if answer.status == 404:
+            return f"{problem}: set app_health_path to a path that the app has"
+        if answer.status != status:
+            return problem
+        if body and not re.search(body, answer.body.decode("utf-8", "replace")):
+            return f"GET {path} answers {status}, but its body does not have what app_health_body asks for ({body})"
+        return ""
+
+    def answers(self, number: int, patience: float = 0.0) -> bool:
+        """Say whether release `number` is healthy, giving it `patience` seconds to become so."""
+        deadline = time.monotonic() + patience
+        while True:
+            with contextlib.suppress(*NO_ANSWER):
+                if not self.unhealthy(self.ask(number, self.health["path"])):
+                    return True
+            if time.monotonic() >= deadline:
+                return False
+            self.sleep(0.2)
+
+    def needed(self) -> str | None:
+        """Say why a release is needed; None when what is live is what is wanted, and answers."""
+        live = self.layout.live()
+        if live is None:
+            return "nothing was live yet"
+        if self.layout.record(live).get("digest") != self.wanted():
+            return "the build or its settings changed"
+        if live not in self.supervisor.installed():
+            return f"Supervisor had no program for release {live}"
+        if not self.answers(live, patience=10):
+            return f"release {live} did not answer on its socket"
+        return None
+
+    def next_number(self) -> int:
+        """Return a number that no release ever had."""
+        return max([*self.layout.numbers(), *self.supervisor.known(), self.last_number()], default=0) + 1
+
+    def last_number(self) -> int:
+        """Return the highest number that the history names; a number is never given twice."""
+        return max((entry["release"] for entry in self.layout.entries()), default=0)
+
+    def log_tail(self, number: int) -> str:
+        """Return the last lines that release `number` logged, for the operator."""
+        log = self.layout.log(number)
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        if "raise HaltServer" in text:  # what Gunicorn says of its own end comes last and hides what the app said
+            text = text[: text.rfind("Traceback (most recent call last)", 0, text.index("raise HaltServer"))]
+        return f"The end of {log}:\n{tail(text)}" if text.strip() else f"It wrote nothing to {log}."
+
+    def tidy(self) -> bool:
+        """Clear what an interrupted run left: programs other than the live one, and links that lag behind.
+
+        Returns:
+            Whether there was anything.
+        """
+        live = self.layout.live()
+        leftovers = [number for number in self.supervisor.known() if number != live]
+        for number in leftovers:
+            self.supervisor.drop(number)
+        if live is None:
+            return bool(leftovers)
+        target = f"releases/{live}"
+        lagging = not self.layout.current.is_symlink() or os.readlink(self.layout.current) != target
+        if lagging:
+            point(self.layout.current, target)
+        unsaid = self.layout.record(live).get("outcome") != GOOD
+        if unsaid:
+            self.remember(live, outcome=GOOD)
+        return bool(leftovers) or lagging or unsaid
+
+    def remember(self, number: int, **facts: Any) -> None:
+        """Add `facts` to what is remembered of release `number`, and its outcome to the app's history."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        record = {"release": number, "build": self.arguments["build"], **self.layout.record(number), **facts}
+        record.update(who=self.who, when=stamp)
+        if facts.get("outcome") == GOOD:
+            record.pop("reason", None)
+        text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+        # Not for everyone: who knows all else that went into the digest could try secrets against it.
+        write(self.layout.release(number) / "release.json", text, mode=0o640, group=self.group)
+        if facts.get("outcome") not in ("started", "prepared", None):
+            self.layout.note({key: value for key, value in record.items() if key not in ("digest", "health")})
+
+    # The steps of a release
+
+    def prepare(self, number: int) -> None:
+        """Write the directory of release `number`.
+
+        Raises:
+            ReleaseError: when the build does not exist.
+        """
+        if not (self.layout.builds / self.arguments["build"]).is_dir():
+            raise ReleaseError(f"There is no build {self.arguments['build']} in {self.layout.builds}.")
+        directory = self.layout.release(number)
+        directory.mkdir(mode=0o755)
+        (directory / "build").symlink_to(f"../../builds/{self.arguments['build']}")
+        tokens = {"@RELEASE@": str(number), "@REVISION@": self.arguments["revision"]}
+        for name, text in {**self.arguments["files"], "program.conf": self.arguments["program"]}.items():
+            for token, value in tokens.items():
+                text = text.replace(token, value)
+            write(directory / name, text)
+        write(directory / "settings.json", self.arguments["settings"], mode=0o640, group=self.group)
+        write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=self.group)
+        origin, revision = self.arguments["origin"], self.arguments["revision"]
+        self.remember(number, outcome="started", digest=self.wanted(), revision=revision, source=origin, health=self.health)
+
+    def launch(self, number: int) -> dict[str, Any]:
+        """Return how a command is run as the app's user, with the code and the settings of release `number`."""
+        release = self.layout.release(number)
+        return {
+            "through": [str(release / "build" / ".venv" / "bin" / "python"), str(release / "launch.py"), "--shell"],
+            "directory": (release / "build" / self.arguments["directory"]).resolve(),
+            "user": self.arguments["user"],
+        }
+
+    def preflight(self, number: int) -> None:
+        """Import the app as its user, with the settings of release `number`.
+
+        Raises:
+            ReleaseError: when it cannot be imported; with the end of its traceback, or the settings that it refuses.
+        """
+        launch = self.launch(number)
+        command = [*launch["through"][:-1], "--check"]
+        answer = run(command, self.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
+        if answer.returncode:
+            said = tail(answer.stdout, 20) or f"It ended with exit code {answer.returncode} and said nothing."
+            raise ReleaseError(f"the app cannot be imported.\n{said}")
+
+    def prepared(self) -> int | None:
+        """Return the release that an earlier step of this run, or of one that was interrupted, prepared; None if none is."""
+        wanted = self.wanted()
+        for number in reversed(self.layout.numbers()):
+            record = self.layout.record(number)
+            if record.get("outcome") == "prepared" and record.get("digest") == wanted:
+                return number
+        return None
+
+    def try_out(self) -> int:
+        """Prepare the next release and import the app in it, or find it prepared.
+
+        Raises:
+            ReleaseError: when the app cannot be imported; what was live still is.
+        """
+        number = self.prepared()
+        if number is not None:
+            return number
+        room(self.layout, self.arguments["room"])
+        number = self.next_number()
+        with self.failing(number, self.layout.live()):
+            self.prepare(number)
+            self.preflight(number)
+            self.remember(number, outcome="prepared", migration=self.schema(number))
+        return number
+
+    def schema(self, number: int) -> str:
+        """Return the revision of the database's schema that the code of release `number` expects, if it uses Alembic."""
+        launch = self.launch(number)
+        configuration, project = launch["directory"] / "alembic.ini", launch["directory"] / "pyproject.toml"
+        described = project.is_file() and "[tool.alembic" in project.read_text(encoding="utf-8", errors="replace")
+        if not configuration.is_file() and not described:
+            return ""
+        command = [*launch["through"], "exec python -m alembic heads"]
+        with contextlib.suppress(ReleaseError):
+            answer = run(command, 60, directory=launch["directory"], check=False, user=launch["user"])
+            if answer.returncode == 0:
+                return ", ".join(sorted(re.findall(r"^(\S+)(?: \([^)]*\))* \(head\)", answer.stdout, re.MULTILINE)))
+        self.warnings.append("The app has an Alembic configuration, but `alembic heads` failed: a rollback cannot know its schema.")
+        return ""
+
+    def migrate(self, number: int) -> str:
+        """Run the migration with the code and the settings of release `number`.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            ReleaseError: when it fails or takes too long; what was live still is.
+        """
+        command, timeout = (self.arguments["migrate"][key] for key in ("command", "timeout"))
+        with self.failing(number, self.layout.live()):
+            said = shell("the migration (app_migrate_command)", command, timeout, "app_migrate_timeout", **self.launch(number))
+            self.remember(number, migrated=True)
+        return said
+
+    def hook(self, name: str, number: int, live: int | None, to: int) -> None:
+        """Run the hook `name`, where there is one, with the code and the settings of release `number`.
+
+        Raises:
+            ReleaseError: when it fails or takes too long.
+        """
+        command = self.arguments["hooks"].get(name)
+        if command:
+            told = {"SLIPWAY_HOOK": name, "SLIPWAY_FROM": str(live or ""), "SLIPWAY_TO": str(to)}
+            timeout = self.arguments["hook_timeout"]
+            shell(f"the hook {name} (app_hooks)", command, timeout, "app_hook_timeout", environment=told, **self.launch(number))
+
+    def gate(self, number: int) -> None:
+        """Wait until the candidate `number` is healthy.
+
+        Raises:
+            ReleaseError: when it crashes, or is not healthy in time; with the last lines of its log.
+        """
+        deadline = time.monotonic() + self.health["timeout"]
+        look, first, wrong = 0.0, "", 0
+        problem = "it does not listen on its socket"
+        while time.monotonic() < deadline:
+            try:
+                problem = self.unhealthy(self.ask(number, self.health["path"]))
+                if not problem:
+                    return
+                wrong += 1
+                if wrong == self.health["attempts"]:
+                    raise ReleaseError(
+                        f"it was not healthy at the {wrong}. attempt (app_health_attempts): {problem}.\n{self.log_tail(number)}"
+                    )
+                self.sleep(0.9 if self.health["attempts"] else 0.0)
+            except NO_ANSWER:
+                pass
+            if time.monotonic() > look:
+                state, process = self.supervisor.state(number)
+                first = first or process
+                if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN") or process != first:
+                    raise ReleaseError(f"it stopped right after its start ({state}).\n{self.log_tail(number)}")
+                look = time.monotonic() + 0.5
+            self.sleep(0.1)
+        raise ReleaseError(
+            f"it was not healthy after {self.health['timeout']:g} s (app_health_timeout): {problem}.\n{self.log_tail(number)}"
+        )
+
+    def compare(self, number: int, live: int | None) -> None:
+        """Stop a release whose interface would break clients of the live one.
+
+        Raises:
+            ReleaseError: when it would; with all that is missing or narrower.
+        """
+        path = self.arguments["openapi_path"]
+        if not path or live is None:
+            return
+        documents = []
+        for release in (live, number):
+            try:
+                answer = self.ask(release, path)
+                documents.append(answer.json() if answer.status == 200 else None)
+            except NO_ANSWER:
+                documents.append(None)
+        before, after = documents
+        if not isinstance(before, dict):
+            self.warnings.append(f"Release {live} has no OpenAPI document at {path}, so nothing was compared (app_openapi_gate).")
+            return
+        if not isinstance(after, dict):
+            raise ReleaseError(f"it has no OpenAPI document at {path} (app_openapi_path), and release {live} has one.")
+        changes = breaking_changes(before, after)
+        if changes:
+            listed = "\n".join(f"  - {change}" for change in changes)
+            raise ReleaseError(
+                f"its interface would break clients of release {live} (app_openapi_gate):\n{listed}\n"
+                "To release it all the same: -e app_openapi_gate=false"
+            )
+
+    def switch(self, number: int) -> None:
+        """Make release `number` live: from this rename on, each new connection reaches it."""
+        point(self.layout.live_socket, self.layout.socket(number))
+        point(self.layout.current, f"releases/{number}")
+
+    def prove(self, number: int, seconds: float = 10.0) -> None:
+        """Ask at the public door until release `number` answers there.
+
+        Raises:
+            ReleaseError: when it does not within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        problem = "no answer"
+        while time.monotonic() < deadline:
+            try:
+                answer = self.door.ask(self.health["path"])
+                if answer.release == str(number):
+                    return
+                says = f"from release {answer.release}" if answer.release else "which names no release"
+                problem = f"status {answer.status}, {says}"
+            except NO_ANSWER as error:
+                problem = str(error) or type(error).__name__
+            self.sleep(0.1)
+        raise ReleaseError(f"the public door ({self.door.host}, port {self.door.port}) does not answer from it: {problem}.")
+
+    def watch(self, number: int, switched: float, traffic: Traffic, usual_ends: float, settled: float) -> None:
+        """Watch release `number` for a while after the switch.
+
+        Args:
+            number: the release.
+            switched: when it was made live, in seconds of the monotonic clock.
+            traffic: what Nginx logs, with what was usual before the switch.
+            usual_ends: how many worker processes of the release before it ended in a second.
+            settled: seconds after which nothing reaches the release before it any more.
+
+        Raises:
+            ReleaseError: when it stops being healthy, its program starts again, more of its processes end than was usual, or
+                more of its answers are errors than was usual.
+        """
+        since, seconds = time.time() - (time.monotonic() - switched), self.arguments["watch"]
+        process, workers = "", Processes(0)
+        allowed = max(1.0, 2 * usual_ends * seconds)
+        bad, proved = 0, False
+        while True:
+            passed = time.monotonic() - switched
+            after = f"in the {passed:.0f} s since the switch (app_watch_seconds)"
+            state, now = self.supervisor.state(number)
+            if now and not process:  # while a program is STARTING, Supervisor names no process
+                process, workers = now, Processes(int(now))
+            if now != process or state not in ("RUNNING", "STARTING"):
+                raise ReleaseError(f"its program ended {after} ({state}).\n{self.log_tail(number)}")
+            if workers.look() > allowed:
+                raise ReleaseError(f"{workers.ended} of its worker processes ended {after}.\n{self.log_tail(number)}")
+            try:
+                problem = self.unhealthy(self.door.ask(self.health["path"]))
+            except NO_ANSWER as error:
+                problem = str(error) or type(error).__name__
+            bad = bad + 1 if problem else 0
+            if bad == 3:
+                raise ReleaseError(f"it stopped being healthy {after}: {problem}.\n{self.log_tail(number)}")
+            count = traffic.follow(number, since)
+            if count.errors >= LEAST_ERRORS and count.share > traffic.usual.share + LEAST_SHARE:
+                raise ReleaseError(
+                    f"{count} were answered with a 5xx status {after}; before it were {traffic.usual}.\n{self.log_tail(number)}"
+                )
+            if not proved and passed >= settled:
+                self.prove(number, seconds=5)
+                proved = True
+            if proved and passed >= seconds:
+                return
+            self.sleep(0.5 if bad else 1.0)
+
+    # Whole releases
+
+    def release(self) -> int:
+        """Release the build.
+
+        Returns:
+            The number of the release that is live now.
+
+        Raises:
+            ReleaseError: when the new release failed; the old one is live, and says so.
+        """
+        number = self.try_out()
+        self.carry_out(number, ("before_switch", "after_switch"))
+        return number
+
+    def roll_back(self, target: int, settings: str) -> int:
+        """Go back to release `target`.
+
+        Args:
+            target: the release; it is on this host.
+            settings: `theirs` for those that it ran with, `current` for today's, which make it a new release of its build.
+
+        Returns:
+            The number of the release that is live now.
+
+        Raises:
+            ReleaseError: when that failed; what was live still is.
+        """
+        live = self.layout.live()
+        record = self.layout.record(target)
+        number = target
+        if settings == "current":
+            self.arguments.update(build=record["build"], revision=record["revision"], origin=record["source"])
+            number = self.try_out()
+        else:
+            then = record.get("health", {})
+            self.health = {**self.health, **{key: then[key] for key in ("path", "status", "body") if key in then}}
+        try:
+            # With the code that is about to go: only that knows how to undo what it did to the database.
+            if live is not None:
+                self.hook("before_rollback", live, live, number)
+        except ReleaseError as error:
+            raise ReleaseError(f"Nothing was rolled back: {error}") from error
+        self.carry_out(number, ("", "after_rollback"), back=live is not None and target < live)
+        return number
+
+    def carry_out(self, number: int, hooks: tuple[str, str], back: bool = False) -> None:
+        """Start release `number`, whose directory is there, and make it live.
+
+        Args:
+            number: the release.
+            hooks: the names of those before and after the switch.
+            back: whether the live release is taken back by this.
+
+        Raises:
+            ReleaseError: when it failed; what was live still is. When only the hook after the switch did, `number` is live.
+        """
+        old = self.layout.live()
+        with self.failing(number, old):
+            before = Processes(int(self.supervisor.state(old)[1] or 0) if old is not None else 0)
+            self.supervisor.add(number, self.layout.release(number) / "program.conf")
+            self.gate(number)
+            self.compare(number, old)
+            self.hook(hooks[0], number, old, number)
+            before.look()
+            traffic = Traffic(Path(self.arguments["access_log"]))
+            try:
+                self.switch(number)
+                switched = time.monotonic()
+                self.prove(number)
+                self.watch(number, switched, traffic, before.rate, CACHED_CONNECTION_SECONDS if old is not None else 0.0)
+            except (ReleaseError, OSError):
+                self.go_back(old)
+                self.sleep(self.arguments["drain"] if old is not None else 0)
+                raise
+        if back and old is not None and self.layout.release(old).is_dir():
+            self.remember(old, outcome="rolled back", reason=f"rolled back to release {number}")
+        self.remember(number, outcome=GOOD)
+        # Not before all that comes through the door reaches this release.
+        self.warnings += self.door.findings(self.token(number)) if self.token(number) else []
+        self.sleep(max(0.0, switched + self.arguments["drain"] - time.monotonic()) if old is not None else 0)
+        for leftover in self.supervisor.installed():
+            if leftover != number:
+                self.supervisor.drop(leftover)
+        try:
+            self.hook(hooks[1], number, old, number)
+        except ReleaseError as error:
+            raise ReleaseError(f"Release {number} is live, but {error}") from error
+
+    def token(self, number: int) -> str:
+        """Return what release `number` knows a question of ours by; empty where it was made before there were any."""
+        try:
+            return (self.layout.release(number) / "door.token").read_text(encoding="ascii")
+        except OSError:
+            return ""
+
+    def go_back(self, old: int | None) -> None:
+        """Make release `old` live again after a switch that did not hold."""
+        if old is not None:
+            self.switch(old)
+        else:
+            remove(self.layout.live_socket)
+            remove(self.layout.current)
+
+    @contextlib.contextmanager
+    def failing(self, number: int, old: int | None) -> Any:
+        """Turn an error into a failure of release `number`: its program is dropped, the reason is noted, `old` is looked at.
+
+        Raises:
+            ReleaseError: for any error; says what failed and what serves.
+        """
+        try:
+            yield
+        except (ReleaseError, OSError) as error:
+            reason = masked(str(error), self.secrets)
+            with contextlib.suppress(ReleaseError):
+                if number != old:
+                    self.supervisor.drop(number)
+            if self.layout.release(number).is_dir():
+                facts = {"outcome": "failed", "reason": reason.splitlines()[0]}
+                with contextlib.suppress(OSError):  # on a full disk the reason that is raised below must do
+                    if self.layout.record(number).get("outcome") in ("started", "prepared"):
+                        self.remember(number, **facts)
+                    else:  # one that was good once stays so
+                        self.layout.note({"release": number, "who": self.who, **facts})
+            if old is None:
+                serving = "Nothing was live before."
+            elif self.answers(old):
+                serving = f"Release {old} serves as before."
+            else:
+                serving = f"Release {old}, which was live before, does not answer: see {self.layout.log(old)}."
+            raise ReleaseError(f"Release {number} failed: {reason}\n{serving}") from error
+
+    # Back, and cleaning up
+
+    def target(self, wanted: str, across: bool) -> int:
+        """Return the release to go back to.
+
+        Args:
+            wanted: its number as the operator gave it; empty for the last good one before the live one.
+            across: whether the database's schema may be another one than it was then.
+
+        Raises:
+            ReleaseError: when there is none, it is not here any more, or it may not be chosen.
+        """
+        live = self.layout.live()
+        kept = {number: self.layout.record(number) for number in self.layout.numbers()}
+        listed = ", ".join(str(number) for number, record in kept.items() if record.get("outcome") == GOOD and number != live)
+        there = f"To choose from: {listed}." if listed else "There is none to choose from."
+        if live is None:
+            raise ReleaseError(f"Nothing of {self.arguments['name']} is live here, so there is nothing to go back from.")
+        if wanted:
+            if not wanted.isdigit() or int(wanted) not in kept:
+                raise ReleaseError(f"There is no release {wanted} of {self.arguments['name']} on this host. {there}")
+            number = int(wanted)
+            outcome = kept[number].get("outcome")
+            if outcome not in (GOOD, "rolled back"):
+                said = kept[number].get("reason", "it was never live")
+                raise ReleaseError(f"Release {number} of {self.arguments['name']} failed when it was tried: {said}. {there}")
+        else:
+            earlier = [number for number, record in kept.items() if number < live and record.get("outcome") == GOOD]
+            if not earlier:
+                raise ReleaseError(f"There is no good release of {self.arguments['name']} before release {live} on this host. {there}")
+            number = max(earlier)
+        if not (self.layout.release(number) / "build").exists():
+            raise ReleaseError(f"The build of release {number} is gone from this host. {there}")
+        schema = self.schema_now(live, kept)
+        other = str(kept[number].get("migration") or "")
+        if number != live and schema != other and not across:
+            raise ReleaseError(
+                f"Release {number} was made for another schema of the database: its migrations end at {other or 'none'}, and the "
+                f"database was migrated to {schema or 'none'} since. Nothing is migrated back by itself. If its code can work with "
+                "today's schema, or you have migrated back: -e app_rollback_across_migrations=true"
+            )
+        return number
+
+    def schema_now(self, live: int, kept: dict[int, dict[str, Any]]) -> str:
+        """Return the revision of the schema that the database was brought to last."""
+        latest = max([live, *(number for number, record in kept.items() if record.get("migrated") and number > live)])
+        return str(kept.get(latest, {}).get("migration") or "")
+
+    def prune(self) -> None:
+        """Remove releases beyond those to keep, and the builds, environments and logs that none of the rest uses.
+
+        What is live is never removed, nor what was live before it, whatever failed in between.
+        """
+        live = self.layout.live()
+        keep = self.arguments["keep"]
+        others = [number for number in self.layout.numbers() if number != live]
+        good = [number for number in others if self.layout.record(number).get("outcome") == GOOD]
+        kept = {*others[-keep:], *good[-keep:]} if keep else set(good[-1:])
+        kept |= {live} if live is not None else set()
+        for number in set(others) - kept:
+            remove(self.layout.release(number))
+        for log in self.layout.logs.glob("*.log*"):
+            number_text = log.name.split(".", 1)[0]
+            if number_text.isdigit() and int(number_text) not in kept:
+                remove(log)
+        for hidden in self.layout.releases.glob(".*"):
+            remove(hidden)
+        builds = {str(self.layout.record(number).get("build")) for number in kept} | {self.arguments["build"]}
+        for build in self.layout.builds.iterdir():
+            if build.name not in builds:
+                remove(build)
+        links = [self.layout.builds / build / ".venv" for build in builds]
+        venvs = {os.path.basename(os.readlink(link)) for link in links if link.is_symlink()}
+        for venv in self.layout.venvs.iterdir():
+            if venv.name not in venvs:
+                remove(venv)
