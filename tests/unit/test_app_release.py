@@ -1019,3 +1019,377 @@ def test_a_socket_that_nobody_serves_is_no_answer(host: Host) -> None:
     assert host.releaser().answers(1) is False
     with pytest.raises(OSError):
         app_door.ask(UnixConnection(Path("/nowhere.sock"), 1), "/", HOST)
+
+
+# Watching
+
+
+def log(host: Host, release: int, *statuses: int) -> None:
+    """Log answers as Nginx would."""
+    with open(host.layout.logs / "access.log", "a", encoding="utf-8") as file:
+        for status in statuses:
+            entry = {"at": host.clock.time(), "status": status, "release": str(release)}
+            file.write(json.dumps(entry) + "\n")
+
+
+def when_live(host: Host, release: int, do: Callable[[], Any]) -> None:
+    """Do something each time that somebody waits while `release` is live."""
+    host.clock.watch = lambda: do() if host.layout.live() == release else None
+
+
+def test_a_release_that_answers_with_more_errors_than_usual_is_taken_back(host: Host) -> None:
+    host.run()
+    log(host, 1, *[200] * 98, 500, 500)
+    when_live(host, 2, lambda: log(host, 2, 200, 500, 502))
+    with pytest.raises(
+        ReleaseError, match=r"\d+ of \d+ requests were answered with a 5xx.*before it were 2 of 100 requests"
+    ) as error:
+        host.run(settings="{}", watch=10.0)
+    assert "Release 1 serves as before" in str(error.value)
+    host.is_served_by(1)
+
+
+@pytest.mark.parametrize(("usual", "now"), [([200] * 9 + [500], [200] * 9 + [500]), ([200] * 9, [200]), ([], [500])])
+def test_errors_that_are_usual_or_few_are_no_reason(host: Host, usual: list[int], now: list[int]) -> None:
+    host.run()
+    log(host, 1, *usual)
+    done: list[int] = []
+    when_live(host, 2, lambda: None if done else done.append(1) or log(host, 2, *now))
+    assert host.run(settings="{}", watch=10.0) == 2
+    host.is_served_by(2)
+
+
+def test_a_release_whose_program_ends_is_taken_back(host: Host) -> None:
+    host.run()
+    when_live(host, 2, lambda: os.kill(host.supervisor.programs()["shop-2"], 9) if 2 in host.supervisor.running() else None)
+    with pytest.raises(ReleaseError, match=r"its program ended in the \d+ s since the switch \(app_watch_seconds\)"):
+        host.run(settings="{}", watch=10.0)
+    host.is_served_by(1)
+
+
+def test_a_release_that_stops_being_healthy_is_taken_back(host: Host) -> None:
+    host.run()
+
+    def ail() -> None:
+        if host.clock.naps and len(host.clock.naps) > before + 3:
+            host.door.answer = b"HTTP/1.1 503 X\r\nX-Release: 2\r\nContent-Length: 0\r\n\r\n"
+
+    before = len(host.clock.naps)
+    when_live(host, 2, ail)
+    with pytest.raises(ReleaseError, match=r"it stopped being healthy .*GET /healthz answers 503, not 200"):
+        host.run(settings="{}", watch=10.0)
+    host.door.answer = None
+    host.is_served_by(1)
+
+
+def test_a_first_release_is_watched_too(host: Host) -> None:
+    when_live(host, 1, lambda: log(host, 1, 500, 500, 500))
+    with pytest.raises(ReleaseError, match=r"5xx[\s\S]*Nothing was live before"):
+        host.run(watch=5.0)
+    assert host.layout.live() is None
+
+
+def test_the_old_release_runs_as_long_as_the_new_one_is_watched(host: Host) -> None:
+    host.run()
+    host.clock.naps.clear()
+    host.clock.watch = lambda: (host.clock.monotonic(), host.layout.live(), tuple(host.supervisor.running()))
+    assert host.run(settings="{}", watch=20.0) == 2
+    after = [(moment, running) for _, (moment, live, running) in host.clock.naps if live == 2]
+    assert {running for _, running in after} == {(1, 2)}
+    assert after[-1][0] - after[0][0] > 15
+
+
+# The way back
+
+
+def go_back(host: Host, to: str = "", across: bool = False, settings: str = "theirs", **changes: Any) -> int:
+    """Do what main() does for a rollback, and return the release that is live then."""
+    releaser = host.releaser(to=to, build="", revision="", origin="", **changes)
+    with lock(releaser.layout, ANN, patience=0):
+        target = releaser.target(to, across)
+        if target == releaser.layout.live():
+            return target
+        releaser.tidy()
+        return releaser.roll_back(target, settings)
+
+
+def three(host: Host) -> None:
+    """Release three builds, each with settings of its own."""
+    for number in (1, 2, 3):
+        if number > 1:
+            host.build(f"b{number}")
+        host.run(build=f"b{number}", revision=f"r{number}", settings=json.dumps({"KEY": f"secret {number}"}))
+
+
+def test_back_and_back_again_and_by_number_to_one_that_was_taken_back(host: Host) -> None:
+    three(host)
+    assert go_back(host) == 2
+    host.is_served_by(2)
+    assert json.loads((host.layout.release(2) / "settings.json").read_text(encoding="utf-8")) == {"KEY": "secret 2"}
+    assert (host.layout.record(3)["outcome"], host.layout.record(3)["reason"]) == ("rolled back", "rolled back to release 2")
+    assert go_back(host) == 1
+    assert go_back(host, "3") == 3
+    host.is_served_by(3)
+    # Forward is not back: release 1 stays a good one, and 2 does not become one again.
+    assert (host.layout.record(1)["outcome"], host.layout.record(2)["outcome"]) == ("live", "rolled back")
+    assert go_back(host) == 1
+    assert [entry["outcome"] for entry in host.history()][3:] == ["rolled back", "live"] * 2 + ["live", "rolled back", "live"]
+
+
+def test_back_to_what_is_live_is_nothing(host: Host) -> None:
+    three(host)
+    before = host.history()
+    assert go_back(host, "3") == 3
+    assert host.history() == before
+
+
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [
+        ("9", "There is no release 9 of shop on this host. To choose from: 1, 2."),
+        ("x", "There is no release x of shop"),
+        ("4", "Release 4 of shop failed when it was tried: it stopped right after its start"),
+    ],
+)
+def test_what_cannot_be_gone_back_to_is_said(host: Host, to: str, words: str) -> None:
+    three(host)
+    with pytest.raises(ReleaseError):
+        host.run("crash")
+    with pytest.raises(ReleaseError) as error:
+        go_back(host, to)
+    assert words in str(error.value)
+    host.is_served_by(3)
+
+
+def test_there_may_be_nothing_to_go_back_to(host: Host) -> None:
+    with pytest.raises(ReleaseError, match="Nothing of shop is live here"):
+        go_back(host)
+    host.run()
+    with pytest.raises(ReleaseError, match="There is no good release of shop before release 1"):
+        go_back(host)
+    host.is_served_by(1)
+
+
+def test_a_build_that_is_gone_cannot_be_gone_back_to(host: Host) -> None:
+    three(host)
+    shutil.rmtree(host.layout.builds / "b2")
+    with pytest.raises(ReleaseError, match="The build of release 2 is gone"):
+        go_back(host)
+    assert go_back(host, "1") == 1
+
+
+def test_todays_settings_make_a_new_release_of_the_old_build(host: Host) -> None:
+    three(host)
+    assert go_back(host, settings="current") == 4
+    host.is_served_by(4)
+    record = host.layout.record(4)
+    assert (record["build"], record["revision"], record["outcome"]) == ("b2", "r2", "live")
+    assert (host.layout.release(4) / "settings.json").read_text(encoding="utf-8") == '{"KEY": "secret"}'
+
+
+def test_a_way_back_that_fails_changes_nothing(host: Host) -> None:
+    three(host)
+    program = host.layout.release(2) / "program.conf"
+    program.write_text(program.read_text(encoding="utf-8").replace(" 200", " crash"), encoding="utf-8")
+    with pytest.raises(ReleaseError, match=r"Release 2 failed[\s\S]*Release 3 serves as before"):
+        go_back(host)
+    host.is_served_by(3)
+    assert host.layout.record(2)["outcome"] == "live", "it was good once"
+    assert host.history()[-1]["outcome"] == "failed"
+
+
+def test_what_was_healthy_then_is_asked_for(host: Host) -> None:
+    host.run("204", health={**IMPATIENT, "status": 204})
+    host.run(settings="{}")
+    assert go_back(host) == 1
+    assert host.who_answers() == "204"
+
+
+@pytest.mark.parametrize(
+    ("then", "since", "refused"), [("a1", "b2", True), ("", "b2", True), ("a1", "a1", False), ("", "", False)]
+)
+def test_across_a_migration_there_is_no_way_back_unless_told(host: Host, then: str, since: str, refused: bool) -> None:
+    host.run()
+    host.run(settings="{}")
+    host.releaser().remember(1, migration=then)
+    host.releaser().remember(2, migration=since)
+    if refused:
+        with pytest.raises(ReleaseError, match=rf"migrations end at {then or 'none'}, and the database was migrated to {since}"):
+            go_back(host)
+        host.is_served_by(2)
+    assert go_back(host, across=refused) == 1
+
+
+def test_a_migration_counts_even_if_its_release_failed(host: Host) -> None:
+    host.run()
+    host.run(settings="{}")
+    for number in (1, 2):
+        host.releaser().remember(number, migration="a1")
+    with pytest.raises(ReleaseError):
+        host.run("crash")
+    host.releaser().remember(3, migration="b2", migrated=True)
+    with pytest.raises(ReleaseError, match="migrated to b2 since"):
+        go_back(host)
+
+
+def test_a_way_back_that_is_interrupted_is_made_good(host: Host) -> None:
+    three(host)
+    problems: list[str] = []
+    for step in range(0, 60, 2):
+        killed = False
+        before = host.layout.live()
+        to = "2" if before == 3 else "3"
+        try:
+            with KILLER.killing(step):
+                go_back(host, to)
+        except Killed:
+            killed = True
+        if host.who_answers() != str(host.layout.live()):
+            problems.append(f"step {step}: {host.who_answers()} answers, {host.layout.live()} is live")
+        go_back(host, to)
+        host.releaser().tidy()
+        try:
+            host.is_served_by(int(to))
+        except AssertionError as error:
+            problems.append(f"step {step}, before {KILLER.what}: {error}")
+        if not killed:
+            break
+    assert step > 10
+    assert not problems, "\n".join(problems)
+
+
+# Migrations, hooks, and what is asked before the switch
+
+
+RUNS = """#!/bin/sh
+case $2 in
+--shell) exec /bin/sh -c "$3" ;;
+esac
+"""
+
+
+@pytest.fixture
+def shell(host: Host) -> Host:
+    """A host whose launch.py would run what it is told to."""
+    python = host.layout.venvs / "v1" / "bin" / "python"
+    python.write_text(RUNS, encoding="utf-8")
+    return host
+
+
+def test_a_migration_is_run_once_and_what_was_prepared_is_released(shell: Host) -> None:
+    note = shell.preflights
+    releaser = shell.releaser(migrate={"command": f"id -un >>{note}; echo done", "timeout": 9})
+    number = releaser.try_out()
+    assert releaser.layout.record(number)["outcome"] == "prepared"
+    assert releaser.migrate(number) == "done\n"
+    # The next step is another process.
+    assert shell.run() == number == 1
+    assert note.read_text(encoding="utf-8") == f"{shell.user}\n"
+    assert shell.layout.record(1)["migrated"] is True
+    shell.is_served_by(1)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("echo no such table; exit 3", ["failed with exit code 3", "no such table"]),
+        ("echo begun; sleep 60 & sleep 60", ["took longer than 0.3 s (app_migrate_timeout)", "begun"]),
+    ],
+)
+def test_a_migration_that_fails_changes_nothing(shell: Host, command: str, words: list[str]) -> None:
+    shell.run()
+    releaser = shell.releaser(settings="{}", migrate={"command": command, "timeout": 0.3 if "sleep" in command else 9})
+    with pytest.raises(ReleaseError, match="Release 1 serves as before") as error:
+        releaser.migrate(releaser.try_out())
+    for word in ["the migration (app_migrate_command)", *words]:
+        assert word in str(error.value)
+    shell.is_served_by(1)
+    assert shell.layout.record(2)["outcome"] == "failed"
+    # It is not taken up again.
+    assert shell.releaser(settings="{}").prepared() is None
+
+
+def test_hooks_are_told_where_from_and_where_to(shell: Host) -> None:
+    note = shell.preflights
+    tell = f'echo "$SLIPWAY_HOOK $SLIPWAY_FROM $SLIPWAY_TO" >>{note}'
+    hooks = dict.fromkeys(["before_switch", "after_switch", "before_rollback", "after_rollback"], tell)
+    shell.run(hooks=hooks)
+    shell.run(settings="{}", hooks=hooks)
+    go_back(shell, hooks=hooks)
+    assert note.read_text(encoding="utf-8").splitlines() == [
+        "before_switch  1",
+        "after_switch  1",
+        "before_switch 1 2",
+        "after_switch 1 2",
+        "before_rollback 2 1",
+        "after_rollback 2 1",
+    ]
+
+
+def test_hooks_that_fail(shell: Host) -> None:
+    shell.run()
+    with pytest.raises(ReleaseError, match=r"the hook before_switch \(app_hooks\) failed[\s\S]*Release 1 serves as before"):
+        shell.run(settings="{}", hooks={"before_switch": "false"})
+    shell.is_served_by(1)
+    with pytest.raises(ReleaseError, match=r"Release 3 is live, but the hook after_switch \(app_hooks\) failed"):
+        shell.run(settings="{}", hooks={"after_switch": "false"})
+    shell.is_served_by(3)
+    with pytest.raises(ReleaseError, match=r"Nothing was rolled back: the hook before_rollback"):
+        go_back(shell, hooks={"before_rollback": "false"})
+    shell.is_served_by(3)
+
+
+@pytest.mark.parametrize("secret", ["a secret", "line one\nline two", 'with "quotes" and \\', "ünïcödé"])
+def test_a_secret_in_what_a_command_prints_is_masked(shell: Host, module: Any, secret: str) -> None:
+    settings = json.dumps({"KEY": secret})
+    (shell.layout.home / "said").write_text(f"{secret}\n{secret!r}\n{json.dumps(secret)}", encoding="utf-8")
+    shell.layout.home.chmod(0o755)
+    migrate = {"command": f"cat {shell.layout.home}/said; exit 1", "timeout": 9}
+    result = module(step="migrate", **shell.arguments(settings=settings, migrate=migrate))
+    assert "failed with exit code 1" in result["msg"]
+    assert "********" in result["msg"]
+    for line in secret.splitlines():
+        assert line not in json.dumps(result, ensure_ascii=False)
+        assert line not in shell.layout.history.read_text(encoding="utf-8")
+
+
+def test_attempts_are_counted(host: Host) -> None:
+    host.run()
+    with pytest.raises(ReleaseError, match=r"at the 3\. attempt \(app_health_attempts\): GET /healthz answers 500"):
+        host.run("500", health={**IMPATIENT, "timeout": 600, "attempts": 3})
+    host.is_served_by(1)
+
+
+def test_a_body_is_asked_for(host: Host) -> None:
+    assert host.run(health={**IMPATIENT, "body": "^o.$"}) == 1
+    with pytest.raises(ReleaseError, match=r"its body does not have what app_health_body asks for \(ready\)"):
+        host.run(settings="{}", health={**IMPATIENT, "body": "ready"})
+
+
+def test_an_interface_that_breaks_clients_is_stopped(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents: dict[int, Any] = {1: {"paths": {"/items": {"get": {}}}}, 2: {"paths": {}}, 3: {"paths": {}}}
+    ask = Releaser.ask
+
+    def answer(self: Releaser, number: int, path: str) -> app_door.Answer:
+        if path == "/openapi.json":
+            return app_door.Answer(200 if documents.get(number) else 404, {}, json.dumps(documents.get(number)).encode())
+        return ask(self, number, path)
+
+    monkeypatch.setattr(Releaser, "ask", answer)
+    host.run()
+    with pytest.raises(
+        ReleaseError, match=r"would break clients of release 1[\s\S]*GET /items is gone[\s\S]*-e app_openapi_gate=false"
+    ):
+        host.run(settings="{}", openapi_path="/openapi.json")
+    host.is_served_by(1)
+    assert host.run(settings="{}") == 3
+    documents[4] = None
+    with pytest.raises(ReleaseError, match=r"it has no OpenAPI document at /openapi\.json"):
+        host.run(settings='{"A": "1"}', openapi_path="/openapi.json")
+
+
+def test_a_disk_that_is_nearly_full_is_said_before_anything_is_done(host: Host) -> None:
+    host.run()
+    with pytest.raises(ReleaseError, match=r"nearly full: \d+ MiB are free, and app_room_mb asks for"):
+        host.run(settings="{}", room=1e9)
+    assert host.layout.numbers() == [1]

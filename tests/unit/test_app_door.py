@@ -1,0 +1,170 @@
+"""The public door, asked as clients do: each thing that does not arrive is told with the setting to look at."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.app_door import CLAIMED_CLIENT, Door
+from rendering import Host
+
+TOKEN = "token-of-the-release"
+
+
+class Server(ThreadingHTTPServer):
+    """An app behind Nginx, as the door shows it; `fault` is what is wrong with it."""
+
+    fault = ""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        fault = self.server.fault  # type: ignore[attr-defined]
+        if self.headers["X-Slipway-Door"] != TOKEN or fault == "closed":
+            self.answer(404)
+        elif self.path.endswith("/"):
+            scheme = "https" if fault == "redirect" else "http"
+            self.answer(307, Location=f"{scheme}://shop.test/.slipway/door")
+        elif self.headers["Upgrade"] == "websocket":
+            self.answer(400 if fault == "websocket" else 101)
+        elif self.headers["Accept"] == "text/event-stream":
+            if fault == "events":
+                time.sleep(1.6)
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n")
+            self.close_connection = True
+        else:
+            client = {"spoofed": CLAIMED_CLIENT, "nobody": None}.get(fault, "127.0.0.1")
+            self.answer(200, json.dumps({"scheme": "gopher" if fault == "scheme" else "http", "client": client}))
+
+    def answer(self, status: int, body: str = "", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_door_where_all_arrives(server: Server) -> None:
+    assert Door("shop.test", server.server_address[1], False).findings(TOKEN) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("scheme", ["the scheme gopher", "X-Forwarded-Proto", "forwarded_allow_ips"]),
+        ("spoofed", ["can choose the address", "nginx_real_ip_from"]),
+        ("nobody", ["client address None", "X-Forwarded-For", "forwarded_allow_ips"]),
+        ("redirect", ["leads to https://shop.test", "X-Forwarded-Proto"]),
+        ("websocket", ["answered with 400 and not with 101", "Upgrade and Connection"]),
+        ("events", ["held back", "proxy_buffering", "nginx_streaming_paths"]),
+    ],
+)
+def test_each_fault_is_one_sentence_with_its_setting(server: Server, fault: str, words: list[str]) -> None:
+    server.fault = fault
+    (finding,) = Door("shop.test", server.server_address[1], False).findings(TOKEN)
+    for word in words:
+        assert word in finding
+
+
+def test_a_door_that_lets_no_question_through(server: Server) -> None:
+    server.fault = "closed"
+    findings = Door("shop.test", server.server_address[1], False).findings(TOKEN)
+    assert "was answered with 404 before it came there" in findings[0]
+
+
+def test_a_door_that_nobody_keeps(server: Server) -> None:
+    server.shutdown()
+    server.server_close()
+    findings = Door("shop.test", server.server_address[1], False).findings(TOKEN)
+    assert [finding.split(" could not be tried")[0] for finding in findings] == [
+        "What the app sees of a client",
+        "A redirect of the app",
+        "A WebSocket",
+        "An event stream",
+    ]
+
+
+# What answers in the release
+
+
+class App:
+    """The app itself, which notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope["type"])
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Any:
+    """The app as a release serves it, and the app."""
+    (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
+    code = Host().render("app", "slipway_app.py.j2")
+    head = code[: code.index("module, attribute =")]
+    names: dict[str, Any] = {"__file__": str(tmp_path / "slipway_app.py")}
+    exec(compile(head, "slipway_app.py", "exec"), names)
+    app = App()
+    return names["Served"](app), app
+
+
+def drive(served: Any, **scope: Any) -> list[dict[str, Any]]:
+    """Ask and return what is sent."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    whole = {"type": "http", "path": "/", "headers": [], "scheme": "https", "client": ("192.0.2.1", 0), **scope}
+    asyncio.run(served(whole, receive, send))
+    return sent
+
+
+def test_everything_else_is_the_apps(served: Any) -> None:
+    wrapped, app = served
+    drive(wrapped, type="lifespan")
+    drive(wrapped, path="/items")
+    drive(wrapped, path="/.slipway/door")
+    drive(wrapped, path="/.slipway/door", headers=[(b"x-slipway-door", b"guess")])
+    drive(wrapped, path="/ws", type="websocket")
+    assert app.asked == ["lifespan", "http", "http", "http", "websocket"]
+
+
+def test_who_knows_the_token_is_answered(served: Any) -> None:
+    wrapped, app = served
+    knows = [(b"x-slipway-door", TOKEN.encode()), (b"host", b"shop.test:8443")]
+    start, body = drive(wrapped, path="/.slipway/door", headers=knows)
+    assert (start["status"], json.loads(body["body"])) == (200, {"scheme": "https", "client": "192.0.2.1"})
+    assert json.loads(drive(wrapped, path="/.slipway/door", headers=knows, client=None)[1]["body"])["client"] is None
+    (start, _) = drive(wrapped, path="/.slipway/door/", headers=knows)
+    assert (start["status"], dict(start["headers"])[b"location"]) == (307, b"https://shop.test:8443/.slipway/door")
+    sent = drive(wrapped, path="/.slipway/door", type="websocket", headers=knows)
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
+    sent = drive(wrapped, path="/.slipway/door", headers=[*knows, (b"accept", b"text/event-stream")])
+    assert [message.get("body", b"") for message in sent] == [b"", b"data: 1\n\n", b"data: 2\n\n"]
+    assert app.asked == []
