@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.servers import BenchError, Server, call, lab, machine, play, verdict
 
-NAME, PLAIN = "bench-requests.test", "plain.bench-requests.test"
+NAME, PLAIN = "requests.test", "plain.requests.test"
 WORKERS = 2
 BARE_OF_PLAIN = 0.65
 BARE_OF_TLS = 0.60

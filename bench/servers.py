@@ -48,7 +48,7 @@ class Server:
 
 @dataclass
 class Play:
-    """A finished run of site.yml."""
+    """A finished run of a playbook."""
 
     seconds: float
     output: str
@@ -117,8 +117,8 @@ def call(*command: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
-def play(inventory: Path, limit: str = "all", **environment: str) -> Play:
-    """Run site.yml as a user would, with a list of what each task took.
+def play(inventory: Path, limit: str = "all", *options: str, playbook: str = "site.yml", **environment: str) -> Play:
+    """Run a playbook as a user would, with a list of what each task took.
 
     Raises:
         BenchError: when it fails.
@@ -133,7 +133,7 @@ def play(inventory: Path, limit: str = "all", **environment: str) -> Play:
     }
     begin = time.monotonic()
     done = subprocess.run(
-        ["ansible-playbook", "site.yml", f"--inventory={inventory}", f"--limit={limit}"],
+        ["ansible-playbook", playbook, f"--inventory={inventory}", f"--limit={limit}", *options],
         cwd=ROOT,
         env=clean,
         stdout=subprocess.PIPE,
@@ -143,7 +143,7 @@ def play(inventory: Path, limit: str = "all", **environment: str) -> Play:
     )
     seconds = time.monotonic() - begin
     if done.returncode:
-        raise BenchError(f"site.yml failed:\n{done.stdout[-4000:]}")
+        raise BenchError(f"{playbook} failed:\n{done.stdout[-4000:]}")
     return Play(seconds, done.stdout, sum(int(count) for count in re.findall(r" changed=(\d+)", done.stdout)))
 
 
