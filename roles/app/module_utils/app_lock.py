@@ -29,7 +29,7 @@ class Busy(ReleaseError):
 
 
 @contextlib.contextmanager
-def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: float = 3.0) -> Iterator[None]:
+def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: float = 1.0) -> Iterator[None]:
     """Hold the app during one step of a run, and after it for the run's next step.
 
     While a step is under way the kernel holds the lock for it, and drops it with the process. Between two steps it is the
