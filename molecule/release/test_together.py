@@ -77,3 +77,18 @@ def test_a_rollback_asks_every_host_first(host: Host) -> None:
     assert run.code != 0
     assert "There is no release" in flat(run)
     assert (serves(host), serves(twin)) == before
+
+
+def test_a_dry_run_says_what_would_change_and_changes_nothing(host: Host) -> None:
+    assert deploy("released").code == 0
+    before = (host.live(), host.run("cat /opt/shop/history.jsonl"))
+    for playbook in ("site.yml", "playbooks/deploy.yml", "playbooks/releases.yml"):
+        run = deploy("released", "--check", "--diff", playbook=playbook)
+        assert (run.code, run.changed) == (0, {"release.test": 0, "twin.test": 0}), run.output[-3000:]
+    would = deploy(host, "--check", app_env={"GREETING": "would"}, app_migrate_command="touch /tmp/migrated")
+    assert would.code == 0, would.output[-3000:]
+    assert would.changed[host.name] > 0
+    back = rollback(host, "--check")
+    assert (back.code, back.changed) == (0, {host.name: 1}), back.output[-3000:]
+    assert (serves(host), host.run("cat /opt/shop/history.jsonl")) == before
+    assert host.run("ls /tmp/migrated", check=False) == ""

@@ -200,7 +200,9 @@ class Releaser:
         answer = run(command, self.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
         if answer.returncode:
             said = tail(answer.stdout, 20) or f"It ended with exit code {answer.returncode} and said nothing."
-            raise ReleaseError(f"the app cannot be imported.\n{said}")
+            # A traceback says what it is about at its end; what pydantic refuses is headed.
+            cause = said.splitlines()[0 if "refuses the settings" in said else -1].strip()
+            raise ReleaseError(f"the app cannot be imported: {cause}\n{said}")
 
     def prepared(self) -> int | None:
         """Return the release that an earlier step of this run, or of one that was interrupted, prepared; None if none is."""
