@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 
 from molecule.conftest import ROOT, Host, Run, play
 
+# The two hosts of one app.
+FLEET = "release.test:twin.test"
 SHOP = ROOT / "molecule" / "release" / "shop"
 
 
@@ -92,10 +94,3 @@ def changed(shop: Path) -> Callable[[str], Path]:
         return shop
 
     return change
-
-
-@pytest.fixture(scope="module")
-def restored(host: Host) -> Iterator[None]:
-    """Bring the host back to what the inventory says when the tests of the file are over."""
-    yield
-    assert deploy(host).code == 0

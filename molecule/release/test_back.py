@@ -9,7 +9,7 @@ from pathlib import Path
 from molecule.conftest import Host, polling
 from molecule.release.conftest import deploy, flat, rollback, serves
 
-HOSTS = ["release.test"]
+HOSTS = ["other.test"]
 
 
 def listed(host: Host) -> dict[int, str]:

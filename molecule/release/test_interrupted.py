@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from molecule.conftest import ROOT, Host, Run, polling
-from molecule.release.conftest import deploy, serves
+from molecule.release.conftest import FLEET, deploy, serves
 
 HOSTS = ["release.test"]
 CALLBACKS = ROOT / "molecule" / "release" / "callbacks"
@@ -71,4 +71,4 @@ def test_a_run_that_is_killed_is_finished_by_the_next(host: Host, tmp_path: Path
         half.join()
     assert problems == [], "\n".join(problems)
     assert len(done) >= 25
-    assert deploy("released").code == 0
+    assert deploy(FLEET).code == 0

@@ -20,7 +20,7 @@ import pytest
 from molecule.conftest import Host, Run
 from molecule.release.conftest import SHOP, deploy, flat, rollback, serves
 
-HOSTS = ["twin.test"]
+HOSTS = ["other.test"]
 UV = Path(sys.executable).with_name("uv")
 DATABASE = "sqlite:////opt/shop/shared/shop.db"
 

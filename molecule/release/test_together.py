@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from molecule.conftest import Host, Run, polling
-from molecule.release.conftest import deploy, flat, rollback, serves
+from molecule.release.conftest import FLEET, deploy, flat, rollback, serves
 
 HOSTS = ["release.test"]
 
@@ -48,13 +48,13 @@ def test_of_two_operators_one_wins(host: Host, changed: Callable[[str], Path], r
 def test_a_migration_runs_once_for_all_hosts(host: Host, changed: Callable[[str], Path]) -> None:
     twin = Host("twin.test", "shop")
     command = 'echo "$(id -un) $RELEASE_ID $GREETING" >>$HOME/migrations'
-    run = deploy("released", app_source=str(changed("# once")), app_migrate_command=command, app_env={"GREETING": "new"})
+    run = deploy(FLEET, app_source=str(changed("# once")), app_migrate_command=command, app_env={"GREETING": "new"})
     assert run.code == 0, run.output[-3000:]
     done = [each.run("cat /opt/shop/shared/migrations 2>/dev/null", check=False) for each in (host, twin)]
     assert done == [f"shop {host.live()} new\n", ""]
     assert [each.ask("/items/1").json()["greeting"] for each in (host, twin)] == ["new", "new"]
     # Nothing to release, nothing to migrate.
-    again = deploy("released", app_source=str(changed("# once")), app_migrate_command=command, app_env={"GREETING": "new"})
+    again = deploy(FLEET, app_source=str(changed("# once")), app_migrate_command=command, app_env={"GREETING": "new"})
     assert again.changed == {"release.test": 0, "twin.test": 0}
     assert host.run("wc -l </opt/shop/shared/migrations").strip() == "1"
 
@@ -62,7 +62,7 @@ def test_a_migration_runs_once_for_all_hosts(host: Host, changed: Callable[[str]
 def test_a_migration_that_fails_switches_no_host(host: Host, changed: Callable[[str], Path]) -> None:
     twin = Host("twin.test", "shop")
     before = (host.live(), twin.live())
-    run = deploy("released", app_source=str(changed("# never")), app_migrate_command="echo locked; false")
+    run = deploy(FLEET, app_source=str(changed("# never")), app_migrate_command="echo locked; false")
     assert run.code != 0
     assert "The migration failed on release.test" in flat(run)
     assert (serves(host), serves(twin)) == before
@@ -73,17 +73,17 @@ def test_a_rollback_asks_every_host_first(host: Host) -> None:
     numbers = [set(each.run("ls /opt/shop/releases").split()) for each in (host, twin)]
     only_here = (numbers[0] - numbers[1]) or {"0"}
     before = (host.live(), twin.live())
-    run = rollback("released", release=max(only_here, key=int))
+    run = rollback(FLEET, release=max(only_here, key=int))
     assert run.code != 0
     assert "There is no release" in flat(run)
     assert (serves(host), serves(twin)) == before
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(host: Host) -> None:
-    assert deploy("released").code == 0
+    assert deploy(FLEET).code == 0
     before = (host.live(), host.run("cat /opt/shop/history.jsonl"))
     for playbook in ("site.yml", "playbooks/deploy.yml", "playbooks/releases.yml"):
-        run = deploy("released", "--check", "--diff", playbook=playbook)
+        run = deploy(FLEET, "--check", "--diff", playbook=playbook)
         assert (run.code, run.changed) == (0, {"release.test": 0, "twin.test": 0}), run.output[-3000:]
     would = deploy(host, "--check", app_env={"GREETING": "would"}, app_migrate_command="touch /tmp/migrated")
     assert would.code == 0, would.output[-3000:]
