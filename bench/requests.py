@@ -52,7 +52,7 @@ def live(server: Server, app: str) -> tuple[str, int]:
 def start_default(server: Server, app: str, release: str) -> int:
     """Serve the same release on TCP behind a site that the distribution's Nginx is given; return its Gunicorn's process id."""
     server.run(
-        f"systemd-run --quiet --unit=bench-default --uid={app} --working-directory={release}/build "
+        f"systemd-run --quiet --unit=bench-default --uid={app} --setenv=WEB_CONCURRENCY={WORKERS} --working-directory={release}/build "
         f"{release}/build/.venv/bin/python -m gunicorn --config {release}/gunicorn.conf.py "
         f"--bind 127.0.0.1:{DEFAULT_APP_PORT} app.main:app"
     )

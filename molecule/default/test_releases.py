@@ -71,7 +71,7 @@ def test_a_changed_setting_is_a_release_that_drops_no_request(host: Host) -> Non
             "app/main.py",
             "from fastapi import FastAPI\nfrom fastapi.responses import RedirectResponse\napp = FastAPI()\n"
             "@app.get('/healthz')\ndef health(): return RedirectResponse('/login')\n",
-            "a redirect is not healthy",
+            "a redirect (to /login) is not healthy",
         ),
         ("app/main.py", "import time\ntime.sleep(60)\n", "took longer than 6 s"),
         (
