@@ -182,14 +182,6 @@ def polling(host: Host, path: str = "/version") -> Iterator[list[str]]:
         thread.join()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one host together, where several processes share the tests."""
-    for item in items:
-        hosts = getattr(getattr(item, "module", None), "HOSTS", None)
-        if hosts:
-            item.add_marker(pytest.mark.xdist_group(hosts[0]))
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have each test that wants a `host` run for the HOSTS that its file names, or for every host of its GROUP."""
     if "host" in metafunc.fixturenames:
