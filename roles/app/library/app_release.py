@@ -103,9 +103,11 @@ def back(releaser: Releaser, look: bool) -> dict[str, Any]:
     arguments = releaser.arguments
     live = releaser.layout.live()
     target = releaser.target(arguments["to"], arguments["across_migrations"])
-    if look or target == live:
+    if look:
         return {"changed": False, "release": target, "reason": None}
-    releaser.tidy()
+    changed = releaser.tidy()  # one that was interrupted after its switch has got there, and left the rest
+    if target == live:
+        return {"changed": changed, "release": target, "reason": None}
     number = releaser.roll_back(target, arguments["rollback_settings"])
     return {"changed": True, "release": number, "reason": f"rolled back from release {live}"}
 

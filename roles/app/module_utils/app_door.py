@@ -150,9 +150,12 @@ class Door:
     def _addresses(self, token: dict[str, str]) -> str:
         """Ask what the app sees of a client that lies about itself."""
         answer = self.ask(QUESTIONS_PATH, {**token, "X-Forwarded-For": CLAIMED_CLIENT, "X-Forwarded-Proto": "gopher"})
-        if answer.status != 200:
+        seen = None
+        with contextlib.suppress(ValueError):
+            seen = answer.json()
+        if answer.status != 200 or not isinstance(seen, dict) or not {"scheme", "client"} <= seen.keys():
             return f"A question to the release itself ({QUESTIONS_PATH}) was answered with {answer.status} before it came there."
-        seen, scheme = answer.json(), "https" if self.tls else "http"
+        scheme = "https" if self.tls else "http"
         if seen["scheme"] != scheme:
             return (
                 f"The app sees the scheme {seen['scheme']} where its clients use {scheme}, so its links and redirects are wrong: "

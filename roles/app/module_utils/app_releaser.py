@@ -39,8 +39,13 @@ class Releaser:
         self.health = arguments["health"]
         self.sleep = sleep
         self.warnings: list[str] = []
-        settings = json.loads(arguments["settings"] or "{}")
-        self.secrets = [settings[name] for name in arguments["secret_names"] if name in settings]
+        self.secrets: list[str] = []
+        self.keep_secret(arguments["settings"] or "{}")
+
+    def keep_secret(self, settings: str) -> None:
+        """Have the secrets in `settings`, a JSON object, shown nowhere."""
+        values = json.loads(settings)
+        self.secrets += [values[name] for name in self.arguments["secret_names"] if name in values]
 
     @property
     def group(self) -> int:
@@ -205,11 +210,13 @@ class Releaser:
             raise ReleaseError(f"the app cannot be imported: {cause}\n{said}")
 
     def prepared(self) -> int | None:
-        """Return the release that an earlier step of this run, or of one that was interrupted, prepared; None if none is."""
-        wanted = self.wanted()
-        for number in reversed(self.layout.numbers()):
+        """Return the release that an earlier step of this run, or of one that was interrupted, prepared; None if none is.
+
+        Only the newest is one: with another after it, what is live would not have the highest number of those that were.
+        """
+        for number in self.layout.numbers()[-1:]:
             record = self.layout.record(number)
-            if record.get("outcome") == "prepared" and record.get("digest") == wanted:
+            if record.get("outcome") == "prepared" and record.get("digest") == self.wanted():
                 return number
         return None
 
@@ -437,6 +444,9 @@ class Releaser:
         """
         live = self.layout.live()
         record = self.layout.record(target)
+        for release in {target, live} - {None}:  # what these print may hold secrets that have been changed since
+            with contextlib.suppress(OSError, ValueError):
+                self.keep_secret((self.layout.release(release) / "settings.json").read_text(encoding="utf-8"))
         number = target
         if settings == "current":
             self.arguments.update(build=record["build"], revision=record["revision"], origin=record["source"])

@@ -92,10 +92,9 @@ class Traffic:
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:  # the first may be torn, and lines of another format are nobody's
+                entries.append({**entry, "status": int(entry["status"]), "at": float(entry.get("at", 0))})
+            except (ValueError, TypeError, KeyError):  # the first may be torn, and lines of another format are nobody's
                 continue
-            if isinstance(entry, dict) and str(entry.get("status", "")).isdigit():
-                entries.append(entry)
         return entries
 
 
