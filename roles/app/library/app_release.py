@@ -59,7 +59,7 @@ options:
   keep: {type: int, required: true, description: "How many earlier releases stay on the host."}
   room: {type: float, required: true, description: "MiB that must be free on the disk of the app's home."}
   to: {type: str, default: "", description: "The release to go back to; empty for the last good one before the live one."}
-  across_migrations: {type: bool, default: false, description: "Whether to go back to one made for another schema of the database."}
+  across_migrations: {type: bool, default: false, description: "Whether to go back to one made for another schema."}
   rollback_settings:
     type: str
     choices: [theirs, current]

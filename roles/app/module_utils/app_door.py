@@ -168,8 +168,8 @@ class Door:
             )
         if seen["client"] != "127.0.0.1":
             return (
-                f"The app sees the client address {seen['client']} where 127.0.0.1 asked: look at X-Forwarded-For in Nginx's site, "
-                "and at forwarded_allow_ips of the server."
+                f"The app sees the client address {seen['client']} where 127.0.0.1 asked: look at X-Forwarded-For in Nginx's "
+                "site, and at forwarded_allow_ips of the server."
             )
         return ""
 
@@ -197,8 +197,8 @@ class Door:
         if status == [b"101"]:
             return ""
         return (
-            f"A WebSocket is answered with {b''.join(status).decode('ascii', 'replace') or 'nothing'} and not with 101: look at the "
-            "headers Upgrade and Connection, and at proxy_http_version, in Nginx's site."
+            f"A WebSocket is answered with {b''.join(status).decode('ascii', 'replace') or 'nothing'} and not with 101: look at "
+            "the headers Upgrade and Connection, and at proxy_http_version, in Nginx's site."
         )
 
     def _events(self, token: dict[str, str]) -> str:
@@ -207,8 +207,8 @@ class Door:
         if b"data:" in head and seconds < SECOND_EVENT_SECONDS:
             return ""
         return (
-            "An event stream is held back on its way to the client: look at proxy_buffering, gzip_types and proxy_ignore_headers in "
-            "Nginx's site; nginx_streaming_paths turns buffering off for a path."
+            "An event stream is held back on its way to the client: look at proxy_buffering, gzip_types and proxy_ignore_headers "
+            "in Nginx's site; nginx_streaming_paths turns buffering off for a path."
         )
 
     def _first_bytes(self, headers: dict[str, str], patience: float, wanted: bytes = b"\r\n") -> tuple[bytes, float]:

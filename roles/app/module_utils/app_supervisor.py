@@ -60,7 +60,9 @@ class Supervisor:
 
     def known(self) -> list[int]:
         """Return the releases that have a section or, after an interruption, still run without one."""
-        names = [line.split()[0] for line in run(["supervisorctl", "status"], 30, check=False).stdout.splitlines() if line.strip()]
+        names = [
+            line.split()[0] for line in run(["supervisorctl", "status"], 30, check=False).stdout.splitlines() if line.strip()
+        ]
         prefix = f"{self.name}-"
         numbers = [name[len(prefix) :] for name in names if name.startswith(prefix)]
         return sorted({*self.installed(), *(int(number) for number in numbers if number.isdigit())})
