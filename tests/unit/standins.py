@@ -22,7 +22,10 @@ name=$2
 section="$SECTIONS/$name.conf"
 alive() { [ -e "/proc/$1/stat" ] && ! grep -q ') Z ' "/proc/$1/stat"; }
 show() {
-    if alive "$(cat "$STATE/$1")"; then
+    pid=$(cat "$STATE/$1")
+    if alive "$pid" && [ -e "$STATE/settled" ]; then
+        printf '%-32s RUNNING   pid %s, uptime 0:00:04\\n' "$1" "$pid"
+    elif alive "$pid"; then
         printf '%-32s STARTING  \\n' "$1"
     else
         printf '%-32s BACKOFF   Exited too quickly (process log may have details)\\n' "$1"
@@ -78,8 +81,13 @@ if mode == "crash":
     sys.exit("ModuleNotFoundError: No module named 'shop'")
 if mode == "deaf":
     time.sleep(600)
-if mode == "slow":
+if mode in ("slow", "workers"):
     time.sleep(0.3)
+for _ in range(4 if mode == "workers" else 0):
+    if os.fork() == 0:
+        import ctypes
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        time.sleep(600)
 listener = socket.socket(socket.AF_UNIX)
 if os.path.exists(path):
     os.unlink(path)
@@ -111,10 +119,17 @@ while not leaving:
     status = mode if mode.isdigit() else "200"
     if "host: api.example.com" not in lines or "x-forwarded-proto: https" not in lines:
         status = "421"
+    body, document = "ok", os.path.join(os.path.dirname(path), f"{release}.openapi.json")
+    if lines[0].startswith("get /openapi.json ") and os.path.exists(document):
+        status, body = "200", open(document).read()
+    elif lines[0].startswith("get /ready "):
+        body = "ready"
     elif not lines[0].startswith("get /healthz "):
         status = "404"
     says = f"X-Release: {release}\\r\\n" if mode != "nameless" else ""
-    answer = f"HTTP/1.1 {status} So\\r\\n{says}Content-Length: 2\\r\\nConnection: close\\r\\n\\r\\nok"
+    if status == "307":
+        says += "Location: /login\\r\\n"
+    answer = f"HTTP/1.1 {status} So\\r\\n{says}Content-Length: {len(body)}\\r\\nConnection: close\\r\\n\\r\\n{body}"
     connection.sendall(b"hello\\n" if mode == "noise" else answer.encode())
     connection.close()
     busy = False
@@ -149,6 +164,10 @@ class Supervisor:
     def programs(self) -> dict[str, int]:
         """Return the programs that it knows, with their process ids."""
         return {path.name: int(path.read_text(encoding="utf-8")) for path in self.state.glob("*-[0-9]*")}
+
+    def settle(self) -> None:
+        """Have what runs be past its start: Supervisor names its process."""
+        (self.state / "settled").touch()
 
     def running(self) -> list[int]:
         """Return the numbers of the releases whose process lives."""

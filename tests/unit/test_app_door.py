@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -22,10 +24,15 @@ class Server(ThreadingHTTPServer):
     """An app behind Nginx, as the door shows it; `fault` is what is wrong with it."""
 
     fault = ""
+    scheme = "http"
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    @property
+    def scheme(self) -> str:
+        return str(self.server.scheme)  # type: ignore[attr-defined]
 
     def log_message(self, *arguments: Any) -> None:
         pass
@@ -35,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers["X-Slipway-Door"] != TOKEN or fault == "closed":
             self.answer(404)
         elif self.path.endswith("/"):
-            scheme = "https" if fault == "redirect" else "http"
+            scheme = {"redirect": "https", "plain redirect": "http"}.get(fault, self.scheme)
             self.answer(307, Location=f"{scheme}://shop.test/.slipway/door")
         elif self.headers["Upgrade"] == "websocket":
             self.answer(400 if fault == "websocket" else 101)
@@ -46,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             client = {"spoofed": CLAIMED_CLIENT, "nobody": None}.get(fault, "127.0.0.1")
-            self.answer(200, json.dumps({"scheme": "gopher" if fault == "scheme" else "http", "client": client}))
+            scheme = {"scheme": "gopher", "plain scheme": "http"}.get(fault, self.scheme)
+            self.answer(200, json.dumps({"scheme": scheme, "client": client}))
 
     def answer(self, status: int, body: str = "", **headers: str) -> None:
         self.send_response(status)
@@ -91,6 +99,44 @@ def test_a_door_that_lets_no_question_through(server: Server) -> None:
     server.fault = "closed"
     findings = Door("shop.test", server.server_address[1], False).findings(TOKEN)
     assert "was answered with 404 before it came there" in findings[0]
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", "null", '{"scheme": "http"}', "<html>", ""])
+def test_a_door_behind_which_somebody_else_answers(server: Server, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Such as an app that has an answer for every path, where the token does not arrive."""
+    monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.answer(200, body))
+    findings = Door("shop.test", server.server_address[1], False).findings(TOKEN)
+    assert "/.slipway/door) was answered with 200 before it came there" in findings[0]
+    assert len(findings) == 4
+
+
+@pytest.fixture
+def secure(server: Server, tmp_path: Path) -> Server:
+    """The same with TLS."""
+    files = [str(tmp_path / "key"), str(tmp_path / "certificate")]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-subj", "/CN=x"]
+    subprocess.run([*command, "-keyout", files[0], "-out", files[1]], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[1], files[0])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.scheme = "https"
+    return server
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("", []),
+        ("plain scheme", ["the scheme http where its clients use https", "X-Forwarded-Proto", "forwarded_allow_ips"]),
+        ("plain redirect", ["leads to http://shop.test/.slipway/door and not to https://", "X-Forwarded-Proto"]),
+    ],
+)
+def test_behind_tls_the_app_must_know_of_it(secure: Server, fault: str, words: list[str]) -> None:
+    secure.fault = fault
+    findings = Door("shop.test", secure.server_address[1], True).findings(TOKEN)
+    assert len(findings) == (1 if words else 0), findings
+    for word in words:
+        assert word in findings[0]
 
 
 def test_a_door_that_nobody_keeps(server: Server) -> None:
@@ -168,3 +214,31 @@ def test_who_knows_the_token_is_answered(served: Any) -> None:
     sent = drive(wrapped, path="/.slipway/door", headers=[*knows, (b"accept", b"text/event-stream")])
     assert [message.get("body", b"") for message in sent] == [b"", b"data: 1\n\n", b"data: 2\n\n"]
     assert app.asked == []
+
+
+@pytest.mark.parametrize("attribute", ["app", "factory.inner.app"])
+def test_what_is_served_is_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attribute: str) -> None:
+    (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = f"served_{attribute.replace('.', '_')}"
+    text = "class factory:\n    class inner:\n        app = 'the app'\napp = factory.inner.app\n"
+    (tmp_path / f"{module}.py").write_text(text, encoding="utf-8")
+    names: dict[str, Any] = {"__file__": str(tmp_path / "slipway_app.py")}
+    exec(Host({"app_module": f"{module}:{attribute}"}).render("app", "slipway_app.py.j2"), names)
+    assert names["app"].app == "the app"
+
+
+@pytest.mark.parametrize("scope", [{"type": "lifespan"}, {"type": "http", "path": "/", "headers": []}])
+def test_the_app_gets_what_the_server_gives(served: Any, monkeypatch: pytest.MonkeyPatch, scope: dict[str, Any]) -> None:
+    wrapped, _ = served
+    seen: list[Any] = []
+
+    async def note(self: Any, *arguments: Any) -> None:
+        seen.extend(arguments)
+
+    monkeypatch.setattr(App, "__call__", note)
+    given = (scope, object(), object())
+    before = dict(scope)
+    asyncio.run(wrapped(*given))
+    assert [id(each) for each in seen] == [id(each) for each in given]
+    assert scope == before

@@ -1,9 +1,10 @@
-"""Paths, whole writes, the lock, and commands: what all of the app role's Python stands on."""
+"""Paths, whole writes, the history, and commands: what all of the app role's Python stands on."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 import stat
 import subprocess
@@ -11,11 +12,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.module_utils import app_layout
-from ansible.module_utils.app_layout import Layout, ReleaseError, digest, point, remove, run, tail, write
+from ansible.module_utils.app_layout import Layout, ReleaseError, digest, masked, point, remove, room, run, shell, tail, write
 
 
 @pytest.fixture
@@ -54,6 +56,27 @@ def test_a_record_is_read(layout: Layout) -> None:
     layout.release(1).mkdir()
     (layout.release(1) / "release.json").write_text('{"outcome": "live"}', encoding="utf-8")
     assert layout.record(1) == {"outcome": "live"}
+
+
+def test_the_history_is_what_was_noted(layout: Layout) -> None:
+    assert layout.entries() == []
+    layout.note({"release": 1, "outcome": "live"})
+    layout.note({"release": 2, "outcome": "failed", "when": "yesterday", "reason": "ü\n"})
+    first, second = layout.entries()
+    assert (first["release"], first["outcome"]) == (1, "live")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first["when"])
+    assert second == {"release": 2, "outcome": "failed", "when": "yesterday", "reason": "ü\n"}
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"release": 2, "outc', b"\xff\x00", b"[]\n7\nnull\n", b'{"release": "x"}\n{"outcome": "live"}\n']
+)
+def test_what_was_cut_off_in_the_history_is_left_out(layout: Layout, torn: bytes) -> None:
+    layout.note({"release": 1})
+    with layout.history.open("ab") as history:
+        history.write(torn)
+    layout.note({"release": 3})
+    assert [entry["release"] for entry in layout.entries()] == [1, 3]
 
 
 def test_a_digest_is_the_same_for_the_same_only() -> None:
@@ -227,6 +250,72 @@ def test_a_command_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
         os.kill(int((tmp_path / "pid").read_text(encoding="utf-8")), 0)
 
 
+def is_gone(pid: int) -> bool:
+    """Say whether a process ends within a few seconds."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            if ") Z " in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8"):
+                return True
+        except OSError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_command_that_takes_too_long_is_stopped_with_all_that_it_started() -> None:
+    with pytest.raises(ReleaseError, match=r"longer than 0\.3 s") as error:
+        run(["sh", "-c", "sleep 60 & echo $!; (sleep 60 & echo $!); echo $$; wait"], 0.3)
+    pids = [int(line) for line in str(error.value).splitlines() if line.isdigit()]
+    assert len(pids) == 3
+    assert [pid for pid in pids if not is_gone(pid)] == []
+
+
+def test_what_a_command_leaves_running_is_not_waited_for() -> None:
+    before = time.monotonic()
+    pid = int(run(["sh", "-c", "sleep 60 & echo $!"], 30).stdout)
+    os.kill(pid, signal.SIGKILL)
+    assert time.monotonic() - before < 10
+
+
+def test_a_command_is_killed_when_this_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        def wait(self, timeout: float | None = None) -> int:
+            if not started:
+                started.append(self)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(["sleep", "60"], 60)
+    assert started[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("echo one; echo two >&2; exit 3", "the hook x failed with exit code 3: {command}\none\ntwo"),
+        ("exit 3", "the hook x failed with exit code 3: {command}\nIt printed nothing."),
+        ("echo begun; sleep 60", "the hook x took longer than 0.3 s (x_timeout) and was stopped: {command}\nbegun"),
+        ("sleep 60", "the hook x took longer than 0.3 s (x_timeout) and was stopped: {command}\nIt printed nothing."),
+    ],
+)
+def test_a_command_of_the_operator_fails_in_words(command: str, words: str) -> None:
+    with pytest.raises(ReleaseError) as error:
+        shell("the hook x", command, 0.3 if "sleep" in command else 10, "x_timeout")
+    assert str(error.value) == words.format(command=command)
+
+
+def test_a_command_of_the_operator_is_the_shells() -> None:
+    assert shell("x", "echo $WORD | tr a-z A-Z && pwd", 10, "x", environment={"WORD": "up"}, directory=Path("/")) == "UP\n/\n"
+    assert shell("x", "ignored", 10, "x", through=["echo", "through"]) == "through ignored\n"
+    with pytest.raises(ReleaseError, match=r"/no/such cannot be started"):
+        shell("x", "true", 10, "x", through=["/no/such"])
+
+
 def test_output_that_is_no_text_is_shown_all_the_same() -> None:
     assert "\ufffd" in run(["printf", r"\377"], 10).stdout
 
@@ -243,3 +332,44 @@ def test_a_command_is_run_by_another_user_with_nothing_of_this_ones(user: str) -
 def test_tail_counts_from_the_end() -> None:
     assert tail("1\n2\n3\n\n\n", 2) == "2\n3"
     assert tail("", 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("secrets", "text", "shown"),
+    [
+        (["hunter2"], "a hunter2 b hunter2", "a ******** b ********"),
+        # As JSON and Python write it.
+        (['say "x" \\ ü'], r'"say \"x\" \\ \u00fc"', '"********"'),
+        (['say "x" \\ ü'], r"""'say "x" \\ ü'""", "'********'"),
+        (["line one\nline two\n"], "> line two\n> line one", "> ********\n> ********"),
+        (["line one\nline two\n"], r'{"KEY": "line one\nline two\n"}', '{"KEY": "********"}'),
+        (["  padded  "], "=padded=", "=********="),
+        # The longest first, or its rest would show.
+        (["pass", "password-long"], "password-long", "********"),
+        # They would be everywhere.
+        (["", "abc", "1"], "1 abc", "1 abc"),
+        ([], "text", "text"),
+    ],
+)
+def test_secrets_are_masked(secrets: list[str], text: str, shown: str) -> None:
+    assert masked(text, secrets) == shown
+
+
+def test_a_disk_without_room_is_told_with_what_is_free(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk(blocks: int, inodes: int, all_inodes: int = 10**6) -> None:
+        found = SimpleNamespace(f_bavail=blocks, f_frsize=2**20, f_files=all_inodes, f_favail=inodes)
+        monkeypatch.setattr(os, "statvfs", lambda path: found)
+
+    disk(500, 20000)
+    room(layout, 500)
+    disk(499, 20000)
+    with pytest.raises(
+        ReleaseError, match=r"nearly full: 499 MiB are free, and app_room_mb asks for 500\. .*\(app_keep_releases\)"
+    ):
+        room(layout, 500)
+    disk(500, 19999)
+    with pytest.raises(ReleaseError, match="only 19999 inodes left"):
+        room(layout, 500)
+    # A file system that has no fixed number of them says 0 of 0.
+    disk(500, 0, 0)
+    room(layout, 500)

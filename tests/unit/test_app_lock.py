@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -19,21 +20,22 @@ ANN = {"id": "laptop 1 1", "who": "ann", "where": "laptop", "dead": ""}
 BOB = {"id": "desk 2 2", "who": "bob", "where": "desk", "dead": ""}
 MODULE_UTILS = Path(__file__).resolve().parents[2] / "roles" / "app" / "module_utils"
 
-# Holds the app for some seconds, or says that it is held.
+# Holds an app for some seconds, or with 0 until it is told to stop, or says that it is held; once for each home that it reads.
 HOLD = """
 import sys, time
 import ansible.module_utils
 ansible.module_utils.__path__.append(sys.argv[1])
 from ansible.module_utils.app_layout import Layout
 from ansible.module_utils.app_lock import Busy, lock
+name, seconds = sys.argv[2], float(sys.argv[3])
 print("ready", flush=True)
-sys.stdin.readline()
-try:
-    with lock(Layout(sys.argv[2], "", ""), {"id": sys.argv[4], "who": sys.argv[4], "where": "there"}, patience=0.05):
-        print("held", flush=True)
-        time.sleep(float(sys.argv[3]))
-except Busy as error:
-    print(error, flush=True)
+for home in sys.stdin:
+    try:
+        with lock(Layout(home.strip(), "", ""), {"id": name, "who": name, "where": "there"}, patience=0.05):
+            print("held", flush=True)
+            time.sleep(seconds) if seconds else sys.stdin.readline()
+    except Busy as error:
+        print(error, flush=True)
 """
 
 
@@ -43,10 +45,10 @@ def layout(tmp_path: Path) -> Layout:
 
 
 class Holder:
-    """Another process that holds the app for some seconds from when it is let go."""
+    """Another process that holds an app for some seconds from when it is let go; with 0, until it is let go once more."""
 
-    def __init__(self, layout: Layout, seconds: float, name: str = "ann") -> None:
-        command = [sys.executable, "-c", HOLD, str(MODULE_UTILS), str(layout.home), str(seconds), name]
+    def __init__(self, seconds: float = 0.0, name: str = "ann") -> None:
+        command = [sys.executable, "-c", HOLD, str(MODULE_UTILS), name, str(seconds)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         assert self.said() == "ready"
 
@@ -54,9 +56,9 @@ class Holder:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def go(self) -> None:
+    def go(self, home: Path | str = "") -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
+        self.process.stdin.write(f"{home}\n")
         self.process.stdin.flush()
 
     def kill(self) -> None:
@@ -70,9 +72,9 @@ def holder(layout: Layout) -> Iterator[Any]:
     started: list[Holder] = []
 
     def hold(seconds: float) -> Holder:
-        holder = Holder(layout, seconds)
+        holder = Holder(seconds)
         started.append(holder)
-        holder.go()
+        holder.go(layout.home)
         assert holder.said() == "held"
         return holder
 
@@ -170,18 +172,22 @@ def test_half_an_entry_is_nobodys_claim(layout: Layout, text: str) -> None:
         pass
 
 
-def test_of_two_at_once_exactly_one_wins(layout: Layout) -> None:
-    """Fifty times."""
-    for _ in range(50):
-        pair = [Holder(layout, 0.3, name) for name in ("ann", "bob")]
-        for each in pair:
-            each.go()
-        said = sorted(each.said() for each in pair)
-        for each in pair:
-            each.kill()
-        assert said[1] == "held"
-        assert said[0].startswith("Another change of this app is under way: ")
-        (layout.home / ".lock").unlink()
+def test_of_several_at_once_exactly_one_wins(tmp_path: Path) -> None:
+    """Fifty times, each for an app that nobody has held before."""
+    rivals = {name: Holder(name=name) for name in ("ann", "bob", "cat")}
+    try:
+        for turn in range(50):
+            (tmp_path / str(turn)).mkdir()
+            for rival in rivals.values():
+                rival.go(tmp_path / str(turn))
+            said = {name: rival.said() for name, rival in rivals.items()}
+            (winner,) = [name for name, words in said.items() if words == "held"]
+            for name in rivals.keys() - {winner}:
+                assert re.match(rf"Another change of this app is under way: {winner} on there since ", said[name])
+            rivals[winner].go()
+    finally:
+        for rival in rivals.values():
+            rival.kill()
 
 
 def test_a_program_started_meanwhile_does_not_keep_it(layout: Layout) -> None:

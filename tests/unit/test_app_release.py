@@ -191,7 +191,8 @@ class Host:
             return str(answer.getheader("X-Release")) if answer.status == 200 else str(answer.status)
 
     def sections(self) -> list[str]:
-        return sorted(path.name for path in self.supervisor.sections.iterdir())
+        """Return what Supervisor would read: `*` is for no name that begins with a dot, such as a write's that was cut off."""
+        return sorted(path.name for path in self.supervisor.sections.iterdir() if path.name[0] != ".")
 
     def history(self) -> list[dict[str, Any]]:
         if not self.layout.history.exists():
@@ -400,7 +401,7 @@ def test_the_app_can_read_its_release_whatever_the_umask(host: Host, module: Any
         ("noise", ["app_health_timeout", "does not listen"]),
         ("500", ["GET /healthz answers 500, not 200"]),
         ("204", ["GET /healthz answers 204, not 200"]),
-        ("307", ["answers 307", "redirect", "app_health_path"]),
+        ("307", ["answers 307", "a redirect (to /login) is not healthy", "app_health_path"]),
         ("404", ["answers 404", "app_health_path"]),
         ("crash", ["BACKOFF", "No module named 'shop'"]),
         ("nameless", ["public door", "names no release"]),
@@ -940,6 +941,14 @@ def module(host: Host, run_module: Callable[..., dict[str, Any]], clock: Clock, 
     return functools.partial(run_module, app_release)
 
 
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the module warns of. It is in its result only where no test has loaded Ansible's own code, too."""
+    said: list[str] = []
+    monkeypatch.setattr(app_release.AnsibleModule, "warn", lambda module, text: said.append(text))
+    return said
+
+
 def test_the_module_says_what_it_did(host: Host, module: Any) -> None:
     result = module(step="release", **host.arguments())
     assert (result["changed"], result["release"]) == (True, 1)
@@ -988,6 +997,45 @@ def test_a_change_under_way_refuses_the_module(host: Host, module: Any) -> None:
     assert result["failed"]
     assert "bob on desk since" in result["msg"]
     assert host.layout.numbers() == [1]
+
+
+def test_a_step_holds_the_app_for_the_next_one_of_its_run(host: Host, module: Any) -> None:
+    result = module(step="prepare", **host.arguments())
+    assert (result["changed"], result["release"], result["before"]) == (True, 1, None)
+    assert (host.layout.live(), result["record"]["outcome"], host.sections()) == (None, "prepared", [])
+    for step in ("prepare", "release", "rollback"):
+        refused = module(step=step, **host.arguments(run=BOB))
+        assert refused["holder"]["id"] == ANN["id"]
+        assert "ann on laptop since" in refused["msg"]
+    assert module(step="release", **host.arguments())["release"] == 1
+    # After the last step it is free.
+    assert module(step="release", **host.arguments(run=BOB))["changed"] is False
+
+
+def test_a_step_takes_over_from_a_dead_run(host: Host, module: Any) -> None:
+    module(step="prepare", **host.arguments())
+    result = module(step="release", **host.arguments(run={**BOB, "dead": ANN["id"]}))
+    assert (result["changed"], result["release"]) == (True, 1)
+    assert host.layout.record(1)["who"] == "bob@desk"
+
+
+def test_the_module_goes_back(host: Host, module: Any) -> None:
+    three(host)
+    arguments = host.arguments(build="", revision="", origin="")
+    for check, step, changed in ((False, "look", False), (True, "look", False), (True, "rollback", True)):
+        result = module(check=check, step=step, **arguments)
+        assert (result["changed"], result["release"], result["before"]) == (changed, 2, 3)
+        host.is_served_by(3)
+    result = module(step="rollback", **arguments)
+    assert (result["changed"], result["release"], result["before"]) == (True, 2, 3)
+    assert (result["reason"], result["record"]["revision"]) == ("rolled back from release 3", "r2")
+    assert result["diff"] == {"before": "release 3\n", "after": "release 2\n"}
+    host.is_served_by(2)
+    for check in (False, True):
+        result = module(check=check, step="rollback", **{**arguments, "to": "2"})
+        assert (result["changed"], result["reason"]) == (False, None)
+    result = module(step="look", **{**arguments, "to": "9"})
+    assert "There is no release 9 of shop on this host. To choose from: 1." in result["msg"]
 
 
 def test_clearing_up_is_a_change(host: Host, module: Any) -> None:
@@ -1067,6 +1115,80 @@ def test_a_release_whose_program_ends_is_taken_back(host: Host) -> None:
     host.is_served_by(1)
 
 
+def test_a_release_whose_program_starts_again_is_taken_back(host: Host) -> None:
+    host.supervisor.settle()
+    host.run()
+    successors: list[subprocess.Popen[bytes]] = []
+
+    def start_again() -> None:
+        if not successors:
+            os.kill(host.supervisor.programs()["shop-2"], 9)
+            successors.append(subprocess.Popen(["sleep", "60"]))
+            (host.supervisor.state / "shop-2").write_text(str(successors[0].pid), encoding="utf-8")
+
+    when_live(host, 2, start_again)
+    with pytest.raises(ReleaseError, match=r"its program ended in the \d+ s since the switch \(app_watch_seconds\) \(RUNNING\)"):
+        host.run(settings="{}", watch=10.0)
+    successors[0].wait()
+    host.is_served_by(1)
+
+
+def end_workers(host: Host, release: int, count: int) -> Callable[[], None]:
+    """Return what ends a worker of a release at each call, until there were so many."""
+    ended: list[int] = []
+
+    def end() -> None:
+        workers = sorted(app_watch.children(host.supervisor.programs()[f"shop-{release}"]))
+        if workers and len(ended) < count:
+            os.kill(workers[0], 9)
+            ended.append(workers[0])
+
+    return end
+
+
+def test_a_release_whose_processes_end_is_taken_back(host: Host) -> None:
+    host.supervisor.settle()
+    host.run("workers")
+    when_live(host, 2, end_workers(host, 2, 3))
+    words = r"[23] of its worker processes ended in the \d+ s since[\s\S]*Release 1 serves as before"
+    with pytest.raises(ReleaseError, match=words):
+        host.run("workers", settings="{}", watch=10.0)
+    host.is_served_by(1)
+
+
+def test_one_process_that_ends_is_no_reason(host: Host) -> None:
+    host.supervisor.settle()
+    host.run()
+    when_live(host, 2, end_workers(host, 2, 1))
+    assert host.run("workers", settings="{}", watch=5.0) == 2
+    assert len(app_watch.children(host.supervisor.programs()["shop-2"])) == 3
+
+
+def test_as_many_processes_may_end_as_before(host: Host) -> None:
+    """Such as those of an app whose workers are replaced after a number of requests."""
+    host.supervisor.settle()
+    host.run("workers")
+    ends = {1: end_workers(host, 1, 4), 2: end_workers(host, 2, 3)}
+    host.clock.watch = lambda: ends[host.layout.live() or 1]()
+    assert host.run("workers", settings="{}", watch=10.0) == 2
+    assert len(app_watch.children(host.supervisor.programs()["shop-2"])) == 1
+    host.clock.watch = lambda: None
+    host.is_served_by(2)
+
+
+def test_a_log_of_another_format_is_nobodys_reason(host: Host) -> None:
+    host.run()
+    line = '{"status": 502, "at": "2026-11-24T10:00:00Z"}\n127.0.0.1 - - "GET / HTTP/1.1" 502\n'
+
+    def write() -> None:
+        with (host.layout.logs / "access.log").open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    when_live(host, 2, write)
+    assert host.run(settings="{}", watch=5.0) == 2
+    host.is_served_by(2)
+
+
 def test_a_release_that_stops_being_healthy_is_taken_back(host: Host) -> None:
     host.run()
 
@@ -1104,13 +1226,10 @@ def test_the_old_release_runs_as_long_as_the_new_one_is_watched(host: Host) -> N
 
 def go_back(host: Host, to: str = "", across: bool = False, settings: str = "theirs", **changes: Any) -> int:
     """Do what main() does for a rollback, and return the release that is live then."""
-    releaser = host.releaser(to=to, build="", revision="", origin="", **changes)
+    wanted = {"to": to, "across_migrations": across, "rollback_settings": settings}
+    releaser = host.releaser(build="", revision="", origin="", **wanted, **changes)
     with lock(releaser.layout, ANN, patience=0):
-        target = releaser.target(to, across)
-        if target == releaser.layout.live():
-            return target
-        releaser.tidy()
-        return releaser.roll_back(target, settings)
+        return int(app_release.back(releaser, look=False)["release"])
 
 
 def three(host: Host) -> None:
@@ -1205,6 +1324,19 @@ def test_what_was_healthy_then_is_asked_for(host: Host) -> None:
     assert host.who_answers() == "204"
 
 
+@pytest.mark.parametrize("then", [{"path": "/ready"}, {"path": "/ready", "body": "^ready$"}])
+def test_it_is_asked_where_and_for_what_it_was_then(host: Host, then: dict[str, str]) -> None:
+    host.run(health={**IMPATIENT, **then, "timeout": 60})
+    host.run(settings="{}")
+    # Today's path and body are such as it does not have.
+    today = {"path": "/nowhere", "body": "nothing"}
+    asked = len(host.door.requests)
+    assert go_back(host, health={**IMPATIENT, **today, "timeout": 60}) == 1
+    paths = {request.split(" ")[1] for request in host.door.requests[asked:]}
+    assert {path for path in paths if not path.startswith(app_door.QUESTIONS_PATH)} == {"/ready"}
+    host.is_served_by(1)
+
+
 @pytest.mark.parametrize(
     ("then", "since", "refused"), [("a1", "b2", True), ("", "b2", True), ("a1", "a1", False), ("", "", False)]
 )
@@ -1232,13 +1364,12 @@ def test_a_migration_counts_even_if_its_release_failed(host: Host) -> None:
         go_back(host)
 
 
-def test_a_way_back_that_is_interrupted_is_made_good(host: Host) -> None:
+def test_a_way_back_that_is_interrupted_is_made_good_by_running_it_again(host: Host) -> None:
     three(host)
     problems: list[str] = []
     for step in range(0, 60, 2):
         killed = False
-        before = host.layout.live()
-        to = "2" if before == 3 else "3"
+        to = "2" if host.layout.live() == 3 else "3"
         try:
             with KILLER.killing(step):
                 go_back(host, to)
@@ -1247,15 +1378,67 @@ def test_a_way_back_that_is_interrupted_is_made_good(host: Host) -> None:
         if host.who_answers() != str(host.layout.live()):
             problems.append(f"step {step}: {host.who_answers()} answers, {host.layout.live()} is live")
         go_back(host, to)
-        host.releaser().tidy()
         try:
             host.is_served_by(int(to))
         except AssertionError as error:
             problems.append(f"step {step}, before {KILLER.what}: {error}")
+            host.releaser().tidy()
         if not killed:
             break
-    assert step > 10
+    assert 20 < step < 58
     assert not problems, "\n".join(problems)
+
+
+def test_a_way_back_without_a_number_ends_where_it_led_before_it_was_interrupted(host: Host) -> None:
+    three(host)
+    problems: list[str] = []
+    for step in range(70):
+        try:
+            with KILLER.killing(step):
+                go_back(host)
+            break
+        except Killed:
+            where = f"step {step}, before {KILLER.what}"
+        if (number := go_back(host)) != 2:
+            problems.append(f"{where}: the next run goes to {number}")
+        if host.layout.record(3).get("outcome") != "rolled back":
+            problems.append(f"{where}: release 3 counts as {host.layout.record(3).get('outcome')}")
+        assert go_back(host, "3") == 3
+        host.is_served_by(3)
+    assert 20 < step < 69
+    assert not problems, "\n".join(problems)
+
+
+def test_a_way_back_that_failed_is_no_interrupted_one(host: Host) -> None:
+    three(host)
+    host.door.answer = b"hello\n"
+    host.clock.haste = 5
+    with pytest.raises(ReleaseError, match="public door"):
+        go_back(host)
+    host.door.answer = None
+    host.is_served_by(3)
+    assert go_back(host, "1") == 1
+    assert go_back(host, "2") == 2
+    # And forward to where it had failed: the way back from there is one of its own.
+    assert go_back(host) == 1
+
+
+def test_a_way_back_to_todays_settings_that_is_interrupted_is_made_good(host: Host) -> None:
+    three(host)
+
+    def die() -> None:
+        if host.supervisor.running() == [3, 4]:
+            raise Killed
+
+    host.clock.watch = die
+    with pytest.raises(Killed):
+        go_back(host, "2", settings="current")
+    host.clock.watch = lambda: None
+    assert host.who_answers() == "3"
+    # It is taken up where it was prepared.
+    assert go_back(host, "2", settings="current") == 4
+    host.is_served_by(4)
+    assert host.layout.record(4)["build"] == "b2"
 
 
 # Migrations, hooks, and what is asked before the switch
@@ -1287,6 +1470,61 @@ def test_a_migration_is_run_once_and_what_was_prepared_is_released(shell: Host) 
     assert note.read_text(encoding="utf-8") == f"{shell.user}\n"
     assert shell.layout.record(1)["migrated"] is True
     shell.is_served_by(1)
+
+
+def test_what_was_prepared_is_not_imported_again(host: Host) -> None:
+    number = host.releaser().try_out()
+    assert len(host.preflights.read_text(encoding="utf-8").splitlines()) == 1
+    assert host.run() == number == 1
+    assert len(host.preflights.read_text(encoding="utf-8").splitlines()) == 1
+
+
+@pytest.mark.parametrize("change", ["settings", "revision"])
+def test_what_was_prepared_of_something_else_is_not_released(host: Host, change: str) -> None:
+    host.releaser().try_out()
+    assert host.run(**{change: "{}"}) == 2
+    host.is_served_by(2)
+    assert len(host.preflights.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_what_was_prepared_before_another_release_is_not_taken_up(host: Host) -> None:
+    host.run()
+    assert host.releaser(settings='{"A": "1"}').try_out() == 2
+    assert host.run(settings='{"A": "2"}') == 3
+    assert host.run(settings='{"A": "1"}') == 4
+    # Or the way back would not lead to what was live before.
+    assert go_back(host) == 3
+
+
+HEADS = """#!/bin/sh
+if [ "$*" != "-m alembic heads" ]; then exit 9; fi
+echo "INFO  [alembic.env] looking"
+echo "27c6a30d7c24 (shop) (effective head) (head)"
+echo "ae1027a6acf (head)"
+echo "4fe1 (old) and no head"
+exit {code}
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "code", "schema", "warned"),
+    [
+        ("alembic.ini", "[alembic]\n", 0, "27c6a30d7c24, ae1027a6acf", False),
+        ("pyproject.toml", "[tool.alembic]\nscript_location = 'x'\n", 0, "27c6a30d7c24, ae1027a6acf", False),
+        ("pyproject.toml", "[project]\n", 0, "", False),
+        ("alembic.ini", "[alembic]\n", 1, "", True),
+    ],
+)
+def test_the_schema_that_the_code_expects_is_remembered(
+    shell: Host, module: Any, warnings: list[str], file: str, text: str, code: int, schema: str, warned: bool
+) -> None:
+    (shell.layout.builds / "b1" / "app" / file).write_text(text, encoding="utf-8")
+    python = shell.server.with_name("python")
+    python.write_text(HEADS.format(code=code), encoding="utf-8")
+    python.chmod(0o755)
+    result = module(step="release", **shell.arguments())
+    assert result["record"]["migration"] == shell.layout.record(1)["migration"] == schema
+    assert ("`alembic heads` failed" in str(warnings)) is warned
 
 
 @pytest.mark.parametrize(
@@ -1326,6 +1564,14 @@ def test_hooks_are_told_where_from_and_where_to(shell: Host) -> None:
     ]
 
 
+def test_a_hook_that_hangs_is_stopped(shell: Host) -> None:
+    shell.run()
+    words = r"the hook before_switch \(app_hooks\) took longer than 0\.3 s \(app_hook_timeout\)[\s\S]*begun"
+    with pytest.raises(ReleaseError, match=words):
+        shell.run(settings="{}", hooks={"before_switch": "echo begun; sleep 60 & sleep 60"}, hook_timeout=0.3)
+    shell.is_served_by(1)
+
+
 def test_hooks_that_fail(shell: Host) -> None:
     shell.run()
     with pytest.raises(ReleaseError, match=r"the hook before_switch \(app_hooks\) failed[\s\S]*Release 1 serves as before"):
@@ -1351,6 +1597,37 @@ def test_a_secret_in_what_a_command_prints_is_masked(shell: Host, module: Any, s
     for line in secret.splitlines():
         assert line not in json.dumps(result, ensure_ascii=False)
         assert line not in shell.layout.history.read_text(encoding="utf-8")
+        assert line not in (shell.layout.release(1) / "release.json").read_text(encoding="utf-8")
+
+
+def test_a_secret_in_the_reason_that_is_remembered_is_masked(host: Host, module: Any) -> None:
+    module(step="release", **host.arguments())
+    host.clock.haste = 5
+    health = {**IMPATIENT, "path": "/hunter2"}
+    result = module(step="release", **host.arguments(settings='{"KEY": "hunter2"}', health=health))
+    assert "GET /******** answers 404" in result["msg"]
+    assert "hunter2" not in json.dumps(result)
+    assert "hunter2" not in host.layout.history.read_text(encoding="utf-8")
+    record = host.layout.record(2)
+    assert (record["outcome"], "/********" in record["reason"], "hunter2" in record["reason"]) == ("failed", True, False)
+
+
+def test_a_secret_in_a_warning_is_masked(host: Host, module: Any, warnings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_door.Door, "findings", lambda door, token: ["A redirect leads to https://hunter2/"])
+    result = module(step="release", **host.arguments(settings='{"KEY": "hunter2"}'))
+    assert warnings == ["A redirect leads to https://********/"]
+    assert "hunter2" not in json.dumps(result)
+
+
+def test_a_secret_that_was_changed_since_is_masked_on_the_way_back(shell: Host, module: Any) -> None:
+    for secret in ("old password", "new password"):
+        shell.run(settings=json.dumps({"KEY": secret}))
+    hooks = {"after_rollback": "cat said; false"}
+    said = shell.layout.builds / "b1" / "app" / "said"
+    said.write_text("old password, new password, this password", encoding="utf-8")
+    result = module(step="rollback", **shell.arguments(settings='{"KEY": "this password"}', hooks=hooks))
+    assert "Release 1 is live, but the hook after_rollback" in result["msg"]
+    assert result["msg"].splitlines()[-1] == "********, ********, ********"
 
 
 def test_attempts_are_counted(host: Host) -> None:
@@ -1366,26 +1643,45 @@ def test_a_body_is_asked_for(host: Host) -> None:
         host.run(settings="{}", health={**IMPATIENT, "body": "ready"})
 
 
-def test_an_interface_that_breaks_clients_is_stopped(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    documents: dict[int, Any] = {1: {"paths": {"/items": {"get": {}}}}, 2: {"paths": {}}, 3: {"paths": {}}}
-    ask = Releaser.ask
+def publish(host: Host, **documents: dict[str, Any]) -> None:
+    """Give releases an OpenAPI document each."""
+    for name, document in documents.items():
+        (host.layout.runtime / f"{name[1:]}.openapi.json").write_text(json.dumps(document), encoding="utf-8")
 
-    def answer(self: Releaser, number: int, path: str) -> app_door.Answer:
-        if path == "/openapi.json":
-            return app_door.Answer(200 if documents.get(number) else 404, {}, json.dumps(documents.get(number)).encode())
-        return ask(self, number, path)
 
-    monkeypatch.setattr(Releaser, "ask", answer)
+def test_an_interface_that_breaks_clients_is_stopped(host: Host) -> None:
+    gate = {"openapi_path": "/openapi.json"}
+    whole = {"paths": {"/items": {"get": {}, "post": {}}, "/users": {"get": {}}}}
+    publish(host, r1=whole, r2={"paths": {"/items": {"get": {}}}}, r3={"paths": {"/items": {"get": {}}}}, r4=whole)
+    host.run(**gate)
+    with pytest.raises(ReleaseError, match=r"would break clients of release 1 \(app_openapi_gate\)") as error:
+        host.run(settings="{}", **gate)
+    for word in ["  - POST /items is gone", "GET /users is gone", "-e app_openapi_gate=false", "Release 1 serves as before"]:
+        assert word in str(error.value)
+    host.is_served_by(1)
+    assert host.layout.record(2)["outcome"] == "failed"
+    # Without the gate; and then one that has more than the live one.
+    assert host.run(settings="{}") == 3
+    assert host.run(settings='{"A": "1"}', **gate) == 4
+    host.is_served_by(4)
+
+
+def test_an_interface_that_is_not_there_any_more_is_stopped(host: Host) -> None:
+    publish(host, r1={"paths": {}})
     host.run()
     with pytest.raises(
-        ReleaseError, match=r"would break clients of release 1[\s\S]*GET /items is gone[\s\S]*-e app_openapi_gate=false"
+        ReleaseError, match=r"it has no OpenAPI document at /openapi\.json \(app_openapi_path\), and release 1 has"
     ):
         host.run(settings="{}", openapi_path="/openapi.json")
     host.is_served_by(1)
-    assert host.run(settings="{}") == 3
-    documents[4] = None
-    with pytest.raises(ReleaseError, match=r"it has no OpenAPI document at /openapi\.json"):
-        host.run(settings='{"A": "1"}', openapi_path="/openapi.json")
+
+
+def test_with_nothing_to_compare_an_interface_to_there_is_a_warning(host: Host, module: Any, warnings: list[str]) -> None:
+    host.run()
+    publish(host, r2={"paths": {}})
+    result = module(step="release", **host.arguments(settings="{}", openapi_path="/openapi.json"))
+    assert result["release"] == 2
+    assert "Release 1 has no OpenAPI document at /openapi.json" in str(warnings)
 
 
 def test_a_disk_that_is_nearly_full_is_said_before_anything_is_done(host: Host) -> None:

@@ -81,3 +81,35 @@ def test_a_live_run_is_not_disturbed() -> None:
     step = Action({"failed": True, "msg": "held", "holder": living})
     assert step.step("app_release", {}, {}) == {"failed": True, "msg": "held"}
     assert len(step.runs) == 1
+
+
+def test_a_step_is_taken_twice_at_most() -> None:
+    dead = [{"id": f"{action.machine()} {number} 1"} for number in (4194305, 4194306)]
+    step = Action(*({"failed": True, "msg": "held", "holder": holder} for holder in dead))
+    assert step.step("app_release", {}, {}) == {"failed": True, "msg": "held"}
+    assert [run["dead"] for run in step.runs] == ["", dead[0]["id"]]
+
+
+def test_a_step_that_failed_for_another_reason_is_not_taken_again() -> None:
+    step = Action({"failed": True, "msg": "Release 2 failed"})
+    assert step.step("app_release", {}, {}) == {"failed": True, "msg": "Release 2 failed"}
+    assert [run["dead"] for run in step.runs] == [""]
+
+
+def test_the_run_of_another_controller_is_left_alone() -> None:
+    step = Action({"failed": True, "msg": "held", "holder": {"id": "other 4194305 1"}})
+    assert step.step("app_release", {}, {})["failed"]
+    assert len(step.runs) == 1
+
+
+def test_two_tasks_are_of_one_run_and_two_runs_are_not() -> None:
+    ids = []
+    for _ in range(2):  # Ansible has a process of its own for each task
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            ids.append(pool.apply(action.this_run)["id"])
+    first, second = ids
+    assert first == second
+    code = f"import sys; sys.path.insert(0, {str(FILE.parent)!r}); import app_release; print(app_release.this_run()['id'])"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert other.split()[0] == first.split()[0]
+    assert other != first

@@ -78,3 +78,36 @@ def test_before_the_first_release(tmp_path: Path, run_module: Any) -> None:
     result = run_module(app_releases, layout=layout)
     assert (result["changed"], result["releases"]) == (False, [])
     assert "deploy.yml makes the first" in result["table"][0]
+
+
+def test_what_was_begun_is_shown_as_what_it_is(layout: Layout) -> None:
+    layout.release(6).mkdir()
+    (layout.release(6) / "release.json").write_text('{"outcome": "prepared", "revision": "v1.6"}', encoding="utf-8")
+    layout.release(7).mkdir()
+    rows = releases(layout)[:2]
+    assert [(row["release"], row["state"], row["version"], row["bytes"]) for row in rows] == [
+        (7, "?", "?", 0),
+        (6, "prepared", "v1.6", 0),
+    ]
+
+
+def test_a_build_that_is_gone_has_no_size(layout: Layout) -> None:
+    (layout.release(3) / "build").unlink()
+    (layout.release(3) / "build").symlink_to("../../builds/nowhere")
+    assert next(row["bytes"] for row in releases(layout) if row["release"] == 3) == 0
+
+
+def test_columns_that_nobody_needs_are_left_out(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, tmp_path, tmp_path)
+    layout.note({"release": 1, "outcome": "live", "revision": "a" * 40, "who": "ann@laptop", "when": "2026-11-01"})
+    lines = table(releases(layout))
+    assert lines[0].split() == ["RELEASE", "STATE", "VERSION", "WHEN", "WHO", "SIZE"]
+    assert lines[1].split() == ["1", "was", "live,", "gone", "a" * 20, "2026-11-01", "ann@laptop", "-"]
+
+
+def test_the_module_lists_them(layout: Layout, run_module: Any) -> None:
+    paths = {"home": str(layout.home), "runtime": str(layout.runtime), "logs": str(layout.logs)}
+    for check in (False, True):
+        result = run_module(app_releases, check=check, layout=paths)
+        assert (result["changed"], [row["release"] for row in result["releases"]]) == (False, [5, 4, 3, 2, 1])
+        assert result["table"] == table(releases(layout))

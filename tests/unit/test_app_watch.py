@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible.module_utils import app_watch
 from ansible.module_utils.app_watch import Processes, Traffic, children
 
 
@@ -96,3 +97,44 @@ def test_children_that_end_are_counted(family: subprocess.Popen[str]) -> None:
 def test_nobody_has_no_children() -> None:
     assert children(0) == set()
     assert children(2**22 + 1) == set()
+
+
+def test_a_log_that_begins_later_is_followed(log: Path) -> None:
+    traffic = Traffic(log)
+    assert (traffic.usual.total, traffic.usual.share) == (0, 0.0)
+    lines(log, (500, "2"), (200, "2"))
+    assert str(traffic.follow(2, since=0)) == "1 of 2 requests"
+
+
+def test_only_what_was_lately_is_usual(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines(log, *[(500, "1")] * 50, *[(200, "1")] * 10)
+    # From the middle of a line on, which is then nobody's.
+    line = len(log.read_bytes()) // 60
+    monkeypatch.setattr(app_watch, "USUAL_BYTES", 10 * line + line // 2)
+    traffic = Traffic(log)
+    assert (traffic.usual.total, traffic.usual.errors) == (10, 0)
+    assert traffic.follow(2, since=0).total == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"status": 502, "at": "2026-11-24T10:00:00Z"}',
+        b'{"status": 502, "at": null}',
+        b'{"status": 502, "at": [1]}',
+        b'{"status": null, "release": "2"}',
+        b'{"status": "5xx", "release": "2"}',
+        b'{"release": "2"}',
+        b'"500"',
+        b"null",
+        b"500",
+        b"\x00\xff",
+    ],
+)
+def test_a_line_of_another_format_is_nobodys(log: Path, line: bytes) -> None:
+    lines(log, (200, "1"))
+    traffic = Traffic(log)
+    with log.open("ab") as file:
+        file.write(line + b"\n")
+    lines(log, (500, "2"))
+    assert str(traffic.follow(2, since=0)) == "1 of 1 requests"

@@ -62,6 +62,24 @@ def test_what_is_specified_has_a_default_and_the_other_way_round(role: str) -> N
 
 
 @each_role
+def test_what_can_be_set_is_heard(role: str) -> None:
+    """A variable that only its own rule looks at would be checked and then ignored."""
+    files = [
+        path for each in ROLES for path in places(each, "tasks", "handlers", "templates", "vars") if path.name != "rules.yml"
+    ]
+    texts = {str(path): path.read_text(encoding="utf-8") for path in [*files, *ROOT.glob("playbooks/*.yml")]}
+    for each in ROLES:
+        for name, value in read(ROOT / "roles" / each / "defaults" / "main.yml").items():
+            texts[name] = str(value)
+        rules = ROOT / "roles" / each / "vars" / "main" / "rules.yml"
+        for rule in read(rules)[f"__{each}_rules"] if rules.exists() else ():
+            texts[f"rule of {rule['variable']}"] = str(rule["that"])
+    for name in read(ROOT / "roles" / role / "defaults" / "main.yml"):
+        others = [text for where, text in texts.items() if where not in (name, f"rule of {name}")]
+        assert any(re.search(rf"\b{name}\b", text) for text in others), name
+
+
+@each_role
 def test_a_specification_says_what_and_never_how_much(role: str) -> None:
     for name, spec in specs(role).items():
         assert "default" not in spec, name

@@ -552,6 +552,52 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     assert arguments["program_suffix"] == (".ini" if host["ansible_facts"]["os_family"] == "RedHat" else ".conf")
 
 
+@pytest.mark.parametrize(
+    ("inventory", "to"), [({}, ""), ({"release": "7"}, "7"), ({"release": 7}, "7"), ({"app_rollback_to": "8"}, "8")]
+)
+def test_the_release_to_go_back_to_can_be_named(inventory: dict[str, Any], to: str) -> None:
+    assert str(release_arguments(Host(inventory))["to"]) == to
+
+
+def test_how_a_release_is_judged_is_the_operators() -> None:
+    inventory = {
+        "app_health_body": "^ok$",
+        "app_health_attempts": "3",
+        "app_watch_seconds": 60,
+        "app_openapi_gate": "yes",
+        "app_openapi_path": "/v1/openapi.json",
+        "app_migrate_command": "alembic upgrade head",
+        "app_migrate_timeout": "900",
+        "app_rollback_across_migrations": True,
+        "app_rollback_settings": "current",
+        "nginx_access_log": "/var/log/nginx/shop.log",
+        "app_secrets": {"KEY": "x"},
+        "app_env": {"PLAIN": "y"},
+    }
+    told = release_arguments(Host(inventory))
+    assert (told["health"]["body"], told["health"]["attempts"], told["watch"]) == ("^ok$", 3, 60)
+    assert told["migrate"] == {"command": "alembic upgrade head", "timeout": 900}
+    assert (told["openapi_path"], told["access_log"]) == ("/v1/openapi.json", "/var/log/nginx/shop.log")
+    assert (told["across_migrations"], told["rollback_settings"], told["secret_names"]) == (True, "current", ["KEY"])
+    assert release_arguments(Host({**inventory, "app_openapi_gate": "no"}))["openapi_path"] == ""
+
+
+@pytest.mark.parametrize("name", ["plain", "no https", "several names"])
+def test_what_nginx_logs_is_what_a_release_is_watched_by(name: str) -> None:
+    host = INVENTORIES[name]
+    shared = parse_nginx(host.render("nginx", "shared.conf.j2"))
+    ((format_name, escape, *parts),) = shared.find("log_format")
+    assert escape == "escape=json"
+    for words in site(host).find("server"):
+        assert words[-1].one("access_log")[:2] == [release_arguments(host)["access_log"], format_name]
+    numbers = {"$msec": "1763979600.123", "$status": "502", "$body_bytes_sent": "1", "$request_time": "0.1"}
+    line = re.sub(r"\$\w+", lambda word: numbers.get(word[0], word[0]), "".join(parts))
+    wanted = {"at": 1763979600.123, "status": 502, "release": "$upstream_http_x_release"}
+    assert wanted.items() <= json.loads(line).items()
+    # A query may hold a token.
+    assert not {"$request", "$request_uri", "$args", "$query_string", "$http_referer"} & set(re.findall(r"\$\w+", "".join(parts)))
+
+
 def test_the_same_inventory_is_the_same_release() -> None:
     # The digest of a release is made of these.
     first, second = (release_arguments(Host({"app_env": {"B": "1", "A": "2"}})) for _ in range(2))

@@ -15,6 +15,9 @@ from ansible.module_utils.app_layout import Layout, ReleaseError
 # How long a step that is still under way may keep the run that takes over from a dead one waiting.
 TAKE_OVER_SECONDS = 900.0
 
+# How much longer one waits for somebody who has the app and has not said who that is.
+SIGN_SECONDS = 1.0
+
 
 class Busy(ReleaseError):
     """Somebody else holds the app. `holder` is what that run says of itself."""
@@ -23,8 +26,8 @@ class Busy(ReleaseError):
         self.holder = holder
         claim = "" if holder.get("until", 0) == 0 else f" If that run is dead, its claim ends at {_clock(holder['until'])}."
         super().__init__(
-            f"Another change of this app is under way: {holder.get('who', 'someone')} on {holder.get('where', 'some controller')} "
-            f"since {_clock(holder.get('since', 0))}. Nothing was changed; try again when it ended.{claim}"
+            f"Another change of this app is under way: {holder.get('who', 'someone')} on {holder.get('where', 'some controller')}"
+            f" since {_clock(holder.get('since', 0))}. Nothing was changed; try again when it ended.{claim}"
         )
 
 
@@ -55,7 +58,8 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
             except BlockingIOError:
                 holder = _read(file)
                 limit = TAKE_OVER_SECONDS if holder.get("id") == run.get("dead") else patience
-                if time.monotonic() - begin > limit:
+                # Who has just taken it may not have signed yet.
+                if time.monotonic() - begin > limit + (0.0 if holder else SIGN_SECONDS):
                     raise Busy(holder) from None
                 time.sleep(0.1)
         holder = _read(file)

@@ -144,9 +144,12 @@ class Releaser:
         lagging = not self.layout.current.is_symlink() or os.readlink(self.layout.current) != target
         if lagging:
             point(self.layout.current, target)
-        unsaid = self.layout.record(live).get("outcome") != GOOD
+        left = self.layout.record(live).get("back_from")  # a way back that was interrupted after its switch
+        if left and self.layout.release(left).is_dir():
+            self.remember(left, outcome="rolled back", reason=f"rolled back to release {live}")
+        unsaid = bool(left) or self.layout.record(live).get("outcome") != GOOD
         if unsaid:
-            self.remember(live, outcome=GOOD)
+            self.remember(live, outcome=GOOD, back_from=None)
         return bool(leftovers) or lagging or unsaid
 
     def remember(self, number: int, **facts: Any) -> None:
@@ -249,7 +252,9 @@ class Releaser:
             answer = run(command, 60, directory=launch["directory"], check=False, user=launch["user"])
             if answer.returncode == 0:
                 return ", ".join(sorted(re.findall(r"^(\S+)(?: \([^)]*\))* \(head\)", answer.stdout, re.MULTILINE)))
-        self.warnings.append("The app has an Alembic configuration, but `alembic heads` failed: a rollback cannot know its schema.")
+        self.warnings.append(
+            "The app has an Alembic configuration, but `alembic heads` failed: a rollback cannot know its schema."
+        )
         return ""
 
     def migrate(self, number: int) -> str:
@@ -483,6 +488,7 @@ class Releaser:
             self.hook(hooks[0], number, old, number)
             before.look()
             traffic = Traffic(Path(self.arguments["access_log"]))
+            self.remember(number, back_from=old if back else None)  # so that the same again, after an interruption, ends here
             try:
                 self.switch(number)
                 switched = time.monotonic()
@@ -490,6 +496,8 @@ class Releaser:
                 self.watch(number, switched, traffic, before.rate, CACHED_CONNECTION_SECONDS if old is not None else 0.0)
             except (ReleaseError, OSError):
                 self.go_back(old)
+                with contextlib.suppress(OSError):  # what is raised already is what to tell
+                    self.remember(number, back_from=None)
                 self.sleep(self.arguments["drain"] if old is not None else 0)
                 raise
         if back and old is not None and self.layout.release(old).is_dir():
@@ -501,6 +509,7 @@ class Releaser:
         for leftover in self.supervisor.installed():
             if leftover != number:
                 self.supervisor.drop(leftover)
+        self.remember(number, back_from=None)
         try:
             self.hook(hooks[1], number, old, number)
         except ReleaseError as error:
@@ -576,10 +585,14 @@ class Releaser:
             if outcome not in (GOOD, "rolled back"):
                 said = kept[number].get("reason", "it was never live")
                 raise ReleaseError(f"Release {number} of {self.arguments['name']} failed when it was tried: {said}. {there}")
+        elif kept.get(live, {}).get("back_from"):
+            return live
         else:
             earlier = [number for number, record in kept.items() if number < live and record.get("outcome") == GOOD]
             if not earlier:
-                raise ReleaseError(f"There is no good release of {self.arguments['name']} before release {live} on this host. {there}")
+                raise ReleaseError(
+                    f"There is no good release of {self.arguments['name']} before release {live} on this host. {there}"
+                )
             number = max(earlier)
         if not (self.layout.release(number) / "build").exists():
             raise ReleaseError(f"The build of release {number} is gone from this host. {there}")
@@ -588,8 +601,8 @@ class Releaser:
         if number != live and schema != other and not across:
             raise ReleaseError(
                 f"Release {number} was made for another schema of the database: its migrations end at {other or 'none'}, and the "
-                f"database was migrated to {schema or 'none'} since. Nothing is migrated back by itself. If its code can work with "
-                "today's schema, or you have migrated back: -e app_rollback_across_migrations=true"
+                f"database was migrated to {schema or 'none'} since. Nothing is migrated back by itself. If its code can work "
+                "with today's schema, or you have migrated back: -e app_rollback_across_migrations=true"
             )
         return number
 
