@@ -17,17 +17,19 @@ from ansible.plugins.action import ActionBase
 
 DOCUMENTATION = """
 action: validate_variables
-short_description: Check the variables of the role that the task belongs to
+short_description: Check the variables of roles
 description:
-  - Every variable that starts with the role's name must be declared in the role's C(meta/argument_specs.yml).
+  - Every variable that starts with a role's name must be declared in that role's C(meta/argument_specs.yml).
   - Every declared variable must have its declared type, and one of its declared choices.
   - The rules add what a specification cannot say, such as ranges, and that one variable needs another.
-  - All problems of the role are reported at once. Nothing is sent to the host.
+  - All problems are reported at once. Nothing is sent to the host.
 options:
   rules:
-    description: Each has C(variable), C(that) (one or more conditions) and C(expected) (what it may be, in words).
-    type: list
-    elements: dict
+    description:
+      - For each role its rules, by its name. The roles are neighbours of the one that the task belongs to.
+      - A rule has C(variable), C(that) (one or more conditions) and C(expected) (what it may be, in words).
+    type: dict
+    required: true
 """
 
 # What an operator reads where the specification says the word on the left.
@@ -103,7 +105,12 @@ def fits_one_line(value: Any) -> bool:
 
 def follows(raw: Any, names: Iterable[str]) -> bool:
     """Say whether `raw` is a default that is made from the variables `names`, whose own faults are told where they are."""
-    return isinstance(raw, str) and "{{" in raw and _in_a_role(raw) and any(re.search(rf"\b{name}\b", raw) for name in names)
+    return isinstance(raw, str) and "{{" in raw and _in_a_role(raw) and mentions(raw, names)
+
+
+def mentions(expression: Any, names: Iterable[str]) -> bool:
+    """Say whether an expression holds one of some names."""
+    return any(re.search(rf"\b{name}\b", str(expression)) for name in names)
 
 
 def misspelt(names: Iterable[str], prefix: str, declared: Iterable[str]) -> dict[str, str | None]:
@@ -188,7 +195,7 @@ def _in_a_role(value: Any) -> bool:
 
 
 class ActionModule(ActionBase):
-    """Check the variables of the role that the task belongs to, on the controller."""
+    """Check the variables of roles, on the controller."""
 
     _requires_connection = False
     _VALID_ARGS = frozenset(("rules",))
@@ -201,29 +208,63 @@ class ActionModule(ActionBase):
         """
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        role = self._task._role
-        if role is None:
-            raise AnsibleError("validate_variables checks the variables of a role: use it in a role's tasks")
-        specs_file = Path(role._role_path, "meta", "argument_specs.yml")
-        specs = _options(specs_file)
+        if self._task._role is None:
+            raise AnsibleError("validate_variables finds roles beside the one that its task belongs to: use it in a role's tasks")
+        roles = Path(self._task._role._role_path).parent
+        declared = _declared(roles)
+        problems: list[str] = []
+        wrong: set[str] = set()
+        for role, rules in self._task.args["rules"].items():
+            specs = _options(roles / role / "meta" / "argument_specs.yml")
+            problems += self._problems(role, specs, rules, variables, declared, wrong)
+        if problems:
+            host = variables["inventory_hostname"]
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            result.update(
+                failed=True,
+                msg="\n".join([f"{host}: {count} in the inventory. Nothing was changed.", *problems]),
+            )
+        return result
 
+    def _problems(
+        self,
+        role: str,
+        specs: Mapping[str, Any],
+        rules: list[dict[str, Any]],
+        variables: Mapping[str, Any],
+        declared: set[str],
+        wrong: set[str],
+    ) -> list[str]:
+        """Return what is wrong with the variables of one role, and where to edit each.
+
+        Args:
+            role: its name.
+            specs: its options.
+            rules: what they must be besides.
+            variables: all variables of the host.
+            declared: the names of the options of all roles.
+            wrong: the names of variables that were found to be wrong, or are made from one; this adds to it.
+        """
         problems: list[str] = []
         faulty: set[str] = set()
+        unsound = set(wrong)
 
         def report(name: str, text: str, value: Any = None) -> None:
             faulty.add(name)
+            wrong.add(name)
             problems.append(f"{text}\n  Edit {where(name, value, variables)}")
 
-        for name, near in misspelt(variables, role.get_name(), specs).items():
+        for name, near in misspelt(variables, role, specs).items():
             hint = f"did you mean {near}?" if near else "ansible-doc -t role lists the variables that exist"
             report(name, f"{name} is not a variable of Slipway: {hint}", variables[name])
 
-        everything = _declared(Path(role._role_path).parent)
         values: dict[str, Any] = {}
         for name, spec in specs.items():
             raw = variables.get(name)
-            if follows(raw, everything - {name}):
-                faulty.add(name)  # until it is found to be sound
+            if follows(raw, declared - {name}):
+                faulty.add(name)  # judged is what it is made from
+                if mentions(raw, unsound):
+                    unsound.add(name)
             if name not in variables:
                 if spec.get("required"):
                     report(name, f"{name} is missing. It is {_sentence(spec)}")
@@ -240,12 +281,13 @@ class ActionModule(ActionBase):
                 report(name, f"{name} is {shown(values[name], spec)}; it must be {problem}.", raw)
 
         ruled = set()
-        for rule in self._task.args.get("rules", []):
+        for rule in rules:
             name = rule["variable"]
             ruled.add(name)
-            if name in faulty:
-                continue
             conditions = rule["that"] if isinstance(rule["that"], list) else [rule["that"]]
+            # What needs a variable of another role that is wrong cannot be judged.
+            if name in faulty or any(mentions(condition, unsound) for condition in conditions):
+                continue
             if not fits_one_line(values.get(name)) or not all(self._holds(condition) for condition in conditions):
                 text = f"{name} is {shown(values.get(name), specs.get(name, {}))}; it must be {rule['expected']}."
                 report(name, text, variables.get(name))
@@ -253,15 +295,8 @@ class ActionModule(ActionBase):
             if not fits_one_line(values[name]):
                 text = f"on one line, without control characters, of at most {LONGEST} characters"
                 report(name, f"{name} is {shown(values[name], specs[name])}; it must be {text}.", variables.get(name))
-
-        if problems:
-            host = variables["inventory_hostname"]
-            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-            result.update(
-                failed=True,
-                msg="\n".join([f"{host}: {count} in the inventory. Nothing was changed.", *problems]),
-            )
-        return result
+        wrong |= unsound
+        return problems
 
     def _holds(self, condition: Any) -> bool:
         """Evaluate one condition; one that cannot be evaluated does not hold."""

@@ -2,75 +2,21 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import socketserver
 import ssl
+import subprocess
 import threading
+import time
+import xmlrpc.client
+import xmlrpc.server
 from pathlib import Path
-
-# supervisorctl 4.2.5, as far as the modules use it: its words and exit codes, and one process for each section.
-SUPERVISORCTL = """#!/bin/sh
-echo "$*" >>"$STATE/calls"
-if [ -e "$STATE/down" ]; then
-    echo "unix:///run/supervisor.sock no such file"
-    exit 4
-fi
-name=$2
-section="$SECTIONS/$name.conf"
-alive() { [ -e "/proc/$1/stat" ] && ! grep -q ') Z ' "/proc/$1/stat"; }
-show() {
-    pid=$(cat "$STATE/$1")
-    if alive "$pid" && [ -e "$STATE/settled" ]; then
-        printf '%-32s RUNNING   pid %s, uptime 0:00:04\\n' "$1" "$pid"
-    elif alive "$pid"; then
-        printf '%-32s STARTING  \\n' "$1"
-    else
-        printf '%-32s BACKOFF   Exited too quickly (process log may have details)\\n' "$1"
-    fi
-}
-case $1 in
-update)
-    if grep -ls unparsable "$SECTIONS"/*.conf; then
-        echo "error: <class 'xmlrpc.client.Fault'>, <Fault 92: 'CANT_REREAD: ...'>"
-        exit 1
-    elif [ -e "$section" ] && [ ! -e "$STATE/$name" ]; then
-        log=$(sed -n 's/^stdout_logfile=//p' "$section")
-        setsid $(sed -n 's/^command=//p' "$section") >>"$log" 2>&1 </dev/null &
-        echo $! >"$STATE/$name"
-        echo "$name: added process group"
-    elif [ ! -e "$section" ] && [ -e "$STATE/$name" ]; then
-        pid=$(cat "$STATE/$name")
-        kill -TERM "$pid" 2>/dev/null
-        while alive "$pid"; do sleep 0.01; done
-        rm "$STATE/$name"
-        echo "$name: stopped"
-        echo "$name: removed process group"
-    elif [ ! -e "$STATE/$name" ]; then
-        echo "ERROR: no such group: $name"
-        exit 1
-    fi
-    ;;
-status)
-    if [ $# -lt 2 ]; then
-        for file in "$STATE"/*-[0-9]*; do
-            [ ! -e "$file" ] || show "${file##*/}"
-        done
-    elif [ -e "$STATE/$name" ]; then
-        show "$name"
-    else
-        echo "$name: ERROR (no such process)"
-        exit 4
-    fi
-    ;;
-*)
-    echo "*** Unknown syntax: $*"
-    exit 1
-    ;;
-esac
-"""
+from typing import Any
 
 # An app's server. Its mode is a status, or what is wrong with it.
 SERVER = """
@@ -139,8 +85,35 @@ leave()
 """
 
 
+class _Requests(xmlrpc.server.SimpleXMLRPCRequestHandler):
+    """What Supervisor's own handler does with a request."""
+
+    rpc_paths = ("/RPC2",)
+    disable_nagle_algorithm = False  # no such thing at a Unix socket
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def do_POST(self) -> None:
+        self.server.instance.credentials.add(self.headers.get("Authorization", ""))  # type: ignore[attr-defined]
+        super().do_POST()
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+class _Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer, xmlrpc.server.SimpleXMLRPCDispatcher):
+    """XML-RPC at a Unix socket."""
+
+    daemon_threads = True
+
+    def __init__(self, path: str) -> None:
+        xmlrpc.server.SimpleXMLRPCDispatcher.__init__(self)
+        socketserver.UnixStreamServer.__init__(self, path, _Requests)
+
+
 class Supervisor:
-    """A Supervisor of one's own: a program on PATH, and the processes it started.
+    """A Supervisor of one's own: what the modules ask of its XML-RPC interface, with one process for each section.
 
     Args:
         directory: where it keeps its state.
@@ -152,14 +125,74 @@ class Supervisor:
         self.sections = sections
         self.state.mkdir()
         sections.mkdir()
-        (self.state / "calls").touch()
-        head = f"#!/bin/sh\nSTATE={self.state}\nSECTIONS={sections}\n"
-        self.control = directory / "supervisorctl"
-        self.control.write_text(SUPERVISORCTL.replace("#!/bin/sh\n", head), encoding="utf-8")
         # Accepts every section; test_app_release has one with a parser.
         (directory / "supervisord").write_text("#!/bin/true\n", encoding="utf-8")
-        for program in (self.control, directory / "supervisord"):
-            program.chmod(0o755)
+        (directory / "supervisord").chmod(0o755)
+        self.socket = directory / "supervisor.sock"
+        self.configuration = directory / "supervisord.conf"
+        self.configuration.write_text(f"[unix_http_server]\nfile={self.socket}   ; (the socket)\n", encoding="utf-8")
+        self.said: list[str] = []
+        self.credentials: set[str] = set()
+        self.read: set[str] = set()
+        self.children: dict[int, subprocess.Popen[bytes]] = {}
+        self.server = _Listener(str(self.socket))
+        self.server.register_instance(self)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def _dispatch(self, method: str, arguments: tuple[str, ...]) -> Any:
+        """Do what a client asks for."""
+        name = method.removeprefix("supervisor.")
+        self.said.append(" ".join([name, *arguments]))
+        return getattr(self, f"_{name}")(*arguments)
+
+    def _reloadConfig(self) -> list[list[list[str]]]:
+        files = list(self.sections.glob("*.conf"))
+        if any("unparsable" in path.read_text(encoding="utf-8") for path in files):
+            raise xmlrpc.client.Fault(92, "CANT_REREAD: ...")
+        self.read = {path.stem for path in files}
+        return [[[], [], []]]
+
+    def _addProcessGroup(self, name: str) -> bool:
+        if name not in self.read or name in self.programs():
+            raise xmlrpc.client.Fault(10 if name not in self.read else 90, f"BAD_NAME: {name}")
+        section = configparser.RawConfigParser()
+        section.read(self.sections / f"{name}.conf")
+        program = section[f"program:{name}"]
+        with Path(program["stdout_logfile"]).open("ab") as log:
+            child = subprocess.Popen(
+                shlex.split(program["command"]), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.children[child.pid] = child
+        (self.state / name).write_text(str(child.pid), encoding="utf-8")
+        return True
+
+    def _stopProcessGroup(self, name: str) -> list[dict[str, Any]]:
+        pid = self.programs()[name]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        while self._alive(pid):
+            time.sleep(0.01)
+        return []
+
+    def _removeProcessGroup(self, name: str) -> bool:
+        (self.state / name).unlink()
+        return True
+
+    def _getAllProcessInfo(self) -> list[dict[str, Any]]:
+        found = []
+        for name, pid in self.programs().items():
+            alive = self._alive(pid)
+            state = ("RUNNING" if (self.state / "settled").exists() else "STARTING") if alive else "BACKOFF"
+            found.append({"group": name, "name": name, "statename": state, "pid": pid if state == "RUNNING" else 0})
+        return found
+
+    def _alive(self, pid: int) -> bool:
+        if pid in self.children:
+            return self.children[pid].poll() is None
+        try:
+            return ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        except OSError:
+            return False
 
     def programs(self) -> dict[str, int]:
         """Return the programs that it knows, with their process ids."""
@@ -171,20 +204,15 @@ class Supervisor:
 
     def running(self) -> list[int]:
         """Return the numbers of the releases whose process lives."""
-        numbers = []
-        for name, pid in self.programs().items():
-            with contextlib.suppress(FileNotFoundError):
-                if ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8"):
-                    numbers.append(int(name.rsplit("-", 1)[1]))
-        return sorted(numbers)
+        return sorted(int(name.rsplit("-", 1)[1]) for name, pid in self.programs().items() if self._alive(pid))
 
     def calls(self) -> list[str]:
         """Return what it was asked to do, in order."""
-        return (self.state / "calls").read_text(encoding="utf-8").splitlines()
+        return list(self.said)
 
     def updates(self) -> list[str]:
         """Return those of its calls that change something."""
-        return [call for call in self.calls() if not call.startswith("status")]
+        return [call for call in self.said if call.split()[0] not in ("getAllProcessInfo", "reloadConfig")]
 
     def kill(self, name: str) -> None:
         """Kill a program and forget it."""
@@ -193,9 +221,13 @@ class Supervisor:
         (self.state / name).unlink()
 
     def close(self) -> None:
-        """Kill all that it started."""
+        """Stop listening, and kill all that it started."""
+        self.server.shutdown()
+        self.server.server_close()
         for name in self.programs():
             self.kill(name)
+        for child in self.children.values():
+            child.wait()
 
 
 class Door:

@@ -419,6 +419,15 @@ def test_the_module_asks_for_the_source_and_builds_once(
     assert (third["changed"], third["build"], third["needs_archive"]) == (False, first["build"], False)
 
 
+def test_the_module_builds_at_once_what_came_with_the_question(
+    layout: Layout, index: tuple[Path, dict[str, str]], source: Path, module: Any
+) -> None:
+    packed = base64.b64encode(source.read_bytes()).decode()
+    result = module(**arguments(layout, index, packed=packed))
+    assert (result["changed"], result["needs_archive"]) == (True, False)
+    assert [path.name for path in layout.builds.iterdir()] == [result["build"]]
+
+
 def test_a_build_is_named_by_what_went_into_it(
     layout: Layout, index: tuple[Path, dict[str, str]], module: Any, program: Callable[[str, str], Path]
 ) -> None:
@@ -934,7 +943,7 @@ def test_what_uv_really_says_is_understood(tmp_path: Path, layout: Layout, index
 class Action:
     """The action plugin over a host that answers as the module would."""
 
-    def __init__(self, answers: list[dict[str, Any]], check: bool = False) -> None:
+    def __init__(self, answers: list[dict[str, Any]], check: bool = False, source: dict[str, Any] | None = None) -> None:
         path = ROOT / "roles/app/action_plugins/app_build.py"
         action_loader.add_directory(str(path.parent))
         spec = importlib.util.spec_from_file_location("app_build_action", path)
@@ -946,7 +955,7 @@ class Action:
         self.calls: list[dict[str, Any]] = []
         self.sent: list[tuple[str, str]] = []
         self.removed: list[str] = []
-        source = {"archive": "/cache/x.tar.gz", "wheels": {"archive": "/cache/w.tar.gz"}}
+        source = source or {"archive": "/cache/x.tar.gz", "wheels": {"archive": "/cache/w.tar.gz"}}
         task = SimpleNamespace(args={"source": source}, check_mode=check, async_val=0, action="app_build")
         shell = SimpleNamespace(join_path=os.path.join, tmpdir=None)
         connection = SimpleNamespace(_shell=shell)
@@ -986,6 +995,18 @@ def test_the_source_is_not_sent_when_it_is_not(answer: dict[str, Any], check: bo
     assert (host.sent, len(host.calls)) == ([], 1)
     assert result.get("failed") == answer.get("failed")
     assert "needs_archive" not in result
+
+
+@pytest.mark.parametrize(
+    ("size", "check", "along"), [(10, False, True), (2**18, False, True), (2**18 + 1, False, False), (10, True, False)]
+)
+def test_a_small_source_goes_along_with_the_question(tmp_path: Path, size: int, check: bool, along: bool) -> None:
+    archive = tmp_path / "x.tar.gz"
+    archive.write_bytes(b"x" * size)
+    host = Action([{"changed": True, "build": "b1", "needs_archive": False}], check, {"archive": str(archive)})
+    assert host.action.run(task_vars={}) == {"changed": True, "build": "b1"}
+    assert [len(base64.b64decode(call.get("packed", ""))) for call in host.calls] == [size if along else 0]
+    assert host.sent == []
 
 
 def test_wheels_are_sent_where_an_environment_is_made() -> None:

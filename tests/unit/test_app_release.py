@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import http.client
@@ -252,6 +253,7 @@ def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.setattr(module, "run", lambda *words, user=None, **options: run(*words, **options))
         monkeypatch.setattr(Releaser, "group", property(lambda self: os.getegid()))
     host = Host(short, clock, user)
+    monkeypatch.setattr(app_supervisor, "CONFIGURATIONS", (short / "elsewhere.conf", host.supervisor.configuration))
     host.build("b1")
     yield host
     host.door.close()
@@ -451,8 +453,7 @@ def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> Non
         ReleaseError, match=r"cannot be imported[\s\S]*Settings refuses DATABASE_URL[\s\S]*Release 1 serves as before"
     ):
         host.run(files={"launch.py": "refused\n"})
-    # It was not even asked for its state.
-    assert not any("status shop-2" in call for call in host.supervisor.calls())
+    assert not any("shop-2" in call for call in host.supervisor.calls())
     host.is_served_by(1)
     assert host.layout.record(2)["outcome"] == "failed"
 
@@ -634,8 +635,7 @@ def test_a_section_that_would_keep_supervisor_from_starting_is_not_installed(hos
     host.run()
     with pytest.raises(ReleaseError, match=r"Supervisor would refuse[\s\S]*Error"):
         host.run(program=host.arguments()["program"] + 'environment=A="%"\n')
-    # It was not even asked for its state.
-    assert not any("status shop-2" in call for call in host.supervisor.calls())
+    assert not any("shop-2" in call for call in host.supervisor.calls())
     host.is_served_by(1)
 
 
@@ -651,12 +651,25 @@ def test_a_section_that_supervisor_refuses_is_taken_away(host: Host) -> None:
 
 def test_a_supervisor_that_is_down_leaves_things_as_they_are(host: Host) -> None:
     host.run()
-    (host.supervisor.state / "down").touch()
-    with pytest.raises(ReleaseError, match=r"supervisor\.sock no such file"):
+    away = host.supervisor.socket.rename(host.supervisor.socket.with_suffix(".away"))
+    with pytest.raises(ReleaseError, match=r"Supervisor does not answer at .*/supervisor\.sock: No such file"):
         host.run(settings="{}")
-    (host.supervisor.state / "down").unlink()
+    away.rename(host.supervisor.socket)
     host.is_served_by(1)
-    assert host.run(settings="{}") == 3
+    assert host.run(settings="{}") == 2
+
+
+def test_a_supervisor_without_a_socket_is_told(host: Host) -> None:
+    host.supervisor.configuration.write_text("[inet_http_server]\nport=9001\n", encoding="utf-8")
+    with pytest.raises(ReleaseError, match=r"listens at no Unix socket: .*/supervisord\.conf has no file= in"):
+        host.run()
+
+
+def test_a_supervisor_with_a_password_is_given_it(host: Host) -> None:
+    text = f"[unix_http_server]\nfile={host.supervisor.socket} ; here\nusername=ann\npassword=a/b@c%d\n"
+    host.supervisor.configuration.write_text(text, encoding="utf-8")
+    assert host.run() == 1
+    assert host.supervisor.credentials == {"Basic " + base64.b64encode(b"ann:a/b@c%d").decode()}
 
 
 def test_only_the_apps_own_sections_are_touched(host: Host) -> None:
@@ -669,14 +682,15 @@ def test_only_the_apps_own_sections_are_touched(host: Host) -> None:
     assert not releaser.tidy()
     host.run(settings="{}")
     assert host.sections() == sorted([*strangers, "shop-2.conf"])
-    assert {word for call in host.supervisor.calls() for word in call.split()[1:]} == {"shop-1", "shop-2"}
+    assert {word for call in host.supervisor.updates() for word in call.split()[1:]} == {"shop-1", "shop-2"}
 
 
 def test_each_update_names_a_program(host: Host) -> None:
     host.run()
     host.run(settings="{}")
-    # Without a name, it would restart whatever else has changed on the host.
-    assert host.supervisor.updates() == ["update shop-1", "update shop-2", "update shop-1"]
+    added, dropped = "addProcessGroup", ("stopProcessGroup", "removeProcessGroup")
+    wanted = [f"{added} shop-1", f"{added} shop-2", *(f"{call} shop-1" for call in dropped)]
+    assert host.supervisor.updates() == wanted
 
 
 @pytest.mark.parametrize("suffix", [".conf", ".ini"])
@@ -757,24 +771,36 @@ class Killer:
         if self.at < 0 or threading.get_ident() != self.thread:
             return
         written = event == "open" and isinstance(arguments[0], str) and set(str(arguments[1])) & set("wxa+")
-        # How often it asks for a state is a matter of chance.
-        command = event == "subprocess.Popen" and "status" not in arguments[1]
+        command = event == "subprocess.Popen"
         scratch = str(arguments[0]).startswith(f"{tempfile.gettempdir()}/tmp")
         if scratch or (event not in self.EVENTS and not written and not command):
             return
+        self.count(f"{event} {arguments[1] if command else arguments[0]}")
+
+    def count(self, what: str) -> None:
+        """Count a step, and end the run at the one that is wanted, and at all after it."""
         self.step += 1
         if self.step >= self.at:
             if self.step == self.at:
-                self.what = f"{event} {arguments[0] if event != 'subprocess.Popen' else arguments[1]}"
+                self.what = what
             raise Killed
 
     @contextlib.contextmanager
     def killing(self, at: int) -> Iterator[None]:
         """Kill at step `at`, and do nothing more after it: no clean-up either."""
         self.at, self.step, self.what, self.thread = at, -1, "", threading.get_ident()
+        call = app_supervisor.Supervisor.call
+
+        def counted(supervisor: Any, method: str, *arguments: Any, **options: Any) -> Any:
+            if method != "getAllProcessInfo":  # how often it asks for a state is a matter of chance
+                self.count(method)
+            return call(supervisor, method, *arguments, **options)
+
+        app_supervisor.Supervisor.call = counted
         try:
             yield
         finally:
+            app_supervisor.Supervisor.call = call
             self.at = -1
 
 
@@ -1105,6 +1131,14 @@ def test_errors_that_are_usual_or_few_are_no_reason(host: Host, usual: list[int]
     when_live(host, 2, lambda: None if done else done.append(1) or log(host, 2, *now))
     assert host.run(settings="{}", watch=10.0) == 2
     host.is_served_by(2)
+
+
+def test_a_fault_of_our_own_after_the_switch_leads_back_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    monkeypatch.setattr(app_watch.Traffic, "follow", lambda *arguments: {}["no such key"])
+    with pytest.raises(ReleaseError, match=r"Release 2 failed: KeyError: 'no such key'\nRelease 1 serves as before"):
+        host.run(settings="{}", watch=10.0)
+    host.is_served_by(1)
 
 
 def test_a_release_whose_program_ends_is_taken_back(host: Host) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -31,6 +32,7 @@ options:
   layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
   source: {type: dict, required: true, description: "What app_fetch returned."}
   archive: {type: path, description: "The packed source on this host. Without it the module only says whether it is needed."}
+  packed: {type: str, description: "The packed source itself, in Base64, where it is small."}
   wheels: {type: path, description: "The packed wheelhouse on this host, where the environment is made and there is one."}
   interpreter: {type: path, required: true, description: "The Python that the virtual environment is made from."}
   minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
@@ -441,6 +443,7 @@ def main() -> None:
             "layout": {"type": "dict", "required": True},
             "source": {"type": "dict", "required": True},
             "archive": {"type": "path"},
+            "packed": {"type": "str", "no_log": True},
             "wheels": {"type": "path"},
             "interpreter": {"type": "path", "required": True},
             "minimum": {"type": "str", "required": True},
@@ -462,6 +465,9 @@ def main() -> None:
     arguments = module.params
     layout = Layout(**arguments["layout"])
     source = arguments["source"]
+    if arguments["packed"]:
+        arguments["archive"] = os.path.join(module.tmpdir, "archive.tar.gz")
+        Path(arguments["archive"]).write_bytes(base64.b64decode(arguments["packed"]))
     needs = {"needs_archive": False, "needs_wheels": False}
     if module.check_mode and not layout.builds.is_dir():
         module.exit_json(changed=True, build="not yet built", **needs)

@@ -114,7 +114,7 @@ class Releaser:
 
     def next_number(self) -> int:
         """Return a number that no release ever had."""
-        return max([*self.layout.numbers(), *self.supervisor.known(), self.last_number()], default=0) + 1
+        return max([*self.layout.numbers(), *self.supervisor.installed(), self.last_number()], default=0) + 1
 
     def last_number(self) -> int:
         """Return the highest number that the history names; a number is never given twice."""
@@ -291,7 +291,7 @@ class Releaser:
             ReleaseError: when it crashes, or is not healthy in time; with the last lines of its log.
         """
         deadline = time.monotonic() + self.health["timeout"]
-        look, first, wrong = 0.0, "", 0
+        look, first, wrong = time.monotonic() + 0.5, "", 0
         problem = "it does not listen on its socket"
         while time.monotonic() < deadline:
             try:
@@ -494,7 +494,7 @@ class Releaser:
                 switched = time.monotonic()
                 self.prove(number)
                 self.watch(number, switched, traffic, before.rate, CACHED_CONNECTION_SECONDS if old is not None else 0.0)
-            except (ReleaseError, OSError):
+            except Exception:
                 self.go_back(old)
                 with contextlib.suppress(OSError):  # what is raised already is what to tell
                     self.remember(number, back_from=None)
@@ -539,8 +539,9 @@ class Releaser:
         """
         try:
             yield
-        except (ReleaseError, OSError) as error:
-            reason = masked(str(error), self.secrets)
+        except Exception as error:
+            said = str(error) if isinstance(error, (ReleaseError, OSError)) else f"{type(error).__name__}: {error}"
+            reason = masked(said, self.secrets)
             with contextlib.suppress(ReleaseError):
                 if number != old:
                     self.supervisor.drop(number)

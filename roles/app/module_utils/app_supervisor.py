@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+import configparser
+import http.client
 import shutil
 import tempfile
+import xmlrpc.client
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+from ansible.module_utils.app_door import UnixConnection
 from ansible.module_utils.app_layout import ReleaseError, remove, run, tail, write
+
+# Where distributions keep Supervisor's own configuration.
+CONFIGURATIONS = (Path("/etc/supervisor/supervisord.conf"), Path("/etc/supervisord.conf"))
 
 # Reads the configuration named on the command line as supervisord would, without starting anything.
 PARSE_SECTION = "import sys; from supervisor.options import ServerOptions; ServerOptions().realize(['-n', '-c', sys.argv[1]])"
+
+# Seconds in which Supervisor answers what does not wait for a program.
+ANSWER_SECONDS = 30
+
+# States of a program, the one that tells most about several processes first.
+STATES = ("FATAL", "BACKOFF", "EXITED", "UNKNOWN", "STOPPED", "STOPPING", "STARTING", "RUNNING")
+
+
+class Transport(xmlrpc.client.Transport):
+    """XML-RPC over a Unix socket.
+
+    Args:
+        path: the socket.
+        timeout: seconds to wait for an answer.
+    """
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__()
+        self.path = path
+        self.timeout = timeout
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        """Return a new connection to `host`, an address that may hold credentials."""
+        _, self._extra_headers, _ = self.get_host_info(host)
+        return UnixConnection(self.path, self.timeout)
+
+
+def control() -> tuple[Path, str]:
+    """Return the socket at which Supervisor listens for its own tools, and the address that they call there.
+
+    Raises:
+        ReleaseError: when its configuration names none.
+    """
+    settings = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
+    read = settings.read(CONFIGURATIONS, encoding="utf-8")
+    socket, name, password = (settings.get("unix_http_server", key, fallback="") for key in ("file", "username", "password"))
+    if not socket:
+        places = " or ".join(read or map(str, CONFIGURATIONS))
+        raise ReleaseError(f"Supervisor listens at no Unix socket: {places} has no file= in [unix_http_server].")
+    credentials = f"{quote(name, safe='')}:{quote(password, safe='')}@" if name else ""
+    return Path(socket), f"http://{credentials}localhost/RPC2"
 
 
 class Supervisor:
@@ -58,14 +108,42 @@ class Supervisor:
         if answer.returncode:
             raise ReleaseError(f"Supervisor would refuse the program's section {section}:\n{tail(answer.stdout, 5)}")
 
+    def call(self, method: str, *arguments: Any, seconds: float = ANSWER_SECONDS) -> Any:
+        """Have Supervisor do something: http://supervisord.org/api.html lists what.
+
+        Raises:
+            ReleaseError: when it does not answer within so many seconds, or refuses.
+        """
+        path, address = control()
+        proxy = xmlrpc.client.ServerProxy(address, transport=Transport(path, seconds))
+        try:
+            with proxy:
+                return getattr(proxy.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as error:
+            raise ReleaseError(f"Supervisor refuses {method}: {error.faultString}") from error
+        except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
+            raise ReleaseError(f"Supervisor does not answer at {path}: {getattr(error, 'strerror', '') or error}") from error
+
+    def processes(self) -> dict[int, list[dict[str, Any]]]:
+        """Return what Supervisor says of the app's processes, by release.
+
+        Raises:
+            ReleaseError: when it does not answer.
+        """
+        found: dict[int, list[dict[str, Any]]] = {}
+        for process in self.call("getAllProcessInfo"):
+            name, _, number = process["group"].rpartition("-")
+            if name == self.name and number.isdigit():
+                found.setdefault(int(number), []).append(process)
+        return found
+
     def known(self) -> list[int]:
-        """Return the releases that have a section or, after an interruption, still run without one."""
-        names = [
-            line.split()[0] for line in run(["supervisorctl", "status"], 30, check=False).stdout.splitlines() if line.strip()
-        ]
-        prefix = f"{self.name}-"
-        numbers = [name[len(prefix) :] for name in names if name.startswith(prefix)]
-        return sorted({*self.installed(), *(int(number) for number in numbers if number.isdigit())})
+        """Return the releases that have a section or, after an interruption, still run without one.
+
+        Raises:
+            ReleaseError: when Supervisor does not answer.
+        """
+        return sorted({*self.installed(), *self.processes()})
 
     def add(self, number: int, section: Path) -> None:
         """Have Supervisor run release `number` as the file `section` says, and change nothing else.
@@ -75,10 +153,12 @@ class Supervisor:
         """
         self.check(section)
         write(self.section(number), section.read_text(encoding="utf-8"))
-        answer = run(["supervisorctl", "update", self.program(number)], 60, check=False)
-        if answer.returncode or "ERROR" in answer.stdout:
+        try:
+            self.call("reloadConfig")  # reads all sections, and changes no program
+            self.call("addProcessGroup", self.program(number))
+        except ReleaseError as error:
             remove(self.section(number))
-            raise ReleaseError(f"Supervisor refused the program {self.program(number)}:\n{tail(answer.stdout)}")
+            raise ReleaseError(f"Supervisor refused the program {self.program(number)}: {error}") from error
 
     def drop(self, number: int) -> None:
         """Stop release `number` gracefully and forget its program.
@@ -87,17 +167,20 @@ class Supervisor:
             ReleaseError: when Supervisor does not answer.
         """
         remove(self.section(number))
-        answer = run(["supervisorctl", "update", self.program(number)], self.stop_seconds + 60, check=False)
-        if answer.returncode and "no such group" not in answer.stdout:
-            raise ReleaseError(f"Supervisor does not let go of {self.program(number)}:\n{tail(answer.stdout)}")
+        if number in self.processes():
+            self.call("stopProcessGroup", self.program(number), seconds=self.stop_seconds + 60)
+            self.call("removeProcessGroup", self.program(number))
 
     def state(self, number: int) -> tuple[str, str]:
         """Return what Supervisor reports for release `number`: a state such as RUNNING, and its process id if it has one.
 
-        The state is UNKNOWN where Supervisor has no such program.
+        The state is UNKNOWN where Supervisor has no such program, or does not answer.
         """
-        answer = run(["supervisorctl", "status", self.program(number)], 30, check=False)
-        words = answer.stdout.replace(",", " ").split()
-        if len(words) < 2 or not words[0].endswith(self.program(number)):
+        try:
+            processes = self.processes().get(number, [])
+        except ReleaseError:
+            processes = []
+        if not processes:
             return "UNKNOWN", ""
-        return words[1], words[words.index("pid") + 1] if "pid" in words else ""
+        worst = min(processes, key=lambda process: STATES.index(process["statename"]))
+        return worst["statename"], str(worst["pid"] or "")
