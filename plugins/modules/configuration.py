@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -24,7 +25,13 @@ description:
   - Whether a reload took effect is seen by the service's workers, since the reload itself reports success either way. Where they
     are older than the files, because an earlier run was interrupted or a reload failed, the service is reloaded again.
 options:
-  files: {type: list, elements: dict, required: true, description: "Each has C(path) and C(content). Directories are made."}
+  files:
+    type: list
+    elements: dict
+    required: true
+    description:
+      - Each has C(path), and C(content) or C(edit). Directories are made.
+      - C(edit) is for a file that is somebody else's, and maps patterns for its lines to what each such line is replaced with.
   absent: {type: list, elements: path, default: [], description: "Files that must not exist."}
   directories: {type: list, elements: path, default: [], description: "Directories that must exist."}
   reads: {type: list, elements: path, default: [], description: "Files made by others that the service reads on a reload."}
@@ -68,6 +75,26 @@ def read(path: str) -> str | None:
         return Path(path).read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return None
+
+
+def edited(path: str, edit: Mapping[str, str]) -> str | None:
+    """Return the content that a file is to have after its lines were replaced; None where there is no such file.
+
+    Args:
+        path: the file.
+        edit: patterns, each for a whole line, and what such a line becomes.
+
+    Raises:
+        ConfigurationError: when it has no line for one of the patterns.
+    """
+    text = read(path)
+    for pattern, line in edit.items():
+        if text is None:
+            break
+        text, count = re.subn(f"^{pattern}$", lambda _, line=line: line, text, flags=re.MULTILINE)
+        if not count:
+            raise ConfigurationError(f"{path} has no line {pattern}, which is to be: {line}")
+    return text
 
 
 def write(path: str, text: str) -> None:
@@ -271,7 +298,8 @@ def main() -> None:
                 "required": True,
                 "options": {
                     "path": {"type": "path", "required": True},
-                    "content": {"type": "str", "required": True},
+                    "content": {"type": "str"},
+                    "edit": {"type": "dict"},
                 },
             },
             "absent": {"type": "list", "elements": "path", "default": []},
@@ -286,9 +314,16 @@ def main() -> None:
     )
     os.umask(0o022)  # services read these files as users of their own
     arguments = module.params
-    files = {file["path"]: file["content"] for file in arguments["files"]}
     service = Service(arguments["service"], arguments["workers"]) if arguments["service"] else None
     with lock():
+        try:
+            files = {file["path"]: file["content"] for file in arguments["files"] if file["content"] is not None}
+            for file in arguments["files"]:
+                text = edited(file["path"], file["edit"] or {}) if file["content"] is None else None
+                if text is not None:
+                    files[file["path"]] = text
+        except ConfigurationError as error:
+            module.fail_json(msg=str(error))
         change = Change(files, arguments["absent"])
         missing = [path for path in arguments["directories"] if not os.path.isdir(path)]
         read = [path for path in [*files, *arguments["reads"]] if not path.startswith(UNIT_DIRECTORY)]

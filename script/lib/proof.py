@@ -45,7 +45,7 @@ def molecule(scenario: str) -> Step:
 
 FAST = [
     Step("lint and types", ["script/lint"]),
-    Step("unit tests and rendered templates", pytest("tests", "unit.xml", "--numprocesses=auto", "--dist=loadfile"), report="unit.xml"),
+    Step("unit tests and rendered templates", pytest("tests", "unit.xml", "-n=auto", "--dist=loadfile"), report="unit.xml"),
     Step("tests of the example app", ["script/lib/test_app", str(ARTEFACTS / "app.xml")], report="app.xml"),
 ]
 FULL = [

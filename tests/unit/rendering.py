@@ -56,7 +56,7 @@ class Host:
             "playbook_dir": str(ROOT / "playbooks"),
             "ansible_facts": {**usual, **(facts or {})},
             "ansible_check_mode": False,
-            "__nginx_build": {"rc": 0 if nginx else 2, "stderr": answer},
+            "__nginx_placeholder": {"nginx": answer},
         }
         # As Ansible ranks them: defaults, the inventory, and the roles' own variables.
         for role in ROLES:

@@ -412,7 +412,7 @@ def test_the_app_can_read_its_release_whatever_the_umask(host: Host, module: Any
 )
 def test_a_bad_candidate_leaves_the_old_release_serving(host: Host, mode: str, words: list[str]) -> None:
     host.run()
-    host.clock.pace = 0.01 if mode.isdigit() else 0.002
+    host.clock.pace = 0.01 if mode.isdigit() else 0.004
     host.clock.haste = 2 if mode.isdigit() else 5
     before = host.clock.monotonic()
     with pytest.raises(ReleaseError) as error:

@@ -451,3 +451,44 @@ def test_an_error_of_a_service_names_it(systemd: Systemd) -> None:
     systemd.run_service(mode="deaf")
     with pytest.raises(ConfigurationError, match="nginx did not take"):
         Service("nginx", TITLE).reload(0.1)
+
+
+# A file of somebody else's
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("user x;\nworkers auto;\n# workers 9;\n", "user x;\nworkers 1;\n# workers 9;\n"),
+        ("workers\t4;", "workers 1;"),
+        ("workers 1;\n", "workers 1;\n"),
+    ],
+)
+def test_lines_of_a_file_are_replaced(tmp_path: Path, before: str, after: str) -> None:
+    file = tmp_path / "main.conf"
+    file.write_text(before, encoding="utf-8")
+    assert configuration.edited(str(file), {r"workers\s.*": "workers 1;"}) == after
+
+
+def test_a_line_that_is_not_there_is_told_and_a_file_that_is_not_there_is_left(tmp_path: Path) -> None:
+    file = tmp_path / "main.conf"
+    assert configuration.edited(str(file), {"workers .*": "workers 1;"}) is None
+    file.write_text("user x;\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"main\.conf has no line workers \.\*, which is to be: workers 1;"):
+        configuration.edited(str(file), {"workers .*": "workers 1;"})
+
+
+def test_an_edit_is_part_of_the_change(module: Callable[..., dict[str, Any]], place: Path) -> None:
+    file = place / "main.conf"
+    file.write_text("workers auto;\n", encoding="utf-8")
+    wanted = {"path": str(file), "edit": {"workers .*": "workers 1;"}}
+    failed = module(files=[wanted, *files(other="x")], test=["false"])
+    assert failed["failed"]
+    assert (file.read_text(encoding="utf-8"), (place / "other").exists()) == ("workers auto;\n", False)
+    assert module(files=[wanted], check=True)["changed"]
+    assert [module(files=[wanted])["changed"] for _ in range(2)] == [True, False]
+    assert file.read_text(encoding="utf-8") == "workers 1;\n"
+    file.unlink()
+    assert not module(files=[wanted])["changed"]
+    file.write_text("none\n", encoding="utf-8")
+    assert "has no line" in module(files=[wanted])["msg"]

@@ -50,7 +50,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> Pair:
+def pair(tmp_path: Path, run_module: Callable[..., dict[str, Any]], program: Callable[[str, str], Path]) -> Pair:
+    program("nginx", '#!/bin/sh\n[ "$*" = -V ] && echo "nginx version: nginx/1.26.3" >&2\n')
     return Pair(tmp_path, run_module)
 
 
@@ -203,3 +204,19 @@ def test_what_openssl_says_is_passed_on(pair: Pair, program: Callable[[str, str]
     assert "no entropy" in result["msg"]
     assert not pair.certificate.exists()
     assert not pair.key.exists()
+
+
+def test_without_names_none_is_made_and_nginx_is_asked_all_the_same(pair: Pair) -> None:
+    result = pair.run(domains=[])
+    assert (result["changed"], result["nginx"]) == (False, "nginx version: nginx/1.26.3\n")
+    assert not pair.certificate.exists()
+
+
+@pytest.mark.parametrize("script", ["#!/bin/sh\nexit 3\n", "#!/no/such/interpreter\n"])
+def test_an_nginx_that_does_not_run_is_told(pair: Pair, program: Callable[[str, str], Path], script: str) -> None:
+    program("nginx", script)
+    assert pair.run(check=True)["nginx"] == ""  # before it is installed
+    result = pair.run()
+    assert result["failed"]
+    assert "Nginx does not say its version" in result["msg"]
+    assert not pair.certificate.exists()

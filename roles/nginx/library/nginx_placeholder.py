@@ -18,10 +18,11 @@ description:
   - A usable pair of certificate and key is left alone, whoever made it. One that is missing, damaged or does not fit together is
     replaced, since Nginx would not start with it.
   - A placeholder made earlier is renewed when the names change, or 30 days before it expires.
+  - Returns in C(nginx) what C(nginx -V) says, on which the rest of the configuration depends. Empty in a dry run without Nginx.
 options:
   certificate: {type: path, required: true, description: "File of the certificate."}
   key: {type: path, required: true, description: "File of the private key."}
-  domains: {type: list, elements: str, required: true, description: "Names that the certificate is for."}
+  domains: {type: list, elements: str, required: true, description: "Names that it is for; with none, nothing is made."}
 """
 
 MARK = "Slipway placeholder"
@@ -47,6 +48,16 @@ def openssl(*arguments: str) -> str | None:
     """Run openssl and return what it prints; None when it fails."""
     done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=60)
     return done.stdout if done.returncode == 0 else None
+
+
+def nginx() -> str:
+    """Return what Nginx says of itself: its version and that of OpenSSL.
+
+    Raises:
+        OSError: when there is none.
+        subprocess.CalledProcessError: when it fails.
+    """
+    return subprocess.run(["nginx", "-V"], capture_output=True, text=True, check=True, timeout=60).stderr
 
 
 def reason_to_replace(certificate: str, key: str, domains: list[str]) -> str | None:
@@ -111,13 +122,19 @@ def main() -> None:
     )
     os.umask(0o022)  # Nginx looks into the directory
     certificate, key, domains = (module.params[name] for name in ("certificate", "key", "domains"))
-    reason = reason_to_replace(certificate, key, domains) if os.path.exists(certificate) else "there is none"
+    says = ""
+    try:
+        says = nginx()
+    except (OSError, subprocess.CalledProcessError) as error:
+        if not module.check_mode:
+            module.fail_json(msg=f"Nginx does not say its version: {error}")
+    reason = reason_to_replace(certificate, key, domains) if domains else None
     if reason and not module.check_mode:
         try:
             create(Path(certificate), Path(key), domains)
         except subprocess.CalledProcessError as error:
             module.fail_json(msg=f"openssl could not make a certificate: {error.stderr.strip()}")
-    module.exit_json(changed=reason is not None, reason=reason)
+    module.exit_json(changed=reason is not None, reason=reason, nginx=says)
 
 
 if __name__ == "__main__":
