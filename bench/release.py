@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from bench.servers import ROOT, BenchError, Lab, Play, Server, lab, machine, play, verdict
+from bench.servers import ROOT, BenchError, Lab, Play, Server, lab, machine, over_ssh, play, verdict
 
 NAME = "release-bench.test"
 RELEASE_SECONDS = 6
@@ -21,7 +21,7 @@ ROLLBACK_SECONDS = 4
 
 
 class NewAnswer(threading.Thread):
-    """Asks a server for / over HTTPS fifty times a second; `moment` (monotonic seconds) is when another release answered."""
+    """Asks a server for / over HTTPS ten times a second; `moment` (monotonic seconds) is when another release answered."""
 
     def __init__(self, server: Server, release: str) -> None:
         super().__init__(daemon=True)
@@ -42,7 +42,7 @@ class NewAnswer(threading.Thread):
                 head = door.recv(4096).lower()
             if b" 200 " in head and old not in head:
                 self.moment = time.monotonic()
-            time.sleep(0.02)
+            time.sleep(0.1)
 
 
 def live(server: Server, app: str) -> str:
@@ -87,8 +87,8 @@ def build_seconds(server: Server, inventory: Path, installer: str, source: Path)
 
 def measure(bench: Lab, rounds: int) -> None:
     """Measure and print."""
-    inventory = bench.inventory("podman", {NAME: {}}, ansible_connection="containers.podman.podman")
     server, app = bench.start(NAME), NAME.replace(".", "-")
+    inventory = over_ssh(bench, server)
     play(inventory)
     before = state(server, app)
     with tempfile.TemporaryDirectory() as scratch:

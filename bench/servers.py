@@ -93,6 +93,23 @@ class Lab:
                 call("podman", "rm", "--force", "--ignore", "--volumes", "--time=2", server.id, check=False)
 
 
+def over_ssh(bench: Lab, server: Server) -> Path:
+    """Install an SSH server in the container, let a key made for this run in, and return an inventory that uses it."""
+    server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends openssh-server")
+    key = bench.directory / "key"
+    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    public = key.with_suffix(".pub").read_text(encoding="ascii").strip()
+    server.run(f"mkdir -pm 700 /root/.ssh && echo '{public}' >/root/.ssh/authorized_keys && systemctl start ssh")
+    options = f"-o StrictHostKeyChecking=no -o UserKnownHostsFile={bench.directory}/known_hosts -o LogLevel=ERROR"
+    return bench.inventory(
+        "ssh",
+        {server.name: {"ansible_host": server.address}},
+        ansible_user="root",
+        ansible_ssh_private_key_file=str(key),
+        ansible_ssh_common_args=options,
+    )
+
+
 @contextmanager
 def lab() -> Iterator[Lab]:
     """Give a lab, and take it away whatever happens."""

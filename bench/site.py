@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from bench.servers import BenchError, Lab, Play, Server, call, lab, machine, play, verdict
+from bench.servers import BenchError, Lab, Play, Server, lab, machine, over_ssh, play, verdict
 
 HOSTS = 4
 FIRST_SECONDS = 60
@@ -77,23 +77,6 @@ def unchanged(inventory: Path, limit: str = "all", **environment: str) -> Play:
     if run.changed:
         raise BenchError(f"A second run changed something:\n{run.output}")
     return run
-
-
-def over_ssh(bench: Lab, server: Server) -> Path:
-    """Install an SSH server in the container, let a key made for this run in, and return an inventory that uses it."""
-    server.run("DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends openssh-server")
-    key = bench.directory / "key"
-    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-    public = key.with_suffix(".pub").read_text(encoding="ascii").strip()
-    server.run(f"mkdir -pm 700 /root/.ssh && echo '{public}' >/root/.ssh/authorized_keys && systemctl start ssh")
-    options = f"-o StrictHostKeyChecking=no -o UserKnownHostsFile={bench.directory}/known_hosts -o LogLevel=ERROR"
-    return bench.inventory(
-        "ssh",
-        {server.name: {"ansible_host": server.address}},
-        ansible_user="root",
-        ansible_ssh_private_key_file=str(key),
-        ansible_ssh_common_args=options,
-    )
 
 
 def second_runs(bench: Lab, podman: Path, rounds: int) -> tuple[list[float], list[float], list[float]]:

@@ -91,7 +91,7 @@ def edited(path: str, edit: Mapping[str, str]) -> str | None:
     for pattern, line in edit.items():
         if text is None:
             break
-        text, count = re.subn(f"^{pattern}$", lambda _, line=line: line, text, flags=re.MULTILINE)
+        text, count = re.subn(f"^{pattern}$", line.replace("\\", r"\\"), text, flags=re.MULTILINE)
         if not count:
             raise ConfigurationError(f"{path} has no line {pattern}, which is to be: {line}")
     return text
