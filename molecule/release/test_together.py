@@ -12,6 +12,8 @@ import pytest
 from molecule.conftest import Host, Run, polling
 from molecule.release.conftest import FLEET, deploy, flat, rollback, serves
 
+pytestmark = pytest.mark.xdist_group("release.test")
+
 HOSTS = ["release.test"]
 
 
