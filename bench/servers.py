@@ -95,7 +95,8 @@ class Lab:
 
 def over_ssh(bench: Lab, server: Server) -> Path:
     """Install an SSH server in the container, let a key made for this run in, and return an inventory that uses it."""
-    server.run("apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends openssh-server")
+    install = "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends openssh-server"
+    server.run(f"apt-get update -qq && {install}")
     key = bench.directory / "key"
     call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     public = key.with_suffix(".pub").read_text(encoding="ascii").strip()
