@@ -58,7 +58,7 @@ def test_what_is_under_way_is_finished(host: Host) -> None:
     answers: list[Answer] = []
 
     def ask_slowly() -> None:
-        answers.append(host.ask("/slow?seconds=9"))
+        answers.append(host.ask("/slow?seconds=5"))
 
     run = threading.Thread(target=lambda: deploy(host, app_env={"GREETING": "slow"}, app_watch_seconds=0))
     run.start()

@@ -119,6 +119,7 @@ def arguments(layout: Layout, index: tuple[Path, dict[str, str]], **changes: Any
         "uv": str(UV),
         "cache": str(layout.home / "cache"),
         "server": ["gunicorn>=1", "uvicorn-worker"],
+        "server_modules": ["gunicorn", "uvicorn_worker"],
         "source_builds": False,
         "environment": {
             **dict.fromkeys(("UV_NO_INDEX", "PIP_NO_INDEX", "UV_OFFLINE"), "1"),

@@ -66,9 +66,9 @@ def redirect_server(host: Host) -> Block:
 
 
 def seconds(text: str) -> float:
-    found = re.fullmatch(r"([\d.]+)s?", text)
+    found = re.fullmatch(r"([\d.]+)(m?)s?", text)
     assert found, text
-    return float(found[1])
+    return float(found[1]) / (1000 if found[2] else 1)
 
 
 # Nginx
@@ -122,7 +122,7 @@ def test_the_old_release_is_out_of_use_before_it_is_stopped(name: str) -> None:
     idle = seconds(upstream.one("keepalive_timeout"))
     release = release_arguments(host)
     assert kept + idle < release["drain"]
-    assert kept <= CACHED_CONNECTION_SECONDS < release["drain"]
+    assert kept + idle <= CACHED_CONNECTION_SECONDS < release["drain"]
     assert idle < gunicorn(host)["keepalive"]
     # Also for the shortest drain that the inventory may ask for.
     (rule,) = [rule for rule in rules("app") if rule["variable"] == "app_drain_seconds"]
@@ -440,7 +440,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def gunicorn(host: Host) -> dict[str, Any]:
     """Return what Gunicorn makes of its configuration."""
-    text = host.render("app", "gunicorn.conf.py.j2").replace("@RELEASE@", "7")
+    text = host.render("app", "gunicorn.py.j2").replace("@RELEASE@", "7")
     code = f"import sys, types\nstub = types.ModuleType('uvicorn_worker')\nexec({STUB!r}, stub.__dict__)\n"
     code += f"sys.modules['uvicorn_worker'] = stub\n{DUMP.replace('runpy.run_path(sys.argv[1])', 'runpy_values')}"
     code = code.replace("runpy_values", "{'__name__': 'conf'}; exec(compile(sys.stdin.read(), 'conf', 'exec'), values)")
@@ -540,7 +540,7 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     text = (ROOT / "roles/app/library/app_release.py").read_text(encoding="utf-8")
     required = set(re.findall(r'^            "(\w+)": {"type"', text, re.MULTILINE))
     assert {*arguments, "run"} == required
-    assert {"launch.py", "gunicorn.conf.py"} <= set(arguments["files"])
+    assert {"launch.py", "server.py", "slipway_app.py", "slipway_guard.py"} <= set(arguments["files"])
     for text in [*arguments["files"].values(), arguments["program"]]:
         assert "@RELEASE@" in text
     health = {"path": "/healthz", "status": 200, "body": "", "attempts": 0, "timeout": 60}
@@ -664,7 +664,7 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
     assert {name: environment.pop(name) for name in fixed} == fixed
     assert int(environment.pop("WEB_CONCURRENCY")) >= 1
     assert set(environment) <= {"LANG", "LC_CTYPE"}
-    assert words[1:] == ["-m", "gunicorn", "--config", str(release / "gunicorn.conf.py"), "slipway_app:app"]
+    assert words[1:] == ["-m", "gunicorn", "--config", str(release / "server.py"), "slipway_app:app"]
     # What is checked before has the same environment.
     subprocess.run([PYTHON, str(release / "launch.py"), "--check"], env=outer, check=True, cwd="/")
     assert json.loads(seen.read_text(encoding="utf-8")) == [[str(python), str(release / "preflight.py")], values]
@@ -784,11 +784,11 @@ values = {{"__name__": "conf"}}
 exec(compile(open({conf!r}).read(), "conf", "exec"), values)
 open({socket!r}, "w").close()
 values["when_ready"](None)
-log = types.SimpleNamespace(log=types.SimpleNamespace(warning=lambda *words: None))
 worker = os.fork()
 if worker == 0:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    values["post_fork"](None, log)
+    sys.path.insert(0, {release!r})
+    import slipway_app
 os.write(1, b"%d\\n" % os.getpid())
 while True:
     signal.pause()
@@ -822,10 +822,13 @@ def tree(tmp_path: Path, stub: Path, short: Path) -> Iterator[tuple[int, list[in
     """A supervisord, a Gunicorn's master with one worker under it, and the socket of the release."""
     host = Host({"app_name": "shop", "app_graceful_timeout": 2})
     socket = short / "7.sock"
-    text = host.render("app", "gunicorn.conf.py.j2").replace("/run/shop/@RELEASE@.sock", str(socket))
-    conf = tmp_path / "gunicorn.conf.py"
-    conf.write_text(text, encoding="utf-8")
-    code = GUARD.format(stub=str(stub), conf=str(conf), socket=str(socket))
+    for template, name in (("gunicorn", "server"), ("slipway_app", "slipway_app"), ("slipway_guard", "slipway_guard")):
+        text = host.render("app", f"{template}.py.j2").replace("/run/shop/@RELEASE@.sock", str(socket))
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    (tmp_path / "door.token").write_text("token", encoding="utf-8")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "main.py").write_text("app = None\n", encoding="utf-8")
+    code = GUARD.format(stub=str(stub), conf=str(tmp_path / "server.py"), socket=str(socket), release=str(tmp_path))
     supervisord = subprocess.Popen([PYTHON, "-c", SUPERVISORD, code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert supervisord.stdout is not None
     pids = [int(supervisord.stdout.readline()) for _ in range(2)]

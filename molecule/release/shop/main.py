@@ -3,18 +3,43 @@
 import asyncio
 import hashlib
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 
-app = FastAPI()
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    if os.environ.get("FAIL_AT_START"):
+        raise RuntimeError("told to fail")
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
 LEDGER = Path(os.environ["HOME"], "ledger")
 
 
 @app.get("/healthz")
 async def healthz() -> dict[str, str]:
     return {"status": "ok"}
+
+
+@app.get("/whoami")
+async def whoami(request: Request) -> dict[str, str]:
+    return {"client": request.client.host, "scheme": request.url.scheme, "url": str(request.base_url)}
+
+
+@app.post("/upload")
+async def upload(request: Request) -> dict[str, int]:
+    return {"bytes": len(await request.body())}
+
+
+@app.get("/items")
+async def items() -> list[int]:
+    return []
 
 
 @app.get("/items/{item_id}")
@@ -58,3 +83,10 @@ async def echo(websocket: WebSocket) -> None:
             await websocket.send_text(await websocket.receive_text())
     except WebSocketDisconnect:
         pass
+
+
+@app.websocket("/ws/whoami")
+async def whose(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text(f"{websocket.url.scheme} {websocket.client.host}")
+    await websocket.close()

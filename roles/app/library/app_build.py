@@ -40,6 +40,7 @@ options:
   uv: {type: path, required: true, description: "The uv program."}
   cache: {type: path, required: true, description: "Where uv keeps what it downloaded, on the file system of the home."}
   server: {type: list, elements: str, required: true, description: "Requirements of the server, added where the lock lacks them."}
+  server_modules: {type: list, elements: str, required: true, description: "Modules by which one sees whether the lock has it."}
   source_builds: {type: bool, default: false, description: "Whether packages may be built from source, as root."}
   environment: {type: dict, default: {}, description: "Environment for the installer, such as an index or a proxy."}
   user: {type: str, required: true, description: "The app's user, who runs what is not to be run as root."}
@@ -320,7 +321,7 @@ class Installer:
         Raises:
             ReleaseError: when that fails; its first line says what to do.
         """
-        present = run([self.python, "-c", "import gunicorn, uvicorn_worker"], 60, check=False)
+        present = run([self.python, "-c", f"import {', '.join(self.arguments['server_modules'])}"], 60, check=False)
         if present.returncode:
             self.install(self.arguments["server"])
 
@@ -451,6 +452,7 @@ def main() -> None:
             "uv": {"type": "path", "required": True},
             "cache": {"type": "path", "required": True},
             "server": {"type": "list", "elements": "str", "required": True},
+            "server_modules": {"type": "list", "elements": "str", "required": True},
             "source_builds": {"type": "bool", "default": False},
             "environment": {"type": "dict", "default": {}},
             "user": {"type": "str", "required": True},

@@ -19,8 +19,11 @@ from ansible.module_utils.app_openapi import breaking_changes
 from ansible.module_utils.app_supervisor import Supervisor
 from ansible.module_utils.app_watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic
 
-# How long Nginx may go on using a connection to the old release after a switch: keepalive_time of its upstream, and some.
-CACHED_CONNECTION_SECONDS = 3.5
+# How long Nginx may go on using a connection to the old release after a switch: both times of its upstream, and some.
+CACHED_CONNECTION_SECONDS = 1.5
+
+# Worker processes that must end for a candidate to be given up; a server that starts them again and again may listen meanwhile.
+LEAST_ENDS = 3
 
 # A release that is live, or was, without having been taken back: what a rollback may choose by itself.
 GOOD = "live"
@@ -137,7 +140,7 @@ class Releaser:
         live = self.layout.live()
         leftovers = [number for number in self.supervisor.known() if number != live]
         for number in leftovers:
-            self.supervisor.drop(number)
+            self.end(number)
         if live is None:
             return bool(leftovers)
         target = f"releases/{live}"
@@ -151,6 +154,15 @@ class Releaser:
         if unsaid:
             self.remember(live, outcome=GOOD, back_from=None)
         return bool(leftovers) or lagging or unsaid
+
+    def end(self, number: int) -> None:
+        """Stop release `number` and forget its program.
+
+        Raises:
+            ReleaseError: when Supervisor does not answer.
+        """
+        self.supervisor.drop(number)
+        remove(self.layout.socket(number))  # not every server takes it away
 
     def remember(self, number: int, **facts: Any) -> None:
         """Add `facts` to what is remembered of release `number`, and its outcome to the app's history."""
@@ -291,7 +303,7 @@ class Releaser:
             ReleaseError: when it crashes, or is not healthy in time; with the last lines of its log.
         """
         deadline = time.monotonic() + self.health["timeout"]
-        look, first, wrong = time.monotonic() + 0.5, "", 0
+        look, first, wrong, workers = time.monotonic() + 0.5, "", 0, Processes(0)
         problem = "it does not listen on its socket"
         while time.monotonic() < deadline:
             try:
@@ -308,7 +320,12 @@ class Releaser:
                 pass
             if time.monotonic() > look:
                 state, process = self.supervisor.state(number)
-                first = first or process
+                if process and not first:
+                    first, workers = process, Processes(int(process))
+                if workers.look() >= LEAST_ENDS:
+                    raise ReleaseError(
+                        f"{workers.ended} of its worker processes ended right after their start.\n{self.log_tail(number)}"
+                    )
                 if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN") or process != first:
                     raise ReleaseError(f"it stopped right after its start ({state}).\n{self.log_tail(number)}")
                 look = time.monotonic() + 0.5
@@ -508,7 +525,7 @@ class Releaser:
         self.sleep(max(0.0, switched + self.arguments["drain"] - time.monotonic()) if old is not None else 0)
         for leftover in self.supervisor.installed():
             if leftover != number:
-                self.supervisor.drop(leftover)
+                self.end(leftover)
         self.remember(number, back_from=None)
         try:
             self.hook(hooks[1], number, old, number)
@@ -544,7 +561,7 @@ class Releaser:
             reason = masked(said, self.secrets)
             with contextlib.suppress(ReleaseError):
                 if number != old:
-                    self.supervisor.drop(number)
+                    self.end(number)
             if self.layout.release(number).is_dir():
                 facts = {"outcome": "failed", "reason": reason.splitlines()[0]}
                 with contextlib.suppress(OSError):  # on a full disk the reason that is raised below must do
