@@ -23,7 +23,8 @@ SERVERS = {
 }
 
 # Each server is followed by each other one, once.
-CHANGES = "gunicorn asgi gunicorn uvicorn gunicorn hypercorn asgi uvicorn asgi hypercorn uvicorn hypercorn gunicorn".split()
+CHANGES = ["gunicorn", "asgi", "gunicorn", "uvicorn", "gunicorn", "hypercorn", "asgi", "uvicorn", "asgi"]
+CHANGES += ["hypercorn", "uvicorn", "hypercorn", "gunicorn"]
 
 
 def processes(host: Host) -> list[int]:
