@@ -53,7 +53,7 @@ def start_default(server: Server, app: str, release: str) -> int:
     """Serve the same release on TCP behind a site that the distribution's Nginx is given; return its Gunicorn's process id."""
     server.run(
         f"systemd-run --quiet --unit=bench-default --uid={app} --setenv=WEB_CONCURRENCY={WORKERS} "
-        f"--working-directory={release}/build {release}/build/.venv/bin/python -m gunicorn --config {release}/gunicorn.conf.py "
+        f"--working-directory={release}/build {release}/build/.venv/bin/python -m gunicorn --config {release}/server.py "
         f"--bind 127.0.0.1:{DEFAULT_APP_PORT} app.main:app"
     )
     server.run(f"cat >/etc/nginx/sites-enabled/bench-default <<'END'{DEFAULT_SITE}END\nnginx -t && systemctl reload nginx")

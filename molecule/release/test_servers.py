@@ -31,7 +31,7 @@ def processes(host: Host) -> list[int]:
     """Return the app's processes that serve: Supervisor's own program, and those right below it that have read the app."""
     master = host.master()
     workers = host.run(f"pgrep --parent {master}").split()
-    return [master, *(int(pid) for pid in workers if "tracker" not in host.run(f"cat /proc/{pid}/cmdline"))]
+    return [master, *(int(pid) for pid in workers if "resource_tracker" not in host.run(f"cat /proc/{pid}/cmdline"))]
 
 
 def strays(host: Host) -> list[str]:
