@@ -92,12 +92,12 @@ def test_each_server_keeps_the_promises(host: Host, name: str) -> None:
     within(5, lambda: strays(host) == [] and len(processes(host)) == 3)
 
 
-def test_a_worker_that_dies_at_its_start_is_a_reason_to_give_up(host: Host) -> None:
-    """Uvicorn starts such a worker again and again, and listens meanwhile."""
+@pytest.mark.parametrize("name", SERVERS)
+def test_an_app_that_fails_at_its_start_never_gets_live(host: Host, name: str) -> None:
     live = serves(host)
-    run = deploy(host, app_env={"FAIL_AT_START": "yes"}, app_server="uvicorn")
+    run = deploy(host, app_env={"FAIL_AT_START": "yes"}, **SERVERS[name])
     assert run.code != 0
-    assert "processes ended" in run.output
+    assert "it stopped right after its start" in run.output
     assert "RuntimeError: told to fail" in run.output
     assert serves(host) == live
 

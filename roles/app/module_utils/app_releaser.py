@@ -22,9 +22,6 @@ from ansible.module_utils.app_watch import LEAST_ERRORS, LEAST_SHARE, Processes,
 # How long Nginx may go on using a connection to the old release after a switch: both times of its upstream, and some.
 CACHED_CONNECTION_SECONDS = 1.5
 
-# Worker processes that must end for a candidate to be given up; a server that starts them again and again may listen meanwhile.
-LEAST_ENDS = 3
-
 # A release that is live, or was, without having been taken back: what a rollback may choose by itself.
 GOOD = "live"
 
@@ -303,7 +300,7 @@ class Releaser:
             ReleaseError: when it crashes, or is not healthy in time; with the last lines of its log.
         """
         deadline = time.monotonic() + self.health["timeout"]
-        look, first, wrong, workers = time.monotonic() + 0.5, "", 0, Processes(0)
+        look, first, wrong = time.monotonic() + 0.5, "", 0
         problem = "it does not listen on its socket"
         while time.monotonic() < deadline:
             try:
@@ -320,12 +317,7 @@ class Releaser:
                 pass
             if time.monotonic() > look:
                 state, process = self.supervisor.state(number)
-                if process and not first:
-                    first, workers = process, Processes(int(process))
-                if workers.look() >= LEAST_ENDS:
-                    raise ReleaseError(
-                        f"{workers.ended} of its worker processes ended right after their start.\n{self.log_tail(number)}"
-                    )
+                first = first or process
                 if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN") or process != first:
                     raise ReleaseError(f"it stopped right after its start ({state}).\n{self.log_tail(number)}")
                 look = time.monotonic() + 0.5
