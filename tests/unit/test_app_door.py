@@ -6,11 +6,13 @@ import asyncio
 import json
 import ssl
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,15 +167,33 @@ class App:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Any:
+def guarded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is to be done when another serves; test_templates has the real guard."""
+    calls: list[Any] = []
+    monkeypatch.setitem(sys.modules, "slipway_guard", SimpleNamespace(leave_when_replaced=calls.append))
+    return calls
+
+
+@pytest.fixture
+def serve(tmp_path: Path, guarded: list[Any]) -> Callable[..., Any]:
+    """Return the app as a release with some variables serves it, and the app."""
+
+    def make(**variables: Any) -> Any:
+        (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
+        code = Host(variables).render("app", "slipway_app.py.j2").replace("@RELEASE@", "7")
+        head = code[: code.index("module, attribute =")]
+        names: dict[str, Any] = {"__file__": str(tmp_path / "slipway_app.py")}
+        exec(compile(head, "slipway_app.py", "exec"), names)
+        app = App()
+        return names["Served"](app), app
+
+    return make
+
+
+@pytest.fixture
+def served(serve: Callable[..., Any]) -> Any:
     """The app as a release serves it, and the app."""
-    (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
-    code = Host().render("app", "slipway_app.py.j2")
-    head = code[: code.index("module, attribute =")]
-    names: dict[str, Any] = {"__file__": str(tmp_path / "slipway_app.py")}
-    exec(compile(head, "slipway_app.py", "exec"), names)
-    app = App()
-    return names["Served"](app), app
+    return serve()
 
 
 def drive(served: Any, **scope: Any) -> list[dict[str, Any]]:
@@ -217,7 +237,7 @@ def test_who_knows_the_token_is_answered(served: Any) -> None:
 
 
 @pytest.mark.parametrize("attribute", ["app", "factory.inner.app"])
-def test_what_is_served_is_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attribute: str) -> None:
+def test_what_is_served_is_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: list[Any], attribute: str) -> None:
     (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
     monkeypatch.syspath_prepend(tmp_path)
     module = f"served_{attribute.replace('.', '_')}"
@@ -226,6 +246,30 @@ def test_what_is_served_is_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     names: dict[str, Any] = {"__file__": str(tmp_path / "slipway_app.py")}
     exec(Host({"app_module": f"{module}:{attribute}"}).render("app", "slipway_app.py.j2"), names)
     assert names["app"].app == "the app"
+    assert guarded == [names["finish"]]
+
+
+@pytest.mark.parametrize("server", [{"app_server": "hypercorn"}, {"app_gunicorn_worker": "asgi"}], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "proto", "scheme"), [("http", "https", "https"), ("http", "http", "http"), ("websocket", "https", "wss")]
+)
+def test_for_a_plain_server_the_app_is_told_what_nginx_says(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, server: dict[str, str], kind: str, proto: str, scheme: str
+) -> None:
+    wrapped, _ = serve(**server)
+    seen: list[Any] = []
+
+    async def answer(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+        await send({"type": f"{kind}.response.start" if kind == "http" else "websocket.accept", "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    monkeypatch.setattr(App, "__call__", answer)
+    headers = [(b"x-forwarded-for", b"192.0.2.9"), (b"x-forwarded-proto", proto.encode())]
+    sent = drive(wrapped, type=kind, headers=headers, scheme="http", client=None)
+    assert (seen[0]["scheme"], seen[0]["client"]) == (scheme, ("192.0.2.9", 0))
+    assert sent[0]["headers"] == [(b"a", b"b"), (b"x-release", b"7")]
+    assert "headers" not in sent[1]
 
 
 @pytest.mark.parametrize("scope", [{"type": "lifespan"}, {"type": "http", "path": "/", "headers": []}])
