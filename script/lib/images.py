@@ -65,6 +65,7 @@ IMAGES = {
         stand_in="ubuntu2404-standin",
     ),
     "centos9": Image("centos9", public="quay.io/centos/centos:stream9", parent="debian12", stand_in="centos9-standin"),
+    "python": Image("python", public="docker.io/library/python:3.13-slim", parent="debian13", stand_in="python-standin"),
     "acme": Image("acme", parent="debian13", stand_in="acme"),
 }
 

@@ -1,0 +1,161 @@
+"""The app as an image: built from its lock file, run without any right, and run as Kubernetes and Compose would run it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from molecule.conftest import ROOT, within
+
+APP = ROOT / "app"
+IMAGE = "localhost/slipway-example:latest"
+SECRET = "a-secret-of-the-test"
+
+
+def podman(*arguments: str, text: str | None = None) -> str:
+    done = subprocess.run(["podman", *arguments], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"podman {' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout.strip()
+
+
+def ask(address: str, path: str) -> Any:
+    """Return the JSON that the app answers; None while it does not."""
+    try:
+        with urllib.request.urlopen(f"http://{address}:8000{path}", timeout=2) as answer:
+            return json.load(answer)
+    except (OSError, urllib.error.URLError):
+        return None
+
+
+def address(container: str) -> str:
+    networks = json.loads(podman("inspect", container))[0]["NetworkSettings"]["Networks"]
+    return str(next(iter(networks.values()))["IPAddress"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image() -> Iterator[str]:
+    """The image, built on the public Python or, where no registry answers, on Debian's."""
+    base = subprocess.run([ROOT / "script" / "image", "python"], capture_output=True, text=True, check=True)
+    reference = base.stdout.split()[-1]
+    # In the OCI's own format there are no health checks.
+    podman(
+        "build",
+        "--quiet",
+        "--format=docker",
+        f"--build-arg=BASE={reference}",
+        "--build-arg=RELEASE_ID=7",
+        f"--tag={IMAGE}",
+        str(APP),
+    )
+    yield IMAGE
+    podman("rmi", "--force", IMAGE)
+
+
+@pytest.fixture
+def container(image: str) -> Iterator[str]:
+    """The app, as its image starts it, with nothing but its settings, and nothing that it may write to."""
+    settings = ["--env=ENVIRONMENT=production", f"--env=SECRET_KEY={SECRET}"]
+    rights = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
+    name = podman("run", "--detach", *settings, *rights, image)
+    within(20, lambda: ask(address(name), "/healthz"))
+    yield name
+    podman("rm", "--force", "--time=0", name)
+
+
+def test_it_serves_without_any_right(container: str) -> None:
+    where = address(container)
+    assert ask(where, "/") == {"message": "Hello, World!"}
+    assert ask(where, "/version")["release"] == "7"
+    status = podman("exec", container, "cat", "/proc/1/status")
+    found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert found["Uid"].split() == ["10001"] * 4
+    assert int(found["CapEff"], 16) == int(found["CapBnd"], 16) == 0
+    assert found["NoNewPrivs"] == "1"
+    with pytest.raises(AssertionError, match="Read-only"):
+        podman("exec", container, "touch", "/srv/app/x")
+    podman("healthcheck", "run", container)
+
+
+def test_it_stops_when_it_is_asked_to(container: str) -> None:
+    podman("stop", "--time=10", container)
+    state = json.loads(podman("inspect", container))[0]["State"]
+    assert state["ExitCode"] in (0, 143)
+    assert "has stopped" in podman("logs", container) or state["ExitCode"] == 0
+
+
+def test_nothing_is_in_it_that_does_not_belong_there(image: str) -> None:
+    files = podman("run", "--rm", image, "find", "/srv", "-maxdepth", "2", "-not", "-path", "/srv/venv/*").splitlines()
+    assert {"/srv/app/main.py", "/srv/requirements.txt"} <= set(files)
+    assert [path for path in files if any(part in path for part in (".env", "tests", "compose", "Dockerfile", "deploy"))] == []
+    assert "ENVIRONMENT" not in podman("inspect", "--format={{.Config.Env}}", image)
+
+
+def test_a_bad_setting_keeps_it_from_starting(image: str) -> None:
+    done = subprocess.run(
+        ["podman", "run", "--rm", "--env=ENVIRONMENT=production", "--env=SECRET_KEY=short", image],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "SECRET_KEY must have at least 16 characters" in done.stdout + done.stderr
+
+
+def test_the_pod_of_the_manifests_runs(tmp_path: Path) -> None:
+    """One pod of it: here two would want the same port of the machine."""
+    documents = yaml.safe_load_all((APP / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
+    deployment = next(each for each in documents if each["kind"] == "Deployment")
+    deployment["spec"]["replicas"] = 1
+    file = tmp_path / "pod.yaml"
+    file.write_text(yaml.safe_dump(deployment), encoding="utf-8")
+    data = {"SECRET_KEY": base64.b64encode(SECRET.encode()).decode()}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "slipway-example"}, "data": data}
+    old = tuple(map(int, podman("version", "--format={{.Client.Version}}").split(".")[:2])) < (4, 4)
+    podman("secret", "create", "slipway-example", "-", text=json.dumps(data if old else secret))
+    try:
+        podman("kube", "play", str(file))
+        (pod,) = json.loads(podman("pod", "ps", "--format=json", "--filter=name=slipway-example"))
+        within(30, lambda: ask(address(pod["InfraId"]), "/healthz"))
+        assert ask(address(pod["InfraId"]), "/version")["release"] == "7"
+        assert ask(address(pod["InfraId"]), "/") == {"message": "Hello, World!"}
+    finally:
+        podman("pod", "rm", "--force", "--time=0", *podman("pod", "ps", "--quiet", "--filter=name=slipway-example").split())
+        podman("secret", "rm", "slipway-example")
+        podman("volume", "rm", "--force", "scratch")
+
+
+def test_the_app_of_compose_runs() -> None:
+    """The proxy and the monitoring need a registry; what they are told is checked by test_manifests."""
+    compose = [
+        str(ROOT / ".venv" / "bin" / "podman-compose"),
+        "--project-name=slipway-image-test",
+        f"--file={APP / 'compose.yaml'}",
+    ]
+    environment = {
+        "DOMAIN": "api.example.com",
+        "EMAIL": "ops@example.com",
+        "SECRET_KEY": SECRET,
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+
+    def run(*arguments: str) -> None:
+        done = subprocess.run([*compose, *arguments], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+    try:
+        run("up", "--no-build", "--detach", "app")
+        (name,) = podman("ps", "--format={{.ID}}", "--filter=label=io.podman.compose.project=slipway-image-test").splitlines()
+        within(20, lambda: ask(address(name), "/healthz"))
+        assert json.loads(podman("inspect", name))[0]["HostConfig"]["ReadonlyRootfs"] is True
+    finally:
+        run("down", "--volumes")
