@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
@@ -60,8 +61,10 @@ def test_each_change_of_the_server_under_load(host: Host) -> None:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_each_server_keeps_the_promises(host: Host, name: str) -> None:
-    run = deploy(host, app_env={"GREETING": f"again {name}"}, app_watch_seconds=1, **SERVERS[name])
+def test_each_server_keeps_the_promises(host: Host, shop: Path, name: str) -> None:
+    # Called as a file of the release is.
+    (shop / "main.py").rename(shop / "server.py")
+    run = deploy(host, app_source=str(shop), app_module="server:app", app_watch_seconds=1, **SERVERS[name])
     assert run.code == 0, run.output[-3000:]
     release = str(serves(host))
 

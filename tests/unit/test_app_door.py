@@ -239,10 +239,14 @@ def test_who_knows_the_token_is_answered(served: Any) -> None:
 @pytest.mark.parametrize("attribute", ["app", "factory.inner.app"])
 def test_what_is_served_is_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: list[Any], attribute: str) -> None:
     (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
-    monkeypatch.syspath_prepend(tmp_path)
     module = f"served_{attribute.replace('.', '_')}"
     text = "class factory:\n    class inner:\n        app = 'the app'\napp = factory.inner.app\n"
-    (tmp_path / f"{module}.py").write_text(text, encoding="utf-8")
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.syspath_prepend(own)
+    (own / f"{module}.py").write_text(text, encoding="utf-8")
+    (tmp_path / f"{module}.py").write_text("raise SystemExit('this is a file of the release')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)  # as Gunicorn does
     names: dict[str, Any] = {"__file__": str(tmp_path / "slipway_app.py")}
     exec(Host({"app_module": f"{module}:{attribute}"}).render("app", "slipway_app.py.j2"), names)
     assert names["app"].app == "the app"
