@@ -128,9 +128,9 @@ def test_a_bad_inventory_changes_nothing(host: Host) -> None:
     run = deploy(host, "site.yml", app_workers="two", nginx_domain="x.test")
     flat = " ".join(run.output.split())
     assert run.code != 0
-    assert (
-        f"{host.name}: 1 problem in the inventory. Nothing was changed. app_workers is 'two'; it must be a whole number" in flat
-    )
+    assert f"{host.name}: 2 problems in the inventory. Nothing was changed." in flat
+    assert "app_workers is 'two'; it must be a whole number" in flat
+    assert "nginx_domain is not a variable of Slipway: did you mean nginx_domains?" in flat
     touched = host.run("find / -xdev -newer /run/stamp -type f -not -path '/var/log/*' -not -path '/tmp/*'")
     assert [path for path in touched.split() if not path.startswith(("/run/", "/var/lib/systemd", "/root/.ansible"))] == []
 
