@@ -6,12 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from molecule.conftest import Host, polling
 from molecule.release.conftest import deploy, flat, rollback, serves
-
-pytestmark = pytest.mark.xdist_group("other.test")
 
 HOSTS = ["other.test"]
 

@@ -13,8 +13,6 @@ import pytest
 from molecule.conftest import Host, polling
 from molecule.release.conftest import SHOP, deploy, flat, programs, serves
 
-pytestmark = pytest.mark.xdist_group("other.test")
-
 HOSTS = ["other.test"]
 LIFESPAN = """
 from contextlib import asynccontextmanager

@@ -11,8 +11,6 @@ import pytest
 from molecule.conftest import Host
 from molecule.release.conftest import SHOP, deploy, flat, serves
 
-pytestmark = pytest.mark.xdist_group("other.test")
-
 HOSTS = ["other.test"]
 SITE = "/etc/nginx/conf.d/shop.conf"
 

@@ -6,12 +6,8 @@ import re
 import threading
 from pathlib import Path
 
-import pytest
-
 from molecule.conftest import ROOT, Host, Run, polling
 from molecule.release.conftest import FLEET, deploy, serves
-
-pytestmark = pytest.mark.xdist_group("release.test")
 
 HOSTS = ["release.test"]
 CALLBACKS = ROOT / "molecule" / "release" / "callbacks"

@@ -8,12 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from molecule.conftest import Answer, Host
 from molecule.release.conftest import Load, deploy, rollback, serves
-
-pytestmark = pytest.mark.xdist_group("release.test")
 
 HOSTS = ["release.test"]
 ROUNDS = 5

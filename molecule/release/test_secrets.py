@@ -12,8 +12,6 @@ import pytest
 from molecule.conftest import INVENTORY, Host, Run, play
 from molecule.release.conftest import SHOP, serves
 
-pytestmark = pytest.mark.xdist_group("release.test")
-
 HOSTS = ["release.test"]
 CANARY = "canary-7f3a9c"
 

@@ -13,8 +13,6 @@ from websockets.sync.client import connect
 from molecule.conftest import Host, polling, within
 from molecule.release.conftest import Load, deploy, serves
 
-pytestmark = pytest.mark.xdist_group("other.test")
-
 HOSTS = ["other.test"]
 SERVERS = {
     "gunicorn": {"app_server": "gunicorn"},

@@ -20,8 +20,6 @@ import pytest
 from molecule.conftest import Host, Run
 from molecule.release.conftest import SHOP, deploy, flat, rollback, serves
 
-pytestmark = pytest.mark.xdist_group("other.test")
-
 HOSTS = ["other.test"]
 UV = Path(sys.executable).with_name("uv")
 DATABASE = "sqlite:////opt/shop/shared/shop.db"

@@ -12,8 +12,6 @@ import pytest
 from molecule.conftest import Host, Run, polling
 from molecule.release.conftest import FLEET, deploy, flat, rollback, serves
 
-pytestmark = pytest.mark.xdist_group("release.test")
-
 HOSTS = ["release.test"]
 
 
