@@ -1459,6 +1459,7 @@ def test_a_way_back_that_failed_is_no_interrupted_one(host: Host) -> None:
 
 def test_a_way_back_to_todays_settings_that_is_interrupted_is_made_good(host: Host) -> None:
     three(host)
+    slow = host.arguments("slow")["program"]  # so that it is waited for
 
     def die() -> None:
         if host.supervisor.running() == [3, 4]:
@@ -1466,11 +1467,11 @@ def test_a_way_back_to_todays_settings_that_is_interrupted_is_made_good(host: Ho
 
     host.clock.watch = die
     with pytest.raises(Killed):
-        go_back(host, "2", settings="current")
+        go_back(host, "2", settings="current", program=slow)
     host.clock.watch = lambda: None
     assert host.who_answers() == "3"
     # It is taken up where it was prepared.
-    assert go_back(host, "2", settings="current") == 4
+    assert go_back(host, "2", settings="current", program=slow) == 4
     host.is_served_by(4)
     assert host.layout.record(4)["build"] == "b2"
 
