@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import shlex
 import socket
 import ssl
@@ -194,15 +193,3 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = getattr(metafunc.module, "HOSTS", None) or inventory[group]["hosts"]
         hosts = [Host(name, inventory["_meta"]["hostvars"].get(name, {}).get("app_name")) for name in names]
         metafunc.parametrize("host", hosts, ids=names, scope="module")
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give all tests of one host to one process: they would disturb each other. Its name comes first in a test's brackets."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByHost(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            found = re.search(r"\[([a-z0-9.]+)", nodeid)
-            return found[1] if found else nodeid
-
-    return ByHost(config, log)
