@@ -73,11 +73,11 @@ class Host:
         variables = {**self.variables, "ansible_search_path": [str(ROOT / "roles" / role)]}
         return Templar(loader=DataLoader(), variables=variables).template(value)
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  the hosts live as long as the tests do
     def __getitem__(self, name: str) -> Any:
         return self.work_out(trust_as_template(f"{{{{ {name} }}}}"))
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  the same
     def render(self, role: str, template: str) -> str:
         """Return a template of a role as the host would get it."""
         return str(self.work_out(trust_as_template(f"{{{{ lookup('ansible.builtin.template', '{template}') }}}}"), role))

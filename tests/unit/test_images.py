@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
+import images
+import podman_setup
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "script" / "lib"))
-
-import images  # noqa: E402
-import podman_setup  # noqa: E402
 
 
 @pytest.fixture
