@@ -19,6 +19,9 @@ from molecule.conftest import ROOT, Host, Run, play
 FLEET = "release.test:twin.test"
 SHOP = ROOT / "molecule" / "release" / "shop"
 
+# What images are made from here.
+BASE = subprocess.run([ROOT / "script" / "image", "python"], capture_output=True, text=True, check=True).stdout.strip()
+
 
 def flat(run: Run) -> str:
     """Return what a run printed, in one line."""

@@ -1,9 +1,11 @@
-"""Every server keeps the same promises, and a change from any to any other is a release like all others."""
+"""Every way to serve keeps the same promises, and a change from any to any other is a release like all others."""
 
 from __future__ import annotations
 
 import itertools
 import socket
+import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from websockets.sync.client import connect
 
 from molecule.conftest import Host, polling, within
-from molecule.release.conftest import Load, deploy, serves
+from molecule.release.conftest import BASE, Load, deploy, programs, rollback, serves
 
 HOSTS = ["other.test"]
 SERVERS = {
@@ -20,33 +22,62 @@ SERVERS = {
     "uvicorn": {"app_server": "uvicorn"},
     "hypercorn": {"app_server": "hypercorn"},
 }
+RUNTIMES = {"venv": {}, "container": {"app_runtime": "container", "app_image_base": BASE}}
+WAYS = {**SERVERS, "container": RUNTIMES["container"]}
 
-# Each server is followed by each other one, once.
-CHANGES = ["gunicorn", "asgi", "gunicorn", "uvicorn", "gunicorn", "hypercorn", "asgi", "uvicorn", "asgi"]
-CHANGES += ["hypercorn", "uvicorn", "hypercorn", "gunicorn"]
+# Each way is followed by each other one, once.
+CHANGES = ["gunicorn", "asgi", "gunicorn", "uvicorn", "gunicorn", "hypercorn", "gunicorn", "container", "asgi", "uvicorn", "asgi"]
+CHANGES += [
+    "hypercorn",
+    "asgi",
+    "container",
+    "uvicorn",
+    "hypercorn",
+    "uvicorn",
+    "container",
+    "hypercorn",
+    "container",
+    "gunicorn",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine(host: Host) -> None:
+    """Have an engine on the host, and the image that others are made from, which no registry has here."""
+    run = deploy(host, "--tags=container", playbook="site.yml", app_runtime="container")
+    assert run.code == 0, run.output[-3000:]
+    subprocess.run(f"podman save {BASE} | podman exec --interactive {host.name} podman load", shell=True, check=True)
+
+
+def first(host: Host) -> int:
+    """Return the server's first process, in a container or not."""
+    program = f"shop-{host.live()}"
+    if host.run("ls /opt/shop/current/container.py", check=False):
+        return int(host.run(f"podman inspect --format '{{{{.State.Pid}}}}' {program}"))
+    return host.master()
 
 
 def processes(host: Host) -> list[int]:
-    """Return the app's processes that serve: Supervisor's own program, and those right below it that have read the app."""
-    master = host.master()
+    """Return the app's processes that serve: the server's first one, and those right below it that have read the app."""
+    master = first(host)
     workers = host.run(f"pgrep --parent {master}").split()
     return [master, *(int(pid) for pid in workers if "resource_tracker" not in host.run(f"cat /proc/{pid}/cmdline"))]
 
 
 def strays(host: Host) -> list[str]:
     """Return those of the app's processes that Supervisor does not know."""
-    master = host.master()
+    master = first(host)
     family = {str(master), *host.run(f"pgrep --parent {master}").split()}
     return sorted(set(host.run(f"pgrep -u {host.app}").split()) - family)
 
 
-def test_each_change_of_the_server_under_load(host: Host) -> None:
-    assert {*itertools.pairwise(CHANGES)} == {*itertools.permutations(SERVERS, 2)}
+def test_each_change_of_the_way_to_serve_under_load(host: Host) -> None:
+    assert {*itertools.pairwise(CHANGES)} == {*itertools.permutations(WAYS, 2)}
     host.run("rm -f /opt/shop/shared/ledger")
     assert deploy(host, app_env={"GREETING": "before"}).code == 0
     with Load(host) as load:
         for name in CHANGES:
-            run = deploy(host, app_env={"GREETING": name}, app_watch_seconds=1, **SERVERS[name])
+            run = deploy(host, app_env={"GREETING": name}, app_watch_seconds=1, **WAYS[name])
             assert run.code == 0, f"{name}\n{run.output[-3000:]}"
             assert "warning" not in run.output.lower(), f"the public door was found wanting with {name}\n{run.output[-3000:]}"
             assert serves(host)
@@ -58,11 +89,12 @@ def test_each_change_of_the_server_under_load(host: Host) -> None:
     assert strays(host) == []
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", SERVERS)
-def test_each_server_keeps_the_promises(host: Host, shop: Path, name: str) -> None:
+def test_each_way_to_serve_keeps_the_promises(host: Host, shop: Path, name: str, runtime: str) -> None:
     # Called as a file of the release is.
     (shop / "main.py").rename(shop / "server.py")
-    run = deploy(host, app_source=str(shop), app_module="server:app", app_watch_seconds=1, **SERVERS[name])
+    run = deploy(host, app_source=str(shop), app_module="server:app", app_watch_seconds=1, **SERVERS[name], **RUNTIMES[runtime])
     assert run.code == 0, run.output[-3000:]
     release = str(serves(host))
 
@@ -79,6 +111,13 @@ def test_each_server_keeps_the_promises(host: Host, shop: Path, name: str) -> No
         assert websocket.recv(timeout=5) == f"wss {seen['client']}"
     assert host.ask("/upload", method="POST", body=b"x" * 2**20).json() == {"bytes": 2**20}
     assert host.ask("/upload", method="POST", headers={"Content-Length": str(2**30)}).status == 413
+    begin = time.monotonic()
+    with host.connect() as stream:
+        stream.sendall(f"GET /events HTTP/1.1\r\nHost: {host.name}\r\n\r\n".encode())
+        received = b""
+        while received.count(b"data: tick") < 2:
+            received += stream.recv(4096)
+    assert 0.4 < time.monotonic() - begin < 5
 
     # More of each than before is none: 2 workers, as the inventory says.
     before = processes(host)
@@ -87,20 +126,60 @@ def test_each_server_keeps_the_promises(host: Host, shop: Path, name: str) -> No
     within(5, lambda: len(processes(host)) == 3 and before[1] not in processes(host) and host.healthy())
     before = processes(host)
     with polling(host, "/healthz") as failures:
-        host.run(f"kill -9 {before[0]}")
-        within(10, lambda: not set(before) & set(map(int, host.run(f"pgrep -u {host.app}").split())))
+        # In a container nothing outlives the first process; what the engine's client takes with it is only itself.
+        host.run(f"kill -9 {before[0] if runtime == 'venv' else host.master()}")
+        if runtime == "venv":
+            within(10, lambda: not set(before) & set(map(int, host.run(f"pgrep -u {host.app}").split())))
+        else:
+            time.sleep(3)
+            assert processes(host) == before
     assert failures == []
+    if runtime == "container":
+        host.run(f"kill -9 {before[0]}")
+        within(10, lambda: not set(before) & set(processes(host)) and host.healthy())
     within(5, lambda: strays(host) == [] and len(processes(host)) == 3)
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", WAYS)
 def test_an_app_that_fails_at_its_start_never_gets_live(host: Host, name: str) -> None:
     live = serves(host)
-    run = deploy(host, app_env={"FAIL_AT_START": "yes"}, **SERVERS[name])
+    run = deploy(host, app_env={"FAIL_AT_START": "yes"}, **WAYS[name])
     assert run.code != 0
     assert "it stopped right after its start" in run.output
     assert "RuntimeError: told to fail" in run.output
     assert serves(host) == live
+
+
+def test_several_instances_are_served_and_switched_as_one(host: Host) -> None:
+    three = {"app_server": "uvicorn", "app_workers": 1, "app_instances": 3, "app_watch_seconds": 1}
+
+    def sockets() -> set[str]:
+        return {host.ask("/digests").json()["SLIPWAY_SOCKET"] for _ in range(12)}
+
+    with Load(host) as load:
+        for env in ({"GREETING": "three"}, {"GREETING": "again"}):
+            run = deploy(host, playbook="site.yml", app_env=env, **three)
+            assert run.code == 0, run.output[-3000:]
+            live = host.live()
+            assert programs(host) == [f"shop-{live}:shop-{live}-{number}" for number in range(3)]
+            assert host.run("ls /run/shop").split() == [f"{live}.1.sock", f"{live}.2.sock", f"{live}.sock"]
+            assert len(sockets()) == 3
+        assert deploy(host, playbook="site.yml", app_env=env, **three).changed[host.name] == 0
+        run = rollback(host, **three)
+        assert run.code == 0, run.output[-3000:]
+        assert len(sockets()) == 3
+    assert load.result["failures"] == []
+    with polling(host, "/items/1") as failures:
+        first = int(host.run(f"supervisorctl pid shop-{host.live()}:shop-{host.live()}-0"))
+        host.run(f"kill -9 {first}")
+        within(10, lambda: len(sockets()) == 3)
+    assert failures == []
+    with Load(host) as load:
+        run = deploy(host, playbook="site.yml", app_watch_seconds=1)
+        assert run.code == 0, run.output[-3000:]
+        serves(host)
+        assert len(sockets()) == 1
+    assert load.result["failures"] == []
 
 
 def test_the_usual_server_again(host: Host) -> None:

@@ -37,6 +37,7 @@ TYPE_NAMES = {
     "str": "text",
     "path": "a path",
     "int": "a whole number",
+    "float": "a number such as 1.5",
     "bool": "true or false",
     "list": "a list",
     "dict": "a mapping of names to values",
@@ -47,6 +48,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 LONGEST = 4096
 PATH = re.compile(r"/[A-Za-z0-9._@+/-]+")
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
+DECIMAL = re.compile(WHOLE.pattern + r"(\.[0-9]{1,9})?")
 
 # Ansible's own, which share their beginning with the role `inventory`.
 MAGIC = {"inventory_dir", "inventory_file", "inventory_hostname", "inventory_hostname_short"}
@@ -74,6 +76,7 @@ def type_problem(value: Any, spec: Mapping[str, Any]) -> str | None:
         "str": lambda: isinstance(value, str),
         "path": lambda: isinstance(value, str),
         "int": lambda: not isinstance(value, bool) and WHOLE.fullmatch(str(value)) is not None,
+        "float": lambda: not isinstance(value, bool) and DECIMAL.fullmatch(str(value)) is not None,
         "bool": lambda: (
             (value.lower() if isinstance(value, str) else value) in BOOLEANS if isinstance(value, (str, int)) else False
         ),

@@ -22,6 +22,11 @@ from typing import Any
 SERVER = """
 import os, signal, socket, sys, time
 path, release, mode = sys.argv[1:]
+instance = os.environ.get("SLIPWAY_INSTANCE", "0")
+if instance != "0":
+    path = path.replace(".sock", f".{instance}.sock")
+if mode == "lame":
+    mode = "crash" if instance == "1" else "200"
 print(f"release {release} starts", flush=True)
 if mode == "crash":
     sys.exit("ModuleNotFoundError: No module named 'shop'")
@@ -113,7 +118,8 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer, xmlr
 
 
 class Supervisor:
-    """A Supervisor of one's own: what the modules ask of its XML-RPC interface, with one process for each section.
+    """A Supervisor of one's own: what the modules ask of its XML-RPC interface, with one process for each section,
+    or `numprocs`.
 
     Args:
         directory: where it keeps its state.
@@ -158,19 +164,27 @@ class Supervisor:
         section = configparser.RawConfigParser()
         section.read(self.sections / f"{name}.conf")
         program = section[f"program:{name}"]
-        with Path(program["stdout_logfile"]).open("ab") as log:
-            child = subprocess.Popen(
-                shlex.split(program["command"]), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self.children[child.pid] = child
-        (self.state / name).write_text(str(child.pid), encoding="utf-8")
+        pids = []
+        for instance in map(str, range(int(program.get("numprocs", "1")))):
+            with Path(program["stdout_logfile"].replace("%(process_num)d", instance)).open("ab") as log:
+                child = subprocess.Popen(
+                    shlex.split(program["command"]),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    env={**os.environ, "SLIPWAY_INSTANCE": instance},
+                )
+            self.children[child.pid] = child
+            pids.append(child.pid)
+        (self.state / name).write_text(" ".join(map(str, pids)), encoding="utf-8")
         return True
 
     def _stopProcessGroup(self, name: str) -> list[dict[str, Any]]:
-        pid = self.programs()[name]
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        while self._alive(pid):
+        for pid in self.pids(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        while any(map(self._alive, self.pids(name))):
             time.sleep(0.01)
         return []
 
@@ -180,10 +194,11 @@ class Supervisor:
 
     def _getAllProcessInfo(self) -> list[dict[str, Any]]:
         found = []
-        for name, pid in self.programs().items():
-            alive = self._alive(pid)
-            state = ("RUNNING" if (self.state / "settled").exists() else "STARTING") if alive else "BACKOFF"
-            found.append({"group": name, "name": name, "statename": state, "pid": pid if state == "RUNNING" else 0})
+        for name in self.programs():
+            for pid in self.pids(name):
+                alive = self._alive(pid)
+                state = ("RUNNING" if (self.state / "settled").exists() else "STARTING") if alive else "BACKOFF"
+                found.append({"group": name, "name": name, "statename": state, "pid": pid if state == "RUNNING" else 0})
         return found
 
     def _alive(self, pid: int) -> bool:
@@ -195,8 +210,12 @@ class Supervisor:
             return False
 
     def programs(self) -> dict[str, int]:
-        """Return the programs that it knows, with their process ids."""
-        return {path.name: int(path.read_text(encoding="utf-8")) for path in self.state.glob("*-[0-9]*")}
+        """Return the programs that it knows, with the id of the first process of each."""
+        return {path.name: self.pids(path.name)[0] for path in self.state.glob("*-[0-9]*")}
+
+    def pids(self, name: str) -> list[int]:
+        """Return the process ids of a program."""
+        return list(map(int, (self.state / name).read_text(encoding="utf-8").split()))
 
     def settle(self) -> None:
         """Have what runs be past its start: Supervisor names its process."""
@@ -216,8 +235,9 @@ class Supervisor:
 
     def kill(self, name: str) -> None:
         """Kill a program and forget it."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.programs()[name], signal.SIGKILL)
+        for pid in self.pids(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         (self.state / name).unlink()
 
     def close(self) -> None:

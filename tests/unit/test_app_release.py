@@ -145,6 +145,8 @@ class Host:
             "migrate": {"command": "", "timeout": 60},
             "hooks": {},
             "hook_timeout": 60.0,
+            "engine": "",
+            "instances": 1,
             "watch": 0.0,
             "drain": DRAIN,
             "stop": 35.0,
@@ -1172,7 +1174,7 @@ def end_workers(host: Host, release: int, count: int) -> Callable[[], None]:
     ended: list[int] = []
 
     def end() -> None:
-        workers = sorted(app_watch.children(host.supervisor.programs()[f"shop-{release}"]))
+        workers = sorted(app_watch.children(host.supervisor.pids(f"shop-{release}")))
         if workers and len(ended) < count:
             os.kill(workers[0], 9)
             ended.append(workers[0])
@@ -1195,7 +1197,7 @@ def test_one_process_that_ends_is_no_reason(host: Host) -> None:
     host.run()
     when_live(host, 2, end_workers(host, 2, 1))
     assert host.run("workers", settings="{}", watch=5.0) == 2
-    assert len(app_watch.children(host.supervisor.programs()["shop-2"])) == 3
+    assert len(app_watch.children(host.supervisor.pids("shop-2"))) == 3
 
 
 def test_as_many_processes_may_end_as_before(host: Host) -> None:
@@ -1205,7 +1207,7 @@ def test_as_many_processes_may_end_as_before(host: Host) -> None:
     ends = {1: end_workers(host, 1, 4), 2: end_workers(host, 2, 3)}
     host.clock.watch = lambda: ends[host.layout.live() or 1]()
     assert host.run("workers", settings="{}", watch=10.0) == 2
-    assert len(app_watch.children(host.supervisor.programs()["shop-2"])) == 1
+    assert len(app_watch.children(host.supervisor.pids("shop-2"))) == 1
     host.clock.watch = lambda: None
     host.is_served_by(2)
 
@@ -1554,7 +1556,7 @@ def test_the_schema_that_the_code_expects_is_remembered(
     shell: Host, module: Any, warnings: list[str], file: str, text: str, code: int, schema: str, warned: bool
 ) -> None:
     (shell.layout.builds / "b1" / "app" / file).write_text(text, encoding="utf-8")
-    python = shell.server.with_name("python")
+    python = shell.server.with_name("python3")
     python.write_text(HEADS.format(code=code), encoding="utf-8")
     python.chmod(0o755)
     result = module(step="release", **shell.arguments())
@@ -1724,3 +1726,74 @@ def test_a_disk_that_is_nearly_full_is_said_before_anything_is_done(host: Host) 
     with pytest.raises(ReleaseError, match=r"nearly full: \d+ MiB are free, and app_room_mb asks for"):
         host.run(settings="{}", room=1e9)
     assert host.layout.numbers() == [1]
+
+
+# Several instances, one behind each socket
+
+SEVERAL = SECTION.replace("{logs}/@RELEASE@.log", "{logs}/@RELEASE@.%(process_num)d.log") + "numprocs={count}\n"
+
+
+def several(host: Host, count: int, mode: str = "200", **changes: Any) -> dict[str, Any]:
+    """Return arguments for a release of `count` instances."""
+    paths = {"python": os.path.realpath(sys.executable), "run": host.layout.runtime, "logs": host.layout.logs}
+    program = SEVERAL.format(server=host.server, mode=mode, count=count, **paths)
+    return {"instances": count, "program": program, **changes}
+
+
+def further(host: Host) -> list[str]:
+    """Return the releases that answer at the links of further instances, in their order."""
+    found = []
+    for link in sorted(host.layout.current.glob("[0-9].sock")):
+        answer = app_door.ask(UnixConnection(link, timeout=5), "/healthz", HOST)
+        found.append(f"{answer.release} at {link.resolve().name}")
+    return found
+
+
+def test_instances_are_switched_as_one(host: Host) -> None:
+    host.run(**several(host, 3))
+    assert further(host) == ["1 at 1.1.sock", "1 at 1.2.sock"]
+    assert host.layout.live_socket.resolve().name == "1.sock"
+    seen: list[Any] = []
+    host.clock.watch = lambda: seen.append((host.layout.live(), *further(host)))
+    host.run(**several(host, 3, settings="{}"))
+    host.clock.watch = lambda: None
+    assert {*seen} == {(1, "1 at 1.1.sock", "1 at 1.2.sock"), (2, "2 at 2.1.sock", "2 at 2.2.sock")}
+    host.is_served_by(2)
+    assert sorted(path.name for path in host.layout.runtime.iterdir()) == ["2.1.sock", "2.2.sock", "2.sock"]
+
+
+def test_a_release_with_fewer_instances_answers_at_all_links(host: Host) -> None:
+    host.run()
+    host.run(**several(host, 3))
+    module = host.releaser(**several(host, 3))
+    assert module.roll_back(1, "theirs") == 1
+    assert further(host) == ["1 at 1.sock", "1 at 1.sock"]
+    assert module.roll_back(2, "theirs") == 2
+    assert further(host) == ["2 at 2.1.sock", "2 at 2.2.sock"]
+    host.run()
+    host.is_served_by(3)
+    assert sorted(path.name for path in host.layout.runtime.iterdir()) == ["3.sock"]
+
+
+def test_one_lame_instance_is_reason_enough(host: Host) -> None:
+    host.run(**several(host, 3))
+    with pytest.raises(
+        ReleaseError, match=r"stopped right after its start[\s\S]*No module named 'shop'[\s\S]*Release 1 serves as before"
+    ):
+        host.run(**several(host, 3, mode="lame"))
+    host.is_served_by(1)
+    assert further(host) == ["1 at 1.1.sock", "1 at 1.2.sock"]
+    # One that dies later makes the same release again.
+    os.kill(host.supervisor.pids("shop-1")[2], 9)
+    host.supervisor.settle()
+    assert host.releaser(**several(host, 3)).needed() == "release 1 did not answer on its socket"
+
+
+def test_an_instance_that_dies_after_the_switch_leads_back(host: Host) -> None:
+    host.supervisor.settle()
+    host.run(**several(host, 2))
+    when_live(host, 2, lambda: os.kill(host.supervisor.pids("shop-2")[1], 9) if 2 in host.supervisor.running() else None)
+    with pytest.raises(ReleaseError, match=r"its program ended in the \d+ s since"):
+        host.run(**several(host, 2, settings="{}", watch=10.0))
+    host.is_served_by(1)
+    assert further(host) == ["1 at 1.1.sock"]

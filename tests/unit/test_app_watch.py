@@ -81,7 +81,7 @@ def family() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_children_that_end_are_counted(family: subprocess.Popen[str]) -> None:
-    processes = Processes(family.pid)
+    processes = Processes([family.pid])
     assert len(processes.known) == 3
     assert processes.look() == 0
     first, second, _ = sorted(processes.known)
@@ -95,8 +95,8 @@ def test_children_that_end_are_counted(family: subprocess.Popen[str]) -> None:
 
 
 def test_nobody_has_no_children() -> None:
-    assert children(0) == set()
-    assert children(2**22 + 1) == set()
+    assert children([]) == set()
+    assert children([2**22 + 1]) == set()
 
 
 def test_a_log_that_begins_later_is_followed(log: Path) -> None:

@@ -199,7 +199,7 @@ def test_facts_are_read_where_they_are_not_injected(role: str) -> None:
 @each_role
 def test_a_files_own_templates_are_used(role: str) -> None:
     for path in places(role, "templates"):
-        texts = "".join(other.read_text(encoding="utf-8") for other in places(role, "tasks"))
+        texts = "".join(other.read_text(encoding="utf-8") for other in places(role, "tasks", "vars"))
         assert f"'{path.name}'" in texts or f" {path.name}" in texts, path
 
 

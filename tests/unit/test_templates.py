@@ -444,7 +444,14 @@ def gunicorn(host: Host) -> dict[str, Any]:
     code = f"import sys, types\nstub = types.ModuleType('uvicorn_worker')\nexec({STUB!r}, stub.__dict__)\n"
     code += f"sys.modules['uvicorn_worker'] = stub\n{DUMP.replace('runpy.run_path(sys.argv[1])', 'runpy_values')}"
     code = code.replace("runpy_values", "{'__name__': 'conf'}; exec(compile(sys.stdin.read(), 'conf', 'exec'), values)")
-    done = subprocess.run([PYTHON, "-IS", "-c", code], input=text, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [PYTHON, "-IS", "-c", code],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"SLIPWAY_SOCKET": "/run/shop/7.sock"},
+    )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -453,8 +460,7 @@ def gunicorn(host: Host) -> dict[str, Any]:
 def test_gunicorn_is_told(name: str) -> None:
     host = INVENTORIES[name]
     told = gunicorn(host)
-    assert told["bind"] == f"unix:/run/{host['app_name']}/7.sock"
-    assert told["bind"] == f"unix:{Layout(**host['__app_layout']).socket(7)}"
+    assert told["bind"] == "unix:/run/shop/7.sock"
     assert "workers" not in told, "what launch.py works out would not be heard"
     assert told["pythonpath"] == f"{host['app_home']}/releases/7"
     assert told["timeout"] == int(host["app_timeout"])
@@ -496,6 +502,8 @@ def test_whoever_stops_first_is_within(graceful: int) -> None:
         (2, 2048, {"app_worker_memory_mb": 400}, 2),
         (2, 2048, {"app_workers": 9}, 9),
         (2, 2048, {"app_workers": "9"}, 9),
+        (2, 2048, {"app_instances": 4}, 1),
+        (2, 2048, {"app_instances": "4", "app_workers": 2}, 2),
     ],
 )
 def test_as_many_workers_as_fit_twice(
@@ -504,12 +512,39 @@ def test_as_many_workers_as_fit_twice(
     sizes = {"SC_PHYS_PAGES": memory * 256, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+    assert launched(Host(inventory), tmp_path, monkeypatch)["WEB_CONCURRENCY"] == str(workers)
+
+
+def launched(host: Host, directory: Path, monkeypatch: pytest.MonkeyPatch, **environment: str) -> dict[str, str]:
+    """Return the environment with which launch.py becomes the server."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     started: list[dict[str, str]] = []
     monkeypatch.setattr(os, "execve", lambda path, words, environment: started.append(environment))
-    (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
-    code = Host(inventory).render("app", "launch.py.j2")
-    exec(compile(code, "launch.py", "exec"), {"__file__": str(tmp_path / "launch.py")})
-    assert started[0]["WEB_CONCURRENCY"] == str(workers)
+    (directory / "settings.json").write_text("{}", encoding="utf-8")
+    code = host.render("app", "launch.py.j2").replace("@RELEASE@", "7")
+    exec(compile(code, "launch.py", "exec"), {"__file__": str(directory / "launch.py")})
+    return started[0]
+
+
+@pytest.mark.parametrize(("count", "instances"), [(1, [""]), ("3", ["0", "1", "2"])])
+def test_each_instance_has_a_socket_that_nginx_finds(
+    count: Any, instances: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host({"app_name": "shop", "app_instances": count})
+    layout = Layout(**host["__app_layout"])
+    for number, instance in enumerate(instances):
+        told = {"SLIPWAY_INSTANCE": instance} if instance else {}
+        assert launched(host, tmp_path, monkeypatch, **told)["SLIPWAY_SOCKET"] == str(layout.socket(7, number))
+    ((_, upstream),) = site(host).find("upstream")
+    servers = [words[0] for words in upstream.find("server")]
+    links = [layout.current / f"{number}.sock" for number in range(1, len(instances))]
+    assert servers == [f"unix:{link}" for link in (layout.live_socket, *links)]
+    assert int(release_arguments(host)["instances"]) == len(instances)
+    told = section(host)
+    assert told.get("numprocs", "1") == str(len(instances))
+    assert ("%(process_num)d" in told["stdout_logfile"]) == ("process_name" in told) == (len(instances) > 1)
+    assert told.get("environment", "") == ("" if len(instances) == 1 else 'SLIPWAY_INSTANCE="%(process_num)d"')
 
 
 @pytest.mark.parametrize("name", ["plain", "in a folder", "several names", "patient", "red hat"])
@@ -663,6 +698,7 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
     }
     assert {name: environment.pop(name) for name in fixed} == fixed
     assert int(environment.pop("WEB_CONCURRENCY")) >= 1
+    assert environment.pop("SLIPWAY_SOCKET") == b"/run/api-example-com/7.sock"
     assert set(environment) <= {"LANG", "LC_CTYPE"}
     assert words[1:] == ["-m", "gunicorn", "--config", str(release / "server.py"), "slipway_app:app"]
     # What is checked before has the same environment.
@@ -823,13 +859,19 @@ def tree(tmp_path: Path, stub: Path, short: Path) -> Iterator[tuple[int, list[in
     host = Host({"app_name": "shop", "app_graceful_timeout": 2})
     socket = short / "7.sock"
     for template, name in (("gunicorn", "server"), ("slipway_app", "slipway_app"), ("slipway_guard", "slipway_guard")):
-        text = host.render("app", f"{template}.py.j2").replace("/run/shop/@RELEASE@.sock", str(socket))
+        text = host.render("app", f"{template}.py.j2")
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     (tmp_path / "door.token").write_text("token", encoding="utf-8")
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "main.py").write_text("app = None\n", encoding="utf-8")
     code = GUARD.format(stub=str(stub), conf=str(tmp_path / "server.py"), socket=str(socket), release=str(tmp_path))
-    supervisord = subprocess.Popen([PYTHON, "-c", SUPERVISORD, code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    supervisord = subprocess.Popen(
+        [PYTHON, "-c", SUPERVISORD, code],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "SLIPWAY_SOCKET": str(socket)},
+    )
     assert supervisord.stdout is not None
     pids = [int(supervisord.stdout.readline()) for _ in range(2)]
     pids.sort(

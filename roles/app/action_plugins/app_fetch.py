@@ -56,6 +56,8 @@ options:
   wheelhouse: {type: str, description: "A directory of wheels for hosts without a package index."}
   exclude: {type: list, elements: str, description: "Names of files and folders that are left out, with wildcards."}
   timeout: {type: float, required: true, description: "Seconds that git, or a download, may take."}
+  image: {type: str, description: "An image to pull instead, whose tag C(version) takes the place of."}
+  dockerfiles: {type: list, elements: str, description: "Names of recipes for an image; the first that is there is taken."}
   hooks: {type: dict, description: "Shell commands; C(before_fetch) and C(after_fetch) run here."}
   hook_timeout: {type: float, description: "Seconds that one of them may take."}
 """
@@ -799,7 +801,7 @@ class ActionModule(ActionBase):
     # fmt: off
     _VALID_ARGS = frozenset((
         "source", "version", "checksum", "git_key", "git_token", "directory", "requirements", "installer", "elsewhere",
-        "wheelhouse", "exclude", "timeout", "hooks", "hook_timeout",
+        "wheelhouse", "exclude", "timeout", "hooks", "hook_timeout", "image", "dockerfiles",
     ))
     # fmt: on
 
@@ -812,6 +814,9 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         exclude = list(self._task.args.get("exclude") or [])
         directory = self._text("directory") or "."
+        if self._text("image"):
+            result.update(changed=False, source=self._image())
+            return result
         with contextlib.ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             if {"before_fetch", "after_fetch"} & set(
@@ -821,10 +826,10 @@ class ActionModule(ActionBase):
                 stack.enter_context(alone(cache_directory("hooks") / name))
             root, revision, origin = self._fetch(scratch)
             self._hook("after_fetch", root)
-            needs = Dependencies(root, directory, exclude).facts(
+            needs = self._recipe(root / directory) or Dependencies(root, directory, exclude).facts(
                 self._text("requirements"), bool(self._task.args.get("elsewhere"))
             )
-            if self._text("installer") == "pip" and needs["kind"] != "requirements":
+            if self._text("installer") == "pip" and needs["kind"] not in ("requirements", "dockerfile"):
                 raise AnsibleActionFail(
                     f"pip does not install from {needs['requirements']}: set python_installer: uv, or have app_requirements name "
                     "a requirements file."
@@ -841,6 +846,31 @@ class ActionModule(ActionBase):
             "wheels": self._wheels(),
         }
         return result
+
+    def _image(self) -> dict[str, Any]:
+        """Return what stands for the source of an image that is pulled."""
+        image, version = self._text("image"), self._text("version")
+        if version and "@" not in image:
+            folders, slash, name = image.rpartition("/")
+            image = f"{folders}{slash}{name.partition(':')[0]}:{version}"
+        named = re.search(r"[@:]([^/]+)$", image)
+        return {
+            **{"archive": "", "digest": "", "directory": ".", "kind": "image", "requirements": "", "lock": ""},
+            **{"packages": {}, "pins": [], "wheels": {}, "image": image, "origin": image},
+            "revision": named[1][:19] if named else "latest",
+        }
+
+    def _recipe(self, folder: Path) -> dict[str, Any]:
+        """Return what stands for the dependencies of a source with a Dockerfile; nothing where it has none or none is wanted."""
+        files = list(self._task.args.get("dockerfiles") or [])
+        for name in files:
+            if (folder / name).is_file():
+                return {"kind": "dockerfile", "requirements": name, "lock": "", "packages": {}, "pins": []}
+        if len(files) == 1:
+            raise AnsibleActionFail(
+                f"The source has no {files[0]} (app_dockerfile) in {self._text('directory')} (app_directory)."
+            )
+        return {}
 
     def _text(self, name: str) -> str:
         return str(self._task.args.get(name) or "")

@@ -38,6 +38,7 @@ options:
   revision: {type: str, required: true, description: "What the operator calls the state of the source, such as a commit."}
   origin: {type: str, required: true, description: "Where the source came from."}
   files: {type: dict, required: true, description: "Files of the release, name to content."}
+  engine: {type: str, default: "", description: "What runs containers, where the release is run in one."}
   settings: {type: str, required: true, description: "The environment of the app, as a JSON object."}
   secret_names: {type: list, elements: str, required: true, description: "Which of the settings are shown nowhere."}
   program: {type: str, required: true, description: "The section for Supervisor."}
@@ -53,6 +54,7 @@ options:
   migrate: {type: dict, required: true, description: "The C(command) of the migration, and its C(timeout) in seconds."}
   hooks: {type: dict, required: true, description: "Commands by the names of hooks."}
   hook_timeout: {type: float, required: true, description: "Seconds that a hook may take."}
+  instances: {type: int, default: 1, description: "How many of the release's programs Nginx hands requests to."}
   watch: {type: float, required: true, description: "Seconds after the switch in which the release is watched."}
   drain: {type: float, required: true, description: "Seconds between the switch and the end of the old release, at least."}
   stop: {type: float, required: true, description: "Seconds that Supervisor gives a program to stop."}
@@ -125,6 +127,7 @@ def main() -> None:
             "revision": {"type": "str", "required": True},
             "origin": {"type": "str", "required": True},
             "files": {"type": "dict", "required": True},
+            "engine": {"type": "str", "default": ""},
             "settings": {"type": "str", "required": True, "no_log": True},
             "secret_names": {"type": "list", "elements": "str", "required": True, "no_log": False},
             "program": {"type": "str", "required": True},
@@ -137,6 +140,7 @@ def main() -> None:
             "migrate": {"type": "dict", "required": True},
             "hooks": {"type": "dict", "required": True},
             "hook_timeout": {"type": "float", "required": True},
+            "instances": {"type": "int", "default": 1},
             "watch": {"type": "float", "required": True},
             "drain": {"type": "float", "required": True},
             "stop": {"type": "float", "required": True},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ def size(path: Path, seen: set[tuple[int, int]]) -> int:
     return total
 
 
+def image_bytes(build: Path) -> int:
+    """Return the size of a build's image; 0 where it has none."""
+    try:
+        return int(json.loads((build / ".build.json").read_text(encoding="utf-8")).get("bytes", 0))
+    except (OSError, ValueError):
+        return 0
+
+
 def releases(layout: Layout) -> list[dict[str, Any]]:
     """Return what is known of each release, the newest first.
 
@@ -70,7 +79,7 @@ def releases(layout: Layout) -> list[dict[str, Any]]:
                 "version": str(entry.get("revision", "?")),
                 "when": str(entry.get("when", "?")),
                 "who": str(entry.get("who", "?")),
-                "bytes": sum(size(part, seen) for part in parts),
+                "bytes": sum(size(part, seen) for part in parts) + image_bytes(build),
                 "migration": str(entry.get("migration") or ""),
                 "reason": str(entry.get("reason") or ""),
             }

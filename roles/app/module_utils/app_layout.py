@@ -47,13 +47,18 @@ class Layout:
         """Return the directory of release `number`."""
         return self.releases / str(number)
 
-    def socket(self, number: int) -> Path:
-        """Return the socket on which release `number` answers."""
-        return self.runtime / f"{number}.sock"
+    def socket(self, number: int, instance: int = 0) -> Path:
+        """Return the socket on which an instance of release `number` answers."""
+        return self.runtime / (f"{number}.{instance}.sock" if instance else f"{number}.sock")
+
+    def sockets(self, number: int) -> list[Path]:
+        """Return the sockets of all instances of release `number`."""
+        return [self.socket(number, instance) for instance in range(int(self.record(number).get("instances", 1)))]
 
     def log(self, number: int) -> Path:
-        """Return the log of release `number`."""
-        return self.logs / f"{number}.log"
+        """Return the log of release `number`; of its instances' logs, where each has one, that which was written last."""
+        written = [path for path in self.logs.glob(f"{number}.*log") if path.stat().st_size]
+        return max(written, key=lambda path: path.stat().st_mtime_ns, default=self.logs / f"{number}.log")
 
     def live(self) -> int | None:
         """Return the number of the live release; None before the first one."""

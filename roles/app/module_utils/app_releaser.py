@@ -8,12 +8,14 @@ import json
 import os
 import re
 import secrets
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.app_door import NO_ANSWER, Answer, Door, UnixConnection, ask
+from ansible.module_utils.app_engine import Engine, repository
 from ansible.module_utils.app_layout import Layout, ReleaseError, digest, masked, point, remove, room, run, shell, tail, write
 from ansible.module_utils.app_openapi import breaking_changes
 from ansible.module_utils.app_supervisor import Supervisor
@@ -64,14 +66,14 @@ class Releaser:
 
     # What is there
 
-    def ask(self, number: int, path: str) -> Answer:
-        """Ask release `number` at its own socket.
+    def ask(self, socket: Path, path: str) -> Answer:
+        """Ask a release at one of its own sockets.
 
         Raises:
             OSError: when there is no answer.
             http.client.HTTPException: when the answer is not HTTP.
         """
-        return ask(UnixConnection(self.layout.socket(number), timeout=5), path, self.health["host"])
+        return ask(UnixConnection(socket, timeout=5), path, self.health["host"])
 
     def unhealthy(self, answer: Answer) -> str:
         """Say why `answer` is not that of a healthy release; empty when it is."""
@@ -88,12 +90,22 @@ class Releaser:
             return f"GET {path} answers {status}, but its body does not have what app_health_body asks for ({body})"
         return ""
 
+    def problem(self, number: int) -> str:
+        """Say why release `number` is not healthy, the first of its instances that is not; empty when all are.
+
+        Raises:
+            OSError: when one does not answer.
+            http.client.HTTPException: when its answer is not HTTP.
+        """
+        problems = (self.unhealthy(self.ask(socket, self.health["path"])) for socket in self.layout.sockets(number))
+        return next(filter(None, problems), "")
+
     def answers(self, number: int, patience: float = 0.0) -> bool:
         """Say whether release `number` is healthy, giving it `patience` seconds to become so."""
         deadline = time.monotonic() + patience
         while True:
             with contextlib.suppress(*NO_ANSWER):
-                if not self.unhealthy(self.ask(number, self.health["path"])):
+                if not self.problem(number):
                     return True
             if time.monotonic() >= deadline:
                 return False
@@ -159,7 +171,9 @@ class Releaser:
             ReleaseError: when Supervisor does not answer.
         """
         self.supervisor.drop(number)
-        remove(self.layout.socket(number))  # not every server takes it away
+        self.container(number, "--remove")
+        for socket in self.layout.runtime.glob(f"{number}.*"):  # not every server takes it away
+            remove(socket)
 
     def remember(self, number: int, **facts: Any) -> None:
         """Add `facts` to what is remembered of release `number`, and its outcome to the app's history."""
@@ -187,24 +201,54 @@ class Releaser:
         directory = self.layout.release(number)
         directory.mkdir(mode=0o755)
         (directory / "build").symlink_to(f"../../builds/{self.arguments['build']}")
-        tokens = {"@RELEASE@": str(number), "@REVISION@": self.arguments["revision"]}
+        tokens = {"@RELEASE@": str(number), "@REVISION@": self.arguments["revision"], "@BUILD@": self.arguments["build"]}
         for name, text in {**self.arguments["files"], "program.conf": self.arguments["program"]}.items():
             for token, value in tokens.items():
                 text = text.replace(token, value)
             write(directory / name, text)
         write(directory / "settings.json", self.arguments["settings"], mode=0o640, group=self.group)
         write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=self.group)
-        origin, revision = self.arguments["origin"], self.arguments["revision"]
-        self.remember(number, outcome="started", digest=self.wanted(), revision=revision, source=origin, health=self.health)
+        facts = {"revision": "revision", "source": "origin", "instances": "instances"}
+        told = {name: self.arguments[argument] for name, argument in facts.items()}
+        self.remember(number, outcome="started", digest=self.wanted(), health=self.health, **told)
 
     def launch(self, number: int) -> dict[str, Any]:
         """Return how a command is run as the app's user, with the code and the settings of release `number`."""
         release = self.layout.release(number)
+        if (release / "container.py").exists():  # that runs it as the app's user
+            return {"through": [sys.executable, str(release / "container.py"), "--shell"], "directory": release, "user": None}
         return {
             "through": [str(release / "build" / ".venv" / "bin" / "python"), str(release / "launch.py"), "--shell"],
             "directory": (release / "build" / self.arguments["directory"]).resolve(),
             "user": self.arguments["user"],
         }
+
+    def container(self, number: int, task: str) -> str:
+        """Have the containers of release `number` do something, where it is run in one, and return what is said about it."""
+        program = self.layout.release(number) / "container.py"
+        if not program.exists():
+            return ""
+        try:
+            return run([sys.executable, program, task], 60, check=False).stdout
+        except ReleaseError as error:
+            self.warnings.append(str(error))
+            return ""
+
+    @contextlib.contextmanager
+    def launching(self, number: int) -> Iterator[dict[str, Any]]:
+        """Return what `launch` does. A command that is stopped for taking too long leaves no container behind."""
+        try:
+            yield self.launch(number)
+        except ReleaseError:
+            self.container(number, "--remove-tasks")
+            raise
+
+    def masters(self, number: int | None) -> list[int]:
+        """Return the processes whose children are the workers of release `number`."""
+        if number is None:
+            return []
+        inside = self.container(number, "--pids").split()
+        return sorted(int(pid) for pid in inside if pid.isdigit()) or self.supervisor.state(number)[1]
 
     def preflight(self, number: int) -> None:
         """Import the app as its user, with the settings of release `number`.
@@ -212,9 +256,9 @@ class Releaser:
         Raises:
             ReleaseError: when it cannot be imported; with the end of its traceback, or the settings that it refuses.
         """
-        launch = self.launch(number)
-        command = [*launch["through"][:-1], "--check"]
-        answer = run(command, self.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
+        with self.launching(number) as launch:
+            command = [*launch["through"][:-1], "--check"]
+            answer = run(command, self.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
         if answer.returncode:
             said = tail(answer.stdout, 20) or f"It ended with exit code {answer.returncode} and said nothing."
             # A traceback says what it is about at its end; what pydantic refuses is headed.
@@ -252,12 +296,12 @@ class Releaser:
     def schema(self, number: int) -> str:
         """Return the revision of the database's schema that the code of release `number` expects, if it uses Alembic."""
         launch = self.launch(number)
-        configuration, project = launch["directory"] / "alembic.ini", launch["directory"] / "pyproject.toml"
-        described = project.is_file() and "[tool.alembic" in project.read_text(encoding="utf-8", errors="replace")
-        if not configuration.is_file() and not described:
+        configured = "test -f alembic.ini || grep -qs '^\\[tool.alembic' pyproject.toml"
+        # Only a container has to be started to see that.
+        if launch["user"] and run(["/bin/sh", "-c", configured], 60, directory=launch["directory"], check=False).returncode:
             return ""
-        command = [*launch["through"], "exec python -m alembic heads"]
-        with contextlib.suppress(ReleaseError):
+        command = [*launch["through"], f"{configured} || exit 0; exec python3 -m alembic heads"]
+        with contextlib.suppress(ReleaseError), self.launching(number):
             answer = run(command, 60, directory=launch["directory"], check=False, user=launch["user"])
             if answer.returncode == 0:
                 return ", ".join(sorted(re.findall(r"^(\S+)(?: \([^)]*\))* \(head\)", answer.stdout, re.MULTILINE)))
@@ -277,7 +321,8 @@ class Releaser:
         """
         command, timeout = (self.arguments["migrate"][key] for key in ("command", "timeout"))
         with self.failing(number, self.layout.live()):
-            said = shell("the migration (app_migrate_command)", command, timeout, "app_migrate_timeout", **self.launch(number))
+            with self.launching(number) as launch:
+                said = shell("the migration (app_migrate_command)", command, timeout, "app_migrate_timeout", **launch)
             self.remember(number, migrated=True)
         return said
 
@@ -291,7 +336,8 @@ class Releaser:
         if command:
             told = {"SLIPWAY_HOOK": name, "SLIPWAY_FROM": str(live or ""), "SLIPWAY_TO": str(to)}
             timeout = self.arguments["hook_timeout"]
-            shell(f"the hook {name} (app_hooks)", command, timeout, "app_hook_timeout", environment=told, **self.launch(number))
+            with self.launching(number) as launch:
+                shell(f"the hook {name} (app_hooks)", command, timeout, "app_hook_timeout", environment=told, **launch)
 
     def gate(self, number: int) -> None:
         """Wait until the candidate `number` is healthy.
@@ -300,11 +346,11 @@ class Releaser:
             ReleaseError: when it crashes, or is not healthy in time; with the last lines of its log.
         """
         deadline = time.monotonic() + self.health["timeout"]
-        look, first, wrong = time.monotonic() + 0.5, "", 0
+        look, first, wrong = time.monotonic() + 0.5, list[int](), 0
         problem = "it does not listen on its socket"
         while time.monotonic() < deadline:
             try:
-                problem = self.unhealthy(self.ask(number, self.health["path"]))
+                problem = self.problem(number)
                 if not problem:
                     return
                 wrong += 1
@@ -316,9 +362,9 @@ class Releaser:
             except NO_ANSWER:
                 pass
             if time.monotonic() > look:
-                state, process = self.supervisor.state(number)
-                first = first or process
-                if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN") or process != first:
+                state, processes = self.supervisor.state(number)
+                first = first or processes
+                if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN") or processes != first:
                     raise ReleaseError(f"it stopped right after its start ({state}).\n{self.log_tail(number)}")
                 look = time.monotonic() + 0.5
             self.sleep(0.1)
@@ -338,7 +384,7 @@ class Releaser:
         documents = []
         for release in (live, number):
             try:
-                answer = self.ask(release, path)
+                answer = self.ask(self.layout.socket(release), path)
                 documents.append(answer.json() if answer.status == 200 else None)
             except NO_ANSWER:
                 documents.append(None)
@@ -357,8 +403,15 @@ class Releaser:
             )
 
     def switch(self, number: int) -> None:
-        """Make release `number` live: from this rename on, each new connection reaches it."""
-        point(self.layout.live_socket, self.layout.socket(number))
+        """Make release `number` live: from these renames on, each new connection reaches it.
+
+        Nginx finds the sockets of further instances through the link `current`. It asks for as many as there are today: of a
+        release that had fewer, some are found twice.
+        """
+        sockets = self.layout.sockets(number)
+        for instance in range(1, self.arguments["instances"]):
+            point(self.layout.release(number) / f"{instance}.sock", sockets[instance % len(sockets)])
+        point(self.layout.live_socket, sockets[0])
         point(self.layout.current, f"releases/{number}")
 
     def prove(self, number: int, seconds: float = 10.0) -> None:
@@ -396,16 +449,16 @@ class Releaser:
                 more of its answers are errors than was usual.
         """
         since, seconds = time.time() - (time.monotonic() - switched), self.arguments["watch"]
-        process, workers = "", Processes(0)
+        processes, workers = list[int](), Processes([])
         allowed = max(1.0, 2 * usual_ends * seconds)
         bad, proved = 0, False
         while True:
             passed = time.monotonic() - switched
             after = f"in the {passed:.0f} s since the switch (app_watch_seconds)"
             state, now = self.supervisor.state(number)
-            if now and not process:  # while a program is STARTING, Supervisor names no process
-                process, workers = now, Processes(int(now))
-            if now != process or state not in ("RUNNING", "STARTING"):
+            if not processes and len(now) == len(self.layout.sockets(number)):
+                processes, workers = now, Processes(self.masters(number))
+            if (processes and now != processes) or state not in ("RUNNING", "STARTING"):
                 raise ReleaseError(f"its program ended {after} ({state}).\n{self.log_tail(number)}")
             if workers.look() > allowed:
                 raise ReleaseError(f"{workers.ended} of its worker processes ended {after}.\n{self.log_tail(number)}")
@@ -463,6 +516,11 @@ class Releaser:
                 self.keep_secret((self.layout.release(release) / "settings.json").read_text(encoding="utf-8"))
         number = target
         if settings == "current":
+            if bool(self.image(record["build"])) != ("container.py" in self.arguments["files"]):
+                raise ReleaseError(
+                    f"Release {target} was built for another app_runtime than today's: it can be gone back to with its own "
+                    "settings only (app_rollback_settings: theirs)."
+                )
             self.arguments.update(build=record["build"], revision=record["revision"], origin=record["source"])
             number = self.try_out()
         else:
@@ -490,7 +548,7 @@ class Releaser:
         """
         old = self.layout.live()
         with self.failing(number, old):
-            before = Processes(int(self.supervisor.state(old)[1] or 0) if old is not None else 0)
+            before = Processes(self.masters(old))
             self.supervisor.add(number, self.layout.release(number) / "program.conf")
             self.gate(number)
             self.compare(number, old)
@@ -641,6 +699,7 @@ class Releaser:
         for hidden in self.layout.releases.glob(".*"):
             remove(hidden)
         builds = {str(self.layout.record(number).get("build")) for number in kept} | {self.arguments["build"]}
+        self.prune_images(builds)
         for build in self.layout.builds.iterdir():
             if build.name not in builds:
                 remove(build)
@@ -649,3 +708,23 @@ class Releaser:
         for venv in self.layout.venvs.iterdir():
             if venv.name not in venvs:
                 remove(venv)
+
+    def image(self, build: str) -> dict[str, Any]:
+        """Return what is remembered of the image of a build; empty where it has none."""
+        try:
+            record: dict[str, Any] = json.loads((self.layout.builds / build / ".build.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if record.get("image") else {}
+
+    def prune_images(self, builds: set[str]) -> None:
+        """Remove the app's images but for those of `builds`."""
+        records = [self.image(path.name) for path in self.layout.builds.iterdir()]
+        engines = {record["engine"] for record in records if record} | {self.arguments["engine"]}
+        name = repository(self.arguments["name"])
+        for engine in engines - {""}:
+            try:
+                for tag in set(Engine(engine).tags(name)) - builds:
+                    Engine(engine).call("rmi", f"{name}:{tag}")
+            except ReleaseError as error:
+                self.warnings.append(f"An image of an earlier release could not be removed. {error}")

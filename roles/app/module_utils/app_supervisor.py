@@ -171,16 +171,17 @@ class Supervisor:
             self.call("stopProcessGroup", self.program(number), seconds=self.stop_seconds + 60)
             self.call("removeProcessGroup", self.program(number))
 
-    def state(self, number: int) -> tuple[str, str]:
-        """Return what Supervisor reports for release `number`: a state such as RUNNING, and its process id if it has one.
+    def state(self, number: int) -> tuple[str, list[int]]:
+        """Return what Supervisor reports for release `number`: a state such as RUNNING, and the ids of its processes.
 
-        The state is UNKNOWN where Supervisor has no such program, or does not answer.
+        Of several instances, the one that is worst off tells the state. It is UNKNOWN where Supervisor has no such program, or
+        does not answer.
         """
         try:
             processes = self.processes().get(number, [])
         except ReleaseError:
             processes = []
         if not processes:
-            return "UNKNOWN", ""
+            return "UNKNOWN", []
         worst = min(processes, key=lambda process: STATES.index(process["statename"]))
-        return worst["statename"], str(worst["pid"] or "")
+        return worst["statename"], sorted(process["pid"] for process in processes if process["pid"])

@@ -99,21 +99,21 @@ class Traffic:
 
 
 class Processes:
-    """The children of a program's process, and how many of them have ended.
+    """The children of a program's processes, and how many of them have ended.
 
     Args:
-        pid: the process that Supervisor started; 0 for none.
+        pids: the processes that Supervisor started.
     """
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pids: list[int]) -> None:
+        self.pids = pids
         self.begin = time.monotonic()
-        self.known = children(pid)
+        self.known = children(pids)
         self.ended = 0
 
     def look(self) -> int:
         """Return how many have ended since this began."""
-        present = children(self.pid)
+        present = children(self.pids)
         self.ended += len(self.known - present)
         self.known = present
         return self.ended
@@ -124,10 +124,10 @@ class Processes:
         return self.ended / max(1.0, time.monotonic() - self.begin)
 
 
-def children(pid: int) -> set[int]:
-    """Return the process ids of the children of `pid`."""
+def children(pids: list[int]) -> set[int]:
+    """Return the ids of the children of the processes `pids`."""
     found: set[int] = set()
-    if pid <= 0:
+    if not pids:
         return found
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -136,6 +136,6 @@ def children(pid: int) -> set[int]:
             except OSError:
                 continue
             state, parent = stat[stat.rindex(")") + 2 :].split()[:2]
-            if int(parent) == pid and state != "Z":
+            if int(parent) in pids and state != "Z":
                 found.add(int(entry.name))
     return found

@@ -1,0 +1,206 @@
+"""A release in a container: what it may do there, where its image comes from, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from molecule.conftest import Host, podman, polling, within
+from molecule.release.conftest import BASE, Run, deploy, flat, rollback, serves
+
+HOSTS = ["other.test"]
+REGISTRY = "127.0.0.1:5000"
+
+
+def ship(host: Host, *arguments: str, **variables: object) -> Run:
+    """Release the app in a container."""
+    settings = {"app_runtime": "container", "app_image_base": BASE, "app_watch_seconds": 1}
+    return deploy(host, *arguments, **{**settings, **variables})
+
+
+def inside(host: Host, command: str) -> str:
+    """Run a command in the container of the live release, and return what it prints, its exit code last."""
+    return host.run(f"podman exec shop-{host.live()} sh -c '{command}'; echo $?", check=False)
+
+
+def images(host: Host) -> list[str]:
+    """Return the app's images."""
+    return host.run("podman images --all --format '{{.Repository}}:{{.Tag}}'").split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine(host: Host) -> None:
+    """Have an engine on the host, and the image that others are made from, which no registry has here."""
+    run = deploy(host, "--tags=container", playbook="site.yml", app_runtime="container")
+    assert run.code == 0, run.output[-3000:]
+    subprocess.run(f"podman save {BASE} | podman exec --interactive {host.name} podman load", shell=True, check=True)
+
+
+def test_a_second_run_changes_nothing_and_a_dry_one_says_so(host: Host) -> None:
+    release = {"app_env": {"GREETING": "boxed"}}
+    assert ship(host, playbook="site.yml", **release).code == 0
+    number = serves(host)
+    for arguments in ((), ("--check",)):
+        run = ship(host, *arguments, playbook="site.yml", **release)
+        assert (run.code, run.changed[host.name]) == (0, 0), run.output[-3000:]
+    assert ship(host, "--check", app_env={"GREETING": "another"}).changed[host.name] == 1
+    assert serves(host) == number
+
+
+def test_the_app_is_locked_in(host: Host) -> None:
+    run = ship(host, app_container_memory_mb=256, app_container_cpus=1.5, app_env={"GREETING": "limited"})
+    assert run.code == 0, run.output[-3000:]
+    number = serves(host)
+    told = json.loads(host.run(f"podman inspect shop-{number}"))[0]
+    assert told["HostConfig"]["Memory"] == 256 * 2**20
+    assert told["HostConfig"]["NanoCpus"] == 1_500_000_000
+    status = inside(host, "cat /proc/1/status")
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    user = host.run("id -u shop").strip()
+    assert facts["Uid"].split() == [user] * 4
+    assert facts["NoNewPrivs"] == "1"
+    assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == 0
+    for place in ("/srv/source/x", f"/opt/shop/releases/{number}/x", "/usr/x", "/x"):
+        assert inside(host, f"touch {place}").strip() != "0", place
+    for place in ("/tmp/x", "/opt/shop/shared/x"):
+        assert inside(host, f"touch {place}").strip() == "0", place
+    build = host.run("readlink /opt/shop/current/build | xargs basename").strip()
+    assert "canary" not in host.run(f"podman inspect shop-{number}; podman history --no-trunc localhost/slipway-shop:{build}")
+    # Whoever takes too much memory is killed, and nobody else.
+    with polling(host, "/items/1") as failures:
+        assert inside(host, 'python3 -c "bytearray(400 * 2**20)"').strip().endswith("137")
+    assert failures == []
+    within(10, host.healthy)
+
+
+def test_the_sources_own_recipe_is_taken(host: Host, shop: Path) -> None:
+    recipe = """
+    ARG BASE=docker.io/library/python:3.13-slim
+    FROM $BASE
+    RUN python3 -m venv /env && /env/bin/pip install --quiet --disable-pip-version-check fastapi uvicorn websockets
+    ENV PATH=/env/bin:$PATH GREETING=baked
+    WORKDIR /code
+    COPY main.py .
+    CMD ["uvicorn", "main:app"]
+    """
+    (shop / "Dockerfile").write_text("\n".join(line.strip() for line in recipe.splitlines()), encoding="utf-8")
+    live = serves(host)
+    run = ship(host, app_source=str(shop), app_image_args={"BASE": BASE})
+    assert run.code != 0
+    assert "the image lacks gunicorn, uvicorn_worker: have it install what app_server: gunicorn needs" in flat(run)
+    assert serves(host) == live
+    run = ship(host, app_source=str(shop), app_image_args={"BASE": BASE}, app_server="uvicorn", app_env={"KEY": "x"})
+    assert run.code == 0, run.output[-3000:]
+    number = serves(host)
+    assert number > live
+    assert host.ask("/items/1").json()["greeting"] == "baked"
+    assert inside(host, "pwd").split() == ["/code", "0"]
+    (shop / "Dockerfile").write_text("FROM localhost/nobody\n", encoding="utf-8")
+    run = ship(host, app_source=str(shop), app_server="uvicorn")
+    assert run.code != 0
+    assert "The build failed; what was live still is." in flat(run)
+    assert serves(host) == number
+
+
+def test_a_migration_and_hooks_run_in_the_image(host: Host, shop: Path) -> None:
+    hooks = {"before_switch": "pwd >> $HOME/hooks; id -un 2>/dev/null; exit 0", "after_switch": "echo $SLIPWAY_TO >> $HOME/hooks"}
+    host.run("rm -f /opt/shop/shared/hooks")
+    run = ship(host, app_hooks=hooks, app_migrate_command="pwd >> $HOME/hooks; sleep 1", app_env={"GREETING": "migrated"})
+    assert run.code == 0, run.output[-3000:]
+    number = serves(host)
+    assert host.run("cat /opt/shop/shared/hooks").split() == ["/srv/source", "/srv/source", str(number)]
+    run = ship(host, app_migrate_command="sleep 600", app_migrate_timeout=2, app_env={"GREETING": "hangs"})
+    assert run.code != 0
+    assert "took longer than 2 s (app_migrate_timeout)" in flat(run)
+    assert host.run("podman ps --all --format '{{.Names}}'").split() == [f"shop-{number}"]
+    assert serves(host) == number
+
+
+def test_back_to_a_virtual_environment_and_forth(host: Host, changed: Callable[[str], Path]) -> None:
+    boxed = serves(host)
+    plain = deploy(host, app_watch_seconds=1)
+    assert plain.code == 0, plain.output[-3000:]
+    unboxed = serves(host)
+    assert host.run("podman ps --all --quiet") == ""
+    with polling(host, "/items/1") as failures:
+        for number in (boxed, unboxed):
+            run = rollback(host, f"--extra-vars=release={number}", app_watch_seconds=1)
+            assert run.code == 0, run.output[-3000:]
+            assert serves(host) == number
+    assert failures == []
+    run = rollback(host, f"--extra-vars=release={boxed}", app_rollback_settings="current")
+    assert run.code != 0
+    assert "was built for another app_runtime than today's" in flat(run)
+
+
+def test_images_go_with_their_releases(host: Host, changed: Callable[[str], Path]) -> None:
+    for number in range(3):
+        run = ship(host, app_source=str(changed(f"# {number}")), app_keep_releases=1)
+        assert run.code == 0, run.output[-3000:]
+    kept = sorted(image for image in images(host) if "slipway-shop" in image)
+    assert kept == sorted(f"localhost/slipway-shop:{build}" for build in host.run("ls /opt/shop/builds").split())
+    assert len(kept) == 2
+    assert [image for image in images(host) if "none" in image] == []
+    assert "MiB" in flat(deploy(host, playbook="playbooks/releases.yml"))
+
+
+def test_an_image_that_the_controller_builds(host: Host, changed: Callable[[str], Path]) -> None:
+    before = podman("images", "--format={{.Repository}}")
+    run = ship(host, app_source=str(changed("# from the controller")), app_image_builder="controller")
+    assert run.code == 0, run.output[-3000:]
+    serves(host)
+    assert podman("images", "--format={{.Repository}}") == before
+
+
+CONFIGURATION = f"""
+version: 0.1
+storage: {{filesystem: {{rootdirectory: /var/lib/docker-registry}}}}
+http: {{addr: "{REGISTRY}"}}
+auth: {{htpasswd: {{realm: test, path: /etc/docker/registry/htpasswd}}}}
+"""
+PLAIN = f'[[registry]]\nlocation = "{REGISTRY}"\ninsecure = true\n'
+
+
+@pytest.fixture
+def registry(host: Host) -> Iterator[str]:
+    """A registry on the host that lets nobody in but ann."""
+    host.run("apt-get install -qqy --no-install-recommends docker-registry apache2-utils >/dev/null")
+    host.run("htpasswd -Bbc /etc/docker/registry/htpasswd ann open-sesame 2>&1")
+    host.run(f"cat >/etc/docker/registry/config.yml <<'END'\n{CONFIGURATION}\nEND")
+    host.run(f"cat >/etc/containers/registries.conf.d/test.conf <<'END'\n{PLAIN}\nEND")
+    host.run("systemctl restart docker-registry")
+    question = f"python3 -c 'import urllib.request as u; u.urlopen(\"http://{REGISTRY}/v2/\")' 2>&1"
+    within(10, lambda: "401" in host.run(question, check=False))
+    yield f"{REGISTRY}/team/shop"
+    host.run("systemctl stop docker-registry")
+
+
+def test_an_image_that_is_pulled(host: Host, registry: str) -> None:
+    build = host.run("readlink /opt/shop/current/build | xargs basename").strip()
+    host.run(f"podman push --creds=ann:open-sesame localhost/slipway-shop:{build} {registry}:v1")
+    login = {"app_registry_username": "ann", "app_registry_password": "open-sesame"}
+    live = serves(host)
+    run = ship(host, app_image=registry, app_version="v1")
+    assert run.code != 0
+    assert f"The image {registry}:v1 (app_image) cannot be pulled." in flat(run)
+    assert serves(host) == live
+    for image, version in ((registry, "v1"), (f"{registry}:v1", "")):
+        run = ship(host, app_image=image, app_version=version, app_env={"GREETING": "pulled"}, **login)
+        assert run.code == 0, run.output[-3000:]
+        assert "open-sesame" not in run.output
+    number = serves(host)
+    assert number == live + 1, "the second of them is the same again"
+    assert host.ask("/items/1").json()["greeting"] == "pulled"
+    assert [image for image in images(host) if registry in image] == []
+    assert host.run("grep -rl open-sesame /opt/shop /root /run/containers /var/log 2>/dev/null", check=False) == ""
+    listed = flat(deploy(host, playbook="playbooks/releases.yml"))
+    assert f"{number} live v1" in listed
+
+
+def test_the_usual_way_again(host: Host) -> None:
+    assert deploy(host, app_env={"GREETING": "usual"}).code == 0
+    serves(host)

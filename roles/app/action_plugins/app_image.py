@@ -1,0 +1,96 @@
+"""Have an app's image on a host: built there, or built here and sent over."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.loader import action_loader
+
+# Action plugins of a role cannot import each other.
+Build: Any = action_loader.get("app_build", class_only=True)
+
+BUILD_SECONDS = 1800
+
+# What the kernel calls a machine, and what images do.
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
+
+
+class ActionModule(Build):
+    """Run the module app_image; where it needs the source, or the image, transfer that and run it again."""
+
+    pieces = ("archive", "image")
+
+    def along(self, source: dict[str, Any]) -> dict[str, str]:
+        """Return what goes along with the question whether it is needed."""
+        small: dict[str, str] = super().along(source) if self._task.args.get("builder") == "host" else {}
+        return small
+
+    def local(self, piece: str, arguments: dict[str, Any], answer: dict[str, Any]) -> Path:
+        """Return the file on the controller that is sent as `piece`.
+
+        Raises:
+            AnsibleActionFail: when the image cannot be built.
+        """
+        if piece == "image":
+            return self.saved(arguments, answer["tag"], answer["machine"])
+        file: Path = super().local(piece, arguments, answer)
+        return file
+
+    def saved(self, arguments: dict[str, Any], tag: str, machine: str) -> Path:
+        """Build the image here, for a machine of that kind, and return the file that it is saved in."""
+        engine, source = str(arguments["engine"]), arguments["source"]
+        if not shutil.which(engine):
+            raise AnsibleActionFail(
+                f"There is no {engine} on this machine to build the image with: install it, or set app_image_builder: host."
+            )
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "slipway")
+        file = cache / f"{tag.replace('/', '-').replace(':', '-')}-{machine}.image.tar.gz"
+        if file.exists():
+            return file
+        with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+            root = Path(scratch, "source")
+            with tarfile.open(source["archive"]) as tar:
+                tar.extractall(root, filter="data")
+            context, recipe = root / str(source["directory"]), root / str(source["directory"]) / str(source["requirements"])
+            told = dict(arguments.get("arguments") or {})
+            if arguments.get("recipe"):
+                context, recipe = root, Path(scratch, "Dockerfile")
+                recipe.write_text(str(arguments["recipe"]), encoding="utf-8")
+                told = {**arguments["environment"], **told}
+            options = ["--layers=false", "--format=docker"] if engine == "podman" else []
+            options += [f"--build-arg={name}={value}" for name, value in sorted(told.items())]
+            options += [f"--platform=linux/{MACHINES.get(machine, machine)}", "--network=host", "--force-rm"]
+            self.call([engine, "build", *options, "--tag", tag, "--file", recipe, context], arguments["environment"])
+            plain, partial = Path(scratch, "image.tar"), file.with_suffix(".partial")
+            self.call([engine, "save", "--output", plain, tag], {})
+            with open(plain, "rb") as image, gzip.open(partial, "wb", compresslevel=1) as packed:
+                shutil.copyfileobj(image, packed, 2**20)
+            partial.replace(file)
+            self.call([engine, "rmi", tag], {})
+        return file
+
+    def call(self, command: list[Any], environment: dict[str, str]) -> None:
+        """Run the engine here.
+
+        Raises:
+            AnsibleActionFail: when it fails or takes too long; with its last lines.
+        """
+        words = [str(word) for word in command]
+        told = {**os.environ, **environment}
+        try:
+            done = subprocess.run(
+                words, env=told, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise AnsibleActionFail(f"`{' '.join(words[:2])}` took longer than {BUILD_SECONDS} s on this machine.") from error
+        if done.returncode:
+            said = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-30:])
+            raise AnsibleActionFail(f"`{' '.join(words[:2])}` failed on this machine with exit code {done.returncode}:\n{said}")

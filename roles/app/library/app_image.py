@@ -1,0 +1,258 @@
+#!/usr/bin/python
+"""Build an app's image on this host, load one that was built elsewhere, or pull one from a registry."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.app_engine import BUILD_SECONDS, Engine, repository
+from ansible.module_utils.app_layout import Layout, ReleaseError, digest, remove, room, settle, write
+from ansible.module_utils.app_lock import Busy, lock
+from ansible.module_utils.app_source import hook, hooks_of, take_back, unpack
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: app_image
+short_description: Have an app's image on a host
+description:
+  - A build is named by what went into it, as those of app_build are; of a pulled image, by its identity.
+  - One that exists is left alone.
+  - What is in C(builds) beside the image is its source, or of a pulled image its static files, for Nginx to serve.
+options:
+  layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
+  source: {type: dict, required: true, description: "What app_fetch returned."}
+  name: {type: str, required: true, description: "The app's name."}
+  engine: {type: str, choices: [podman, docker], required: true, description: "What builds and runs containers."}
+  builder: {type: str, choices: [host, controller], required: true, description: "Where the image is built."}
+  recipe: {type: str, default: "", description: "The Dockerfile, where the source has none of its own."}
+  arguments: {type: dict, default: {}, description: "Build arguments."}
+  static: {type: str, default: "", description: "The folder with static files, from the working directory of the image."}
+  cache: {type: path, default: "", description: "Where uv keeps what it downloaded, for the Dockerfile in C(recipe)."}
+  credentials: {type: dict, default: {}, description: "C(username) and C(password) for the registry."}
+  archive: {type: path, description: "The packed source on this host. Without it the module only says whether it is needed."}
+  packed: {type: str, description: "The packed source itself, in Base64, where it is small."}
+  image: {type: path, description: "The image on this host, as the controller's engine saved it."}
+  environment: {type: dict, default: {}, description: "Environment for the build, such as an index or a proxy."}
+  user: {type: str, required: true, description: "The app's user, who runs the hooks."}
+  room: {type: float, required: true, description: "MiB that must be free before a build."}
+  hooks: {type: dict, default: {}, description: "Shell commands; C(before_build) and C(after_build) run here."}
+  hook_timeout: {type: float, default: 300, description: "Seconds that one of them may take."}
+  run: {type: dict, required: true, description: "The run of Ansible that this is a step of."}
+"""
+
+# How long the app stays held for the step that releases what was built.
+LEASE_SECONDS = 120.0
+
+
+def name_of(arguments: dict[str, Any]) -> str:
+    """Return the name of the build: a digest of all that decides what is in the image."""
+    source, hooks = arguments["source"], hooks_of(arguments)
+    parts = [arguments[key] for key in ("recipe", "arguments", "environment")]
+    return digest("image", source["digest"], source["directory"], source["requirements"], *parts, *([hooks] if hooks else []))
+
+
+class Images:
+    """The images of one app.
+
+    Args:
+        layout: the app's paths.
+        arguments: those of the module.
+    """
+
+    def __init__(self, layout: Layout, arguments: dict[str, Any]) -> None:
+        self.layout = layout
+        self.arguments = arguments
+        self.source = arguments["source"]
+        self.engine = Engine(arguments["engine"])
+        self.environment = {key: str(value) for key, value in arguments["environment"].items()}
+
+    def tag(self, name: str) -> str:
+        """Return what the image of the build `name` is called."""
+        return f"{repository(self.arguments['name'])}:{name}"
+
+    def exists(self, name: str) -> bool:
+        """Say whether the build `name` is complete."""
+        return (self.layout.builds / name / ".build.json").exists() and bool(self.engine.fact(self.tag(name), "{{.Id}}"))
+
+    def build(self, name: str) -> None:
+        """Make the build `name` from the packed source, its image included.
+
+        Raises:
+            ReleaseError: when a step fails; nothing that another build or release uses has changed.
+        """
+        partial = self._begin(name)
+        unpack(Path(self.arguments["archive"]), partial)
+        hook("before_build", partial, self.arguments)
+        if self.arguments["image"]:
+            self.engine.call("load", "--input", self.arguments["image"], seconds=BUILD_SECONDS)
+        else:
+            self._build(partial, self.tag(name))
+        hook("after_build", partial, self.arguments)
+        self._finish(partial, name)
+
+    def _build(self, partial: Path, tag: str) -> None:
+        ours = self.arguments["recipe"]
+        context = partial if ours else partial / self.source["directory"]
+        recipe = partial.with_name(f"{partial.name}.Dockerfile") if ours else context / self.source["requirements"]
+        told = {**(self.environment if ours else {}), **self.arguments["arguments"]}
+        if ours:
+            write(recipe, ours)
+        try:
+            self.engine.build(context, recipe, tag, told, self.environment, self.arguments["cache"] if ours else "")
+        finally:
+            if ours:
+                remove(recipe)
+
+    def pull(self) -> str:
+        """Pull the image, and return the name of its build.
+
+        One that is here already serves where its registry has none or cannot be reached.
+
+        Raises:
+            ReleaseError: when it cannot be had.
+        """
+        reference, trouble = self.source["image"], None
+        try:
+            self.engine.pull(reference, self.arguments["credentials"], self.environment)
+        except ReleaseError as error:
+            trouble = error
+        identity = self.engine.fact(reference, "{{.Id}}")
+        if not identity:
+            raise ReleaseError(f"The image {reference} (app_image) cannot be pulled.\n{trouble}")
+        name = digest("image", identity)
+        if not self.exists(name):
+            partial = self._begin(name)
+            partial.mkdir()
+            self.engine.call("tag", reference, self.tag(name))
+            if self.arguments["static"]:
+                self._copy_static(partial, self.tag(name))
+            self._finish(partial, name)
+        if trouble is None:
+            self.engine.call("rmi", reference)  # the name, and not the image, which has another by now
+        return name
+
+    def _copy_static(self, partial: Path, image: str) -> None:
+        static = partial / self.arguments["static"]
+        static.mkdir(parents=True)
+        inside = f"{self.engine.fact(image, '{{.Config.WorkingDir}}').rstrip('/')}/{self.arguments['static']}"
+        if not self.engine.copy_out(image, inside, static):
+            return
+        for folder, folders, files in os.walk(static):
+            for path in (Path(folder, entry) for entry in folders + files):
+                if path.is_symlink():  # it would lead Nginx to files of the host
+                    path.unlink()
+        take_back(partial)
+
+    def _begin(self, name: str) -> Path:
+        room(self.layout, self.arguments["room"])
+        partial = self.layout.builds / f".{name}.partial"
+        remove(partial)
+        return partial
+
+    def _finish(self, partial: Path, name: str) -> None:
+        facts = {key: self.source[key] for key in ("revision", "origin", "directory", "kind")}
+        record = {
+            **facts,
+            "build": name,
+            "image": self.tag(name),
+            "engine": self.engine.name,
+            "bytes": int(self.engine.fact(self.tag(name), "{{.Size}}") or 0),
+            "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        write(partial / ".build.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+        remove(self.layout.builds / name)
+        partial.rename(self.layout.builds / name)
+        settle(self.layout.builds)
+
+
+def have(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[str, Any]:
+    """Have the build, or say what is needed for it.
+
+    Args:
+        layout: the app's paths.
+        arguments: those of the module.
+        dry: whether nothing may change.
+
+    Raises:
+        ReleaseError: when it cannot be had.
+        Busy: when another run has the app.
+    """
+    needs = {"needs_archive": False, "needs_image": False}
+    if dry and not layout.builds.is_dir():
+        return {"changed": True, "build": "not yet built", **needs}
+    try:
+        images = Images(layout, arguments)
+    except ReleaseError:
+        if dry:
+            return {"changed": True, "build": "not yet built", **needs}
+        raise
+    pulled = arguments["source"]["kind"] == "image"
+    if pulled and dry:
+        name = digest("image", images.engine.fact(arguments["source"]["image"], "{{.Id}}"))
+        known = {json.loads(path.read_text(encoding="utf-8")).get("origin") for path in layout.builds.glob("*/.build.json")}
+        return {"changed": arguments["source"]["origin"] not in known, "build": name, **needs}
+    if pulled:
+        with lock(layout, arguments["run"], lease=LEASE_SECONDS):
+            before = {path.name for path in layout.builds.iterdir()}
+            name = images.pull()
+        return {"changed": name not in before, "build": name, **needs}
+    name = name_of(arguments)
+    exists = images.exists(name)
+    if exists or dry:
+        return {"changed": not exists, "build": name, **needs}
+    room(layout, arguments["room"])
+    with lock(layout, arguments["run"], lease=LEASE_SECONDS):
+        if not arguments["archive"] or (arguments["builder"] == "controller" and not arguments["image"]):
+            needs = {"needs_archive": True, "needs_image": arguments["builder"] == "controller"}
+            return {"changed": True, "build": name, "tag": images.tag(name), "machine": os.uname().machine, **needs}
+        images.build(name)
+    return {"changed": True, "build": name, **needs}
+
+
+def main() -> None:
+    """Have the image."""
+    module = AnsibleModule(
+        argument_spec={
+            "layout": {"type": "dict", "required": True},
+            "source": {"type": "dict", "required": True},
+            "name": {"type": "str", "required": True},
+            "engine": {"type": "str", "choices": ["podman", "docker"], "required": True},
+            "builder": {"type": "str", "choices": ["host", "controller"], "required": True},
+            "recipe": {"type": "str", "default": ""},
+            "arguments": {"type": "dict", "default": {}},
+            "static": {"type": "str", "default": ""},
+            "cache": {"type": "path", "default": ""},
+            "credentials": {"type": "dict", "default": {}, "no_log": True},
+            "archive": {"type": "path"},
+            "packed": {"type": "str", "no_log": True},
+            "image": {"type": "path"},
+            "environment": {"type": "dict", "default": {}},
+            "user": {"type": "str", "required": True},
+            "room": {"type": "float", "required": True},
+            "hooks": {"type": "dict", "default": {}},
+            "hook_timeout": {"type": "float", "default": 300},
+            "run": {"type": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    os.umask(0o022)  # Nginx must be able to read static files
+    arguments = module.params
+    if arguments["packed"]:
+        arguments["archive"] = os.path.join(module.tmpdir, "archive.tar.gz")
+        Path(arguments["archive"]).write_bytes(base64.b64decode(arguments["packed"]))
+    try:
+        result = have(Layout(**arguments["layout"]), arguments, module.check_mode)
+    except Busy as error:
+        module.fail_json(msg=str(error), holder=error.holder)
+    except ReleaseError as error:
+        module.fail_json(msg=f"The build failed; what was live still is.\n{error}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Images: what decides about them, how they are pulled, and how a container of one is started, found again and taken away."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import app_image
+import pytest
+from ansible.module_utils.app_engine import Engine, login
+from ansible.module_utils.app_layout import ReleaseError
+from rendering import Host
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+
+# An engine that writes down what it is asked, and answers from files beside it.
+ENGINE = """#!/bin/sh
+echo "$@" >>{directory}/asked
+case "$1 $2" in
+    "container inspect")
+        test -s {directory}/state && cat {directory}/state;;
+    "rm --force") : >{directory}/state;;
+    "ps --all") cat {directory}/containers;;
+    "inspect --format") echo 4711;;
+    "images --format") cat {directory}/images;;
+    "image inspect") exit 1;;
+    "pull "*) test ! -e {directory}/refused || {{ echo unauthorized; exit 125; }};;
+esac
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Put an engine into the way that does nothing, and return what it is asked since the last time."""
+    program = tmp_path / "bin" / "podman"
+    program.parent.mkdir()
+    program.write_text(ENGINE.format(directory=tmp_path), encoding="utf-8")
+    program.chmod(0o755)
+    for name in ("state", "containers", "images"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    def lines() -> list[str]:
+        file = tmp_path / "asked"
+        found = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return found
+
+    return lines
+
+
+def start(directory: Path, *words: str, inventory: dict[str, Any] | None = None, **environment: str) -> str:
+    """Run the container.py of release 7."""
+    host = Host({"app_name": "shop", "app_user": ME, "app_runtime": "container", **(inventory or {})})
+    text = host.render("app", "container.py.j2").replace("@RELEASE@", "7").replace("@BUILD@", "b1")
+    (directory / "container.py").write_text(text, encoding="utf-8")
+    told = {**os.environ, **environment}
+    command = [sys.executable, str(directory / "container.py"), *words]
+    return subprocess.run(command, env=told, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_container_is_started(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    start(tmp_path, SLIPWAY_INSTANCE="2")
+    question, command = asked()
+    assert question.endswith(" shop-7-2")
+    words = command.split()
+    assert words[0] == "run"
+    assert words[-2:] == ["localhost/slipway-shop:b1", f"{tmp_path}/launch.py"]
+    assert {"--rm", "--pull=never", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"} <= set(words)
+    assert {"--name=shop-7-2", "--env=SLIPWAY_INSTANCE", "--network=host", f"--user={os.geteuid()}:{os.getegid()}"} <= set(words)
+    assert f"--volume={tmp_path}:{tmp_path}:ro" in words
+    assert not [word for word in words if word.startswith(("--memory", "--cpus"))]
+
+
+def test_limits_and_options_are_the_operators(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    own = {"app_container_memory_mb": 512, "app_container_cpus": "1.5", "app_container_network": "backend"}
+    start(tmp_path, inventory={**own, "app_container_options": ["--volume=/a b:/a"]})
+    command = asked()[-1]
+    for words in ("--memory=512m --memory-swap=512m", "--cpus=1.5", "--network=backend", "--volume=/a b:/a"):
+        assert f" {words} " in command
+
+
+def test_a_container_that_goes_on_is_found_again(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    (tmp_path / "state").write_text("running\n", encoding="ascii")
+    start(tmp_path)
+    assert asked()[-1] == "attach --no-stdin shop-7"
+
+
+def test_what_is_left_of_a_container_is_taken_away_first(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    (tmp_path / "state").write_text("exited\n", encoding="ascii")
+    start(tmp_path)
+    told = asked()
+    assert told[1:3] == ["kill shop-7", "rm --force shop-7"]
+    assert told[-1].startswith("run ")
+
+
+def test_tasks_have_containers_of_their_own(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    start(tmp_path, "--shell", "exec true", SLIPWAY_HOOK="before_switch")
+    (command,) = asked()
+    assert "--label=slipway.serves=no" in command
+    assert "--name" not in command
+    assert "--env=SLIPWAY_HOOK" in command
+    assert command.endswith(f"localhost/slipway-shop:b1 {tmp_path}/launch.py --shell exec true")
+    (tmp_path / "containers").write_text("c1\nc2\n", encoding="ascii")
+    start(tmp_path, "--remove-tasks")
+    told = asked()
+    assert told[0].endswith("--filter=label=slipway.release=shop-7 --filter=label=slipway.serves=no")
+    assert [line for line in told if line.startswith("rm ")] == ["rm --force c1", "rm --force c2"]
+    start(tmp_path, "--remove")
+    assert "serves" not in asked()[0]
+    assert start(tmp_path, "--pids").split() == ["4711", "4711"]
+
+
+@pytest.mark.parametrize(
+    ("memory", "cpus", "workers"), [(0, 0, 5), (256, 0, 1), (1000, 0, 5), (0, 1, 3), (0, 0.5, 3), (400, "1.5", 2)]
+)
+def test_workers_heed_the_limits(memory: int, cpus: Any, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"SC_PHYS_PAGES": 4096 * 256, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setenv("ONLY_IN_THE_IMAGE", "yes")
+    started: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda path, words, environment: started.append((words, environment)))
+    (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
+    inventory = {"app_runtime": "container", "app_container_memory_mb": memory, "app_container_cpus": cpus}
+    code = Host(inventory).render("app", "launch.py.j2")
+    exec(compile(code, "launch.py", "exec"), {"__file__": str(tmp_path / "launch.py")})
+    (words, environment) = started[0]
+    assert environment["WEB_CONCURRENCY"] == str(workers)
+    assert words[0] == sys.executable
+    assert environment["ONLY_IN_THE_IMAGE"] == "yes"
+    assert environment["PATH"] == os.environ["PATH"]
+
+
+SOURCE = {"kind": "requirements", "requirements": "requirements.txt", "packages": {}}
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({}, ["--requirements requirements.txt", "--require-hashes"]),
+        ({"kind": "uv.lock", "requirements": "../uv.lock"}, ["uv export --quiet --frozen", "--require-hashes --requirements /"]),
+        ({"kind": "pyproject", "requirements": "pyproject.toml"}, ["--requirements pyproject.toml"]),
+        ({"packages": {"shop": "libs/shop"}}, ["--no-deps /srv/source/libs/shop"]),
+    ],
+)
+def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
+    host = Host(
+        {"app_directory": "backend", "app_image_base": "localhost/python:1", "app_build_environment": {"UV_DEFAULT_INDEX": "x"}}
+    )
+    host.variables["__app_fetched"] = {"source": {**SOURCE, **source}}
+    text = host.render("app", "Dockerfile.j2")
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("FROM ")] == ["FROM localhost/python:1 AS build", "FROM localhost/python:1"]
+    assert "ARG UV_DEFAULT_INDEX" in lines
+    assert lines[-1] == "WORKDIR /srv/source/backend"
+    assert "'gunicorn>=23'" in text
+    for word in words:
+        assert word in text
+    assert not [line for line in lines if line.endswith("\\") and not lines[lines.index(line) + 1].startswith("    ")]
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    source = {"digest": "d1", "directory": ".", "requirements": "Dockerfile", **changes.pop("source", {})}
+    return {"source": source, "recipe": "", "arguments": {}, "environment": {}, "hooks": {}, **changes}
+
+
+def test_a_build_is_named_by_what_decides_about_it() -> None:
+    cases = [
+        {},
+        {"source": {"digest": "d2"}},
+        {"source": {"directory": "backend"}},
+        {"source": {"requirements": "Containerfile"}},
+        {"recipe": "FROM x"},
+        {"arguments": {"A": "1"}},
+        {"environment": {"HTTP_PROXY": "x"}},
+        {"hooks": {"before_build": "make"}},
+    ]
+    assert len({app_image.name_of(arguments(**case)) for case in cases}) == len(cases)
+    assert app_image.name_of(arguments(hooks={"after_switch": "x"})) == app_image.name_of(arguments())
+
+
+@pytest.mark.parametrize(
+    ("reference", "places"),
+    [
+        ("ghcr.io/example/shop:1", ["ghcr.io"]),
+        ("127.0.0.1:5000/shop", ["127.0.0.1:5000"]),
+        ("example/shop", ["docker.io", "https://index.docker.io/v1/"]),
+        ("docker.io/example/shop", ["docker.io", "https://index.docker.io/v1/"]),
+    ],
+)
+def test_a_login_is_there_while_it_is_needed(reference: str, places: list[str]) -> None:
+    with login(reference, {"username": "ann", "password": "open:sesame"}) as directory:
+        file = Path(directory, "config.json")
+        assert file.stat().st_mode & 0o777 == 0o600
+        entries = json.loads(file.read_text(encoding="utf-8"))["auths"]
+        assert list(entries) == places
+        assert {base64.b64decode(entry["auth"]).decode() for entry in entries.values()} == {"ann:open:sesame"}
+    assert not file.exists()
+    with login(reference, {"username": "", "password": ""}) as directory:
+        assert directory == ""
+
+
+def test_what_an_engine_says_of_a_failure_is_told(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    engine = Engine("podman")
+    engine.pull("ghcr.io/x", {"username": "ann", "password": "open-sesame"}, {})
+    assert "open-sesame" not in "".join(asked())
+    (tmp_path / "refused").touch()
+    with pytest.raises(ReleaseError, match="unauthorized"):
+        engine.pull("ghcr.io/x", {}, {})
+    (tmp_path / "images").write_text("localhost/slipway-shop:b2\nlocalhost/slipway-shop:b1\nother:x\n", encoding="utf-8")
+    assert engine.tags("localhost/slipway-shop") == ["b1", "b2"]
+    assert engine.fact("nobody", "{{.Id}}") == ""
+
+
+def test_an_engine_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("ansible.module_utils.app_engine.PLACES", "/nowhere")
+    with pytest.raises(ReleaseError, match="There is no docker here"):
+        Engine("docker")
