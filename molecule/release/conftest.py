@@ -60,17 +60,37 @@ def serves(host: Host) -> int:
     return number
 
 
-class Load:
-    """A load in a process of its own while the block runs; `result` is what became of it."""
+def have_engine(host: Host, name: str) -> None:
+    """Have an engine on the host, and the image that others are made from, which no registry has here."""
+    if not host.run(f"{name} image inspect {BASE} 2>/dev/null", check=False).startswith("[\n"):
+        run = deploy(host, "--tags=container", playbook="site.yml", app_runtime="container", app_container_engine=name)
+        assert run.code == 0, run.output[-3000:]
+        subprocess.run(f"podman save {BASE} | podman exec --interactive {host.name} {name} load", shell=True, check=True)
 
-    def __init__(self, host: Host) -> None:
+
+class Load:
+    """A load in a process of its own while the block runs; `result` is what became of it.
+
+    `pause` is how many times as long as usual a client waits between two requests.
+    """
+
+    def __init__(self, host: Host, pause: float = 1) -> None:
         self.host = host
+        self.pause = pause
         self.result: dict[str, Any] = {}
 
     def __enter__(self) -> Load:
         certificate = ROOT / ".artefacts" / f"{self.host.name}.pem"
         certificate.write_text(self.host.run(f"cat /etc/nginx/slipway/{self.host.app}/fullchain.pem"), encoding="ascii")
-        command = [sys.executable, "-m", "molecule.release.load", self.host.address, self.host.name, str(certificate)]
+        command = [
+            sys.executable,
+            "-m",
+            "molecule.release.load",
+            self.host.address,
+            self.host.name,
+            str(certificate),
+            str(self.pause),
+        ]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 

@@ -1,6 +1,8 @@
 """Ask a test host for things at a steady pace until standard input ends, and print as JSON what became of every request.
 
-    python -m molecule.release.load ADDRESS NAME CERTIFICATE
+    python -m molecule.release.load ADDRESS NAME CERTIFICATE [PAUSE]
+
+PAUSE is how many times as long as usual a client waits between two requests.
 
 Half of the requests are POSTs, each with a number of its own. Most come over kept connections, the others over new ones. Nothing
 is ever sent twice. Beside them a WebSocket and an event stream stay open; when one ends, it is opened again.
@@ -40,7 +42,8 @@ class Connection(http.client.HTTPConnection):
 class Load:
     """The clients of one host."""
 
-    def __init__(self, address: str, name: str, certificate: str) -> None:
+    def __init__(self, address: str, name: str, certificate: str, pause: str = "1") -> None:
+        self.pause = float(pause)
         self.address = address
         self.name = name
         self.context = ssl.create_default_context(cafile=certificate)
@@ -134,7 +137,8 @@ class Load:
         threads = [threading.Thread(target=self.websocket), threading.Thread(target=self.events)]
         for number in range(KEPT_CLIENTS + NEW_CLIENTS):
             kept = number < KEPT_CLIENTS
-            threads.append(threading.Thread(target=self.client, args=(number, kept, KEPT_PAUSE if kept else NEW_PAUSE)))
+            pause = self.pause * (KEPT_PAUSE if kept else NEW_PAUSE)
+            threads.append(threading.Thread(target=self.client, args=(number, kept, pause)))
         begin = time.monotonic()
         for thread in threads:
             thread.daemon = True
@@ -155,4 +159,4 @@ class Load:
 
 
 if __name__ == "__main__":
-    print(json.dumps(Load(*sys.argv[1:4]).run()))
+    print(json.dumps(Load(*sys.argv[1:]).run()))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from molecule.conftest import Host, podman, polling, within
-from molecule.release.conftest import BASE, Run, deploy, flat, rollback, serves
+from molecule.release.conftest import BASE, Run, deploy, flat, have_engine, rollback, serves
 
 HOSTS = ["other.test"]
 REGISTRY = "127.0.0.1:5000"
@@ -34,10 +33,7 @@ def images(host: Host) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def engine(host: Host) -> None:
-    """Have an engine on the host, and the image that others are made from, which no registry has here."""
-    run = deploy(host, "--tags=container", playbook="site.yml", app_runtime="container")
-    assert run.code == 0, run.output[-3000:]
-    subprocess.run(f"podman save {BASE} | podman exec --interactive {host.name} podman load", shell=True, check=True)
+    have_engine(host, "podman")
 
 
 def test_a_second_run_changes_nothing_and_a_dry_one_says_so(host: Host) -> None:
@@ -199,6 +195,27 @@ def test_an_image_that_is_pulled(host: Host, registry: str) -> None:
     assert host.run("grep -rl open-sesame /opt/shop /root /run/containers /var/log 2>/dev/null", check=False) == ""
     listed = flat(deploy(host, playbook="playbooks/releases.yml"))
     assert f"{number} live v1" in listed
+
+
+def test_docker_does_the_same(host: Host, changed: Callable[[str], Path]) -> None:
+    have_engine(host, "docker")
+    # Its newer builder does not start containers in containers beside cgroups of version 1.
+    docker = {"app_container_engine": "docker", "app_build_environment": {"DOCKER_BUILDKIT": "0"}, "app_keep_releases": 1}
+    with polling(host, "/items/1") as failures:
+        for number in range(3):
+            run = ship(host, app_source=str(changed(f"# docker {number}")), **docker)
+            assert run.code == 0, run.output[-3000:]
+            live = serves(host)
+        host.run(f"kill -9 {host.master()}")
+        within(10, lambda: "attach" in host.run(f"ps -o args= {host.master()}", check=False))
+        run = rollback(host, app_runtime="container", app_watch_seconds=1, **docker)
+        assert run.code == 0, run.output[-3000:]
+    assert failures == []
+    assert serves(host) < live
+    assert host.run("docker ps --all --format '{{.Names}}'").split() == [f"shop-{host.live()}"]
+    assert host.run("podman ps --all --quiet") == ""
+    kept = host.run("docker images --format '{{.Tag}}' localhost/slipway-shop").split()
+    assert sorted(kept) == sorted(host.run("ls /opt/shop/builds").split())
 
 
 def test_the_usual_way_again(host: Host) -> None:
