@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import json
+import socket
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -134,17 +138,70 @@ def test_the_pod_of_the_manifests_runs(tmp_path: Path) -> None:
         podman("volume", "rm", "--force", "scratch")
 
 
-def test_the_app_of_compose_runs() -> None:
-    """The proxy and the monitoring need a registry; what they are told is checked by test_manifests."""
-    compose = [
-        str(ROOT / ".venv" / "bin" / "podman-compose"),
-        "--project-name=slipway-image-test",
-        f"--file={APP / 'compose.yaml'}",
-    ]
+COMPOSE = [str(ROOT / ".venv" / "bin" / "podman-compose"), "--project-name=slipway-image-test", f"--file={APP / 'compose.yaml'}"]
+NETWORK = "slipway-image-test_default"
+DOMAIN = "api.lab.test"
+
+# What only the test adds: a name that the authority finds the proxy by, and trust in that authority.
+OVERRIDE = f"""
+services:
+  proxy:
+    environment: {{LEGO_CA_CERTIFICATES: /authority.pem}}
+    volumes: ["FOLDER/own.pem:/authority.pem:ro"]
+    networks: {{default: {{aliases: [{DOMAIN}]}}}}
+"""
+
+
+def image_of(name: str) -> str:
+    return subprocess.run([ROOT / "script" / "image", name], capture_output=True, text=True, check=True).stdout.split()[-1]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Path]:
+    """A socket at which podman answers as Docker does."""
+    socket_path = tmp_path / "engine.sock"
+    service = subprocess.Popen(["podman", "system", "service", "--time=0", f"unix://{socket_path}"])
+    within(10, socket_path.exists)
+    yield socket_path
+    service.terminate()
+    service.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def authority(folder: Path) -> Iterator[None]:
+    """Have an ACME server on the network of the project; in the folder are its own certificate's CA, and the CA that it is."""
+    name = podman(
+        "run", "--detach", "--systemd=always", "--cap-add=SYS_ADMIN", f"--network={NETWORK}:alias=acme.lab.test", image_of("acme")
+    )
+    (folder / "own.pem").write_text(podman("exec", name, "cat", "/etc/pebble/ca.pem") + "\n", encoding="ascii")
+
+    def root() -> str:
+        with contextlib.suppress(OSError):
+            request = f"https://{address(name)}:15000/roots/0"
+            with urllib.request.urlopen(request, context=ssl._create_unverified_context(), timeout=2) as answer:
+                return str(answer.read().decode("ascii"))
+        return ""
+
+    within(60, root)
+    (folder / "root.pem").write_text(root(), encoding="ascii")
+    try:
+        yield
+    finally:
+        podman("rm", "--force", "--time=0", "--volumes", name)
+
+
+def test_compose_serves_behind_traefik_with_a_certificate(engine: Path, tmp_path: Path) -> None:
+    """Prometheus and Grafana need a registry; what they are told is checked by test_manifests."""
+    (tmp_path / "override.yaml").write_text(OVERRIDE.replace("FOLDER", str(tmp_path)), encoding="utf-8")
+    compose = [*COMPOSE, f"--file={tmp_path / 'override.yaml'}"]
     environment = {
-        "DOMAIN": "api.example.com",
-        "EMAIL": "ops@example.com",
+        "DOMAIN": DOMAIN,
+        "EMAIL": "ops@lab.test",
         "SECRET_KEY": SECRET,
+        "ACME_SERVER": "https://acme.lab.test:14000/dir",
+        "CONTAINER_SOCKET": str(engine),
+        "HTTP_PORT": "127.0.0.1:8081",
+        "HTTPS_PORT": "127.0.0.1:8444",
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     }
 
@@ -152,10 +209,37 @@ def test_the_app_of_compose_runs() -> None:
         done = subprocess.run([*compose, *arguments], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
+    proxy = yaml.safe_load((APP / "compose.yaml").read_text(encoding="utf-8"))["services"]["proxy"]["image"]
+    podman("tag", image_of("traefik"), proxy)
     try:
         run("up", "--no-build", "--detach", "app")
-        (name,) = podman("ps", "--format={{.ID}}", "--filter=label=io.podman.compose.project=slipway-image-test").splitlines()
+        (name,) = podman("ps", "--quiet", "--filter=name=slipway-image-test_app").splitlines()
         within(20, lambda: ask(address(name), "/healthz"))
         assert json.loads(podman("inspect", name))[0]["HostConfig"]["ReadonlyRootfs"] is True
+        with authority(tmp_path):
+            run("up", "--no-build", "--detach", "proxy")
+            trust = ssl.create_default_context(cafile=tmp_path / "root.pem")
+
+            def front(path: str, tls: bool = True) -> http.client.HTTPResponse:
+                connection = http.client.HTTPConnection("127.0.0.1", 8444 if tls else 8081, timeout=5)
+                if tls:
+                    raw = socket.create_connection(("127.0.0.1", 8444), timeout=5)
+                    connection.sock = trust.wrap_socket(raw, server_hostname=DOMAIN)
+                connection.request("GET", path, headers={"Host": DOMAIN})
+                return connection.getresponse()
+
+            def served() -> bool:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    return front("/").status == 200
+                return False
+
+            # Traefik leaves out what is not healthy yet, and podman's own timer for that is systemd's, which may not be here.
+            podman("healthcheck", "run", name)
+            within(60, served, pause=0.5)
+            assert json.load(front("/")) == {"message": "Hello, World!"}
+            assert json.load(front("/whoami"))["scheme"] == "https"
+            answer = front("/items/5", tls=False)
+            assert (answer.status, answer.headers["Location"]) == (301, f"https://{DOMAIN}/items/5")
     finally:
         run("down", "--volumes")
+        podman("untag", proxy)

@@ -66,6 +66,7 @@ IMAGES = {
     ),
     "centos9": Image("centos9", public="quay.io/centos/centos:stream9", parent="debian12", stand_in="centos9-standin"),
     "python": Image("python", public="docker.io/library/python:3.13-slim", parent="debian13", stand_in="python-standin"),
+    "traefik": Image("traefik", public="docker.io/library/traefik:v3.6", parent="python", stand_in="traefik-standin"),
     "acme": Image("acme", parent="debian13", stand_in="acme"),
 }
 
