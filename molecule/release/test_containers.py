@@ -207,7 +207,7 @@ def test_docker_does_the_same(host: Host, changed: Callable[[str], Path]) -> Non
             assert run.code == 0, run.output[-3000:]
             live = serves(host)
         host.run(f"kill -9 {host.master()}")
-        within(10, lambda: "attach" in host.run(f"ps -o args= {host.master()}", check=False))
+        within(10, lambda: "attach" in host.run(f"ps -o args= --ppid {host.master()}", check=False))
         run = rollback(host, app_runtime="container", app_watch_seconds=1, **docker)
         assert run.code == 0, run.output[-3000:]
     assert failures == []
