@@ -12,7 +12,7 @@ import time
 import pytest
 from websockets.sync.client import connect
 
-from molecule.conftest import SECRET, Host, play
+from molecule.conftest import SECRET, Host, play, within
 
 GROUP = "systems"
 HEADERS = {"x-content-type-options", "x-frame-options", "referrer-policy"}
@@ -31,6 +31,16 @@ def test_the_example_routes(host: Host) -> None:
     assert host.ask("/healthz").status == 200
     version = host.ask("/version")
     assert version.json()["release"] == version.headers["x-release"] == str(host.live())
+
+
+def test_a_request_has_one_name_everywhere(host: Host) -> None:
+    log = f"/var/log/nginx/{host.app}.access.log"
+    for path in ("/", "/static/style.css", "/nowhere"):
+        assert host.ask(path, headers={"X-Request-ID": "of-the-client.1"}).headers["x-request-id"] == "of-the-client.1"
+    within(10, lambda: host.run(f"cat {log}").count('"id":"of-the-client.1"') >= 3)
+    for unfit in ("", "short", 'a"b,"c":"d', "x" * 200):
+        made = host.ask("/", headers={"X-Request-ID": unfit}).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", made)
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])

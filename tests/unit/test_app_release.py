@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import app_release
+import app_status
 import pytest
 import standins
 from ansible.module_utils import app_door, app_layout, app_releaser, app_supervisor, app_watch
@@ -1797,3 +1798,37 @@ def test_an_instance_that_dies_after_the_switch_leads_back(host: Host) -> None:
         host.run(**several(host, 2, settings="{}", watch=10.0))
     host.is_served_by(1)
     assert further(host) == ["1 at 1.1.sock"]
+
+
+# How it is
+
+
+def told(host: Host, **changes: Any) -> dict[str, Any]:
+    """Return what app_status tells."""
+    keys = ("layout", "name", "program_directory", "program_suffix", "health", "door")
+    return app_status.status({**{key: host.arguments()[key] for key in keys}, **changes})
+
+
+def test_the_status_of_an_app(host: Host) -> None:
+    found = told(host)
+    assert (found["release"], found["health"], found["last"]) == (None, "nothing is live", "")
+    host.supervisor.settle()
+    host.run("workers")
+    found = told(host)
+    assert (found["release"], found["version"], found["who"]) == (1, "r-b1", "ann@laptop")
+    assert (found["health"], found["workers"], found["last"], found["certificate_days"]) == ("ok", 4, "1 live", None)
+    assert 0 < found["disk_percent"] <= 100
+    with pytest.raises(ReleaseError):
+        host.run("500", settings="{}", health={**IMPATIENT, "timeout": 1})
+    assert (told(host)["last"], told(host)["health"]) == ("2 failed", "ok")
+
+
+def test_the_status_of_an_app_that_is_not_well(host: Host) -> None:
+    host.run()
+    assert told(host, health={**IMPATIENT, "status": 204})["health"] == "200 at 1.sock"
+    host.door.answer = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    assert told(host)["health"] == "502 at the door"
+    host.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 9\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    assert told(host)["health"] == "door answers from release 9"
+    host.supervisor.kill("shop-1")
+    assert told(host)["health"].startswith("silent: ")

@@ -114,6 +114,24 @@ def test_no_header_is_sent_twice() -> None:
     assert sorted(hidden) == sorted({*server.pairs("add_header")} - {"Retry-After"})
 
 
+def test_a_request_has_one_name_for_client_app_and_log() -> None:
+    host = INVENTORIES["plain"]
+    server = main_server(host)
+    assert server.pairs("proxy_set_header")["X-Request-ID"] == ["$slipway_request_id"]
+    assert server.pairs("add_header")["X-Request-ID"] == ["$slipway_request_id", "always"]
+    maps = {words[1]: words[-1] for words in parse_nginx(host.render("nginx", "shared.conf.j2")).find("map")}
+    (pattern,) = (entry[0] for entry in maps["$slipway_request_id"] if entry[0].startswith("~"))
+    for name, fit in {
+        "a" * 8: True,
+        "0f-Az.9_" * 16: True,
+        "short": False,
+        "with space": False,
+        'a"b/c{d}': False,
+        "a" * 129: False,
+    }.items():
+        assert bool(re.fullmatch(pattern[1:].strip("^$"), name)) is fit, name
+
+
 @pytest.mark.parametrize("name", ["plain", "patient", "caching"])
 def test_the_old_release_is_out_of_use_before_it_is_stopped(name: str) -> None:
     host = INVENTORIES[name]
@@ -626,7 +644,7 @@ def test_what_nginx_logs_is_what_a_release_is_watched_by(name: str) -> None:
         assert words[-1].one("access_log")[:2] == [release_arguments(host)["access_log"], format_name]
     numbers = {"$msec": "1763979600.123", "$status": "502", "$body_bytes_sent": "1", "$request_time": "0.1"}
     line = re.sub(r"\$\w+", lambda word: numbers.get(word[0], word[0]), "".join(parts))
-    wanted = {"at": 1763979600.123, "status": 502, "release": "$upstream_http_x_release"}
+    wanted = {"at": 1763979600.123, "status": 502, "release": "$upstream_http_x_release", "id": "$slipway_request_id"}
     assert wanted.items() <= json.loads(line).items()
     # A query may hold a token.
     assert not {"$request", "$request_uri", "$args", "$query_string", "$http_referer"} & set(re.findall(r"\$\w+", "".join(parts)))

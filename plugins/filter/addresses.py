@@ -1,0 +1,29 @@
+"""Where names lead, as the controller sees it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+DOCUMENTATION = """
+name: addresses
+short_description: The addresses that a name leads to
+options:
+  _input: {type: str, required: true, description: "A domain name or an address."}
+"""
+
+
+def addresses(name: str) -> list[str]:
+    """Return the addresses that `name` leads to; none where it cannot be resolved."""
+    try:
+        return sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
+    except OSError:
+        return []
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return them by name."""
+        return {"addresses": addresses}

@@ -1,0 +1,147 @@
+#!/usr/bin/python
+"""Tell how an app is: what is live, whether it answers, and what may soon keep it from that."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.app_door import NO_ANSWER, Door, UnixConnection, ask
+from ansible.module_utils.app_layout import Layout, ReleaseError, run
+from ansible.module_utils.app_supervisor import Supervisor
+from ansible.module_utils.app_watch import children
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: app_status
+short_description: Tell how an app is
+description:
+  - Nothing is changed.
+options:
+  layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
+  name: {type: str, required: true, description: "The app's name."}
+  program_directory: {type: path, required: true, description: "Where Supervisor looks for sections."}
+  program_suffix: {type: str, required: true, description: "What the names of those files end with."}
+  health: {type: dict, required: true, description: "C(path), C(status) and C(host) of the question whether it is healthy."}
+  door: {type: dict, required: true, description: "C(host), C(port) and C(tls) of the public door on this host."}
+"""
+
+
+def workers(layout: Layout, supervisor: Supervisor, live: int) -> int:
+    """Return how many processes of release `live` serve."""
+    program = layout.release(live) / "container.py"
+    inside = run([sys.executable, program, "--pids"], 60, check=False).stdout.split() if program.exists() else []
+    masters = [int(pid) for pid in inside if pid.isdigit()] or supervisor.state(live)[1]
+    serving = 0
+    for master in masters:
+        below = [pid for pid in children([master]) if b"resource_tracker" not in command(pid)]
+        serving += len(below) or 1
+    return serving
+
+
+def command(pid: int) -> bytes:
+    """Return the command line of a process; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def health(layout: Layout, live: int, question: dict[str, Any], door: Door) -> str:
+    """Say `ok`, or what is wrong with the answers at the sockets and at the door."""
+    wanted = int(question["status"])
+    try:
+        for socket in layout.sockets(live):
+            answer = ask(UnixConnection(socket, timeout=5), question["path"], question["host"])
+            if answer.status != wanted:
+                return f"{answer.status} at {socket.name}"
+    except NO_ANSWER as error:
+        return f"silent: {error}"
+    try:
+        answer = door.ask(question["path"])
+    except NO_ANSWER as error:
+        return f"door silent: {error}"
+    if answer.status != wanted:
+        return f"{answer.status} at the door"
+    return "ok" if answer.release == str(live) else f"door answers from release {answer.release}"
+
+
+def certificate_days(door: Door) -> int | None:
+    """Return how many days the certificate lasts that the door serves; None where it serves none."""
+    if not door.tls:
+        return None
+    try:
+        with door.open() as connection:
+            assert isinstance(connection, ssl.SSLSocket)
+            certificate = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
+    except OSError:
+        return None
+    done = subprocess.run(
+        ["openssl", "x509", "-noout", "-enddate"], input=certificate, capture_output=True, text=True, timeout=30, check=False
+    )
+    try:
+        end = ssl.cert_time_to_seconds(done.stdout.strip().partition("=")[2])
+    except ValueError:
+        return None
+    return int((end - time.time()) // 86400)
+
+
+def status(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return how the app is.
+
+    Returns:
+        `release`, `version`, `since` and `who` of what is live, `workers` (processes), `health` (`ok`, or what is wrong),
+        `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last release.
+    """
+    layout, door = Layout(**arguments["layout"]), Door(**arguments["door"])
+    supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
+    live = layout.live()
+    record = layout.record(live) if live is not None else {}
+    entries = layout.entries()
+    last = entries[-1] if entries else {}
+    place = next(path for path in (layout.home, *layout.home.parents) if path.exists())
+    disk = os.statvfs(place)
+    found: dict[str, Any] = {
+        "release": live,
+        "version": str(record.get("revision", ""))[:20],
+        "since": str(record.get("when", "")),
+        "who": str(record.get("who", "")),
+        "workers": 0,
+        "health": "nothing is live",
+        "certificate_days": certificate_days(door),
+        "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
+        "last": f"{last['release']} {last.get('outcome', '?')}" if last else "",
+        "reason": str(last.get("reason", "")),
+    }
+    if live is not None:
+        found["health"] = health(layout, live, arguments["health"], door)
+        try:
+            found["workers"] = workers(layout, supervisor, live)
+        except ReleaseError as error:
+            found["health"] = str(error).splitlines()[0]
+    return found
+
+
+def main() -> None:
+    """Tell it."""
+    module = AnsibleModule(
+        argument_spec={
+            "layout": {"type": "dict", "required": True},
+            "name": {"type": "str", "required": True},
+            "program_directory": {"type": "path", "required": True},
+            "program_suffix": {"type": "str", "required": True},
+            "health": {"type": "dict", "required": True},
+            "door": {"type": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, status=status(module.params))
+
+
+if __name__ == "__main__":
+    main()
