@@ -143,3 +143,15 @@ def test_the_status_of_hosts_of_which_one_is_down(host: Host, tmp_path: Path) ->
     assert "2 of 3 hosts are well" in page
     assert f'<a href="https://{host.name}/">' in page
     within(10, host.healthy)
+
+
+def test_the_logs_of_all_hosts(host: Host) -> None:
+    name = "a-request-of-the-test"
+    assert host.ask("/items/7", headers={"X-Request-ID": name}).headers["x-request-id"] == name
+    within(10, lambda: name in host.run("cat /var/log/nginx/shop.access.log"))
+    run = deploy(host, playbook="playbooks/logs.yml", grep=name)
+    assert run.code == 0, run.output[-3000:]
+    assert "== /var/log/nginx/shop.access.log" in run.output
+    assert '"path":"/items/7"' in run.output
+    assert "There is no such line." in flat(deploy(host, playbook="playbooks/logs.yml", grep="nobody-said-this"))
+    assert "Application startup complete" in deploy(host, playbook="playbooks/logs.yml").output
