@@ -73,7 +73,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(capsys: pytest.CaptureF
     streams = capsys.readouterr()
     assert streams.out == ""
     assert "no image named 'debian11'" in streams.err
-    assert "debian12, debian13, ubuntu2404, centos9, python, acme" in streams.err
+    assert "debian12, debian13, ubuntu2404, centos9, python, traefik, acme" in streams.err
 
 
 def test_acme_takes_no_base(capsys: pytest.CaptureFixture[str]) -> None:

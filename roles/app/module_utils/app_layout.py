@@ -55,10 +55,13 @@ class Layout:
         """Return the sockets of all instances of release `number`."""
         return [self.socket(number, instance) for instance in range(int(self.record(number).get("instances", 1)))]
 
+    def logs_of(self, number: int) -> list[Path]:
+        """Return the logs of release `number`: one, which need not exist, or that of each of its instances."""
+        return sorted(self.logs.glob(f"{number}.*log")) or [self.logs / f"{number}.log"]
+
     def log(self, number: int) -> Path:
-        """Return the log of release `number`; of its instances' logs, where each has one, that which was written last."""
-        written = [path for path in self.logs.glob(f"{number}.*log") if path.stat().st_size]
-        return max(written, key=lambda path: path.stat().st_mtime_ns, default=self.logs / f"{number}.log")
+        """Return the log of release `number`, or of its first instance."""
+        return self.logs_of(number)[0]
 
     def live(self) -> int | None:
         """Return the number of the live release; None before the first one."""

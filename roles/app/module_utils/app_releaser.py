@@ -133,12 +133,16 @@ class Releaser:
         return max((entry["release"] for entry in self.layout.entries()), default=0)
 
     def log_tail(self, number: int) -> str:
-        """Return the last lines that release `number` logged, for the operator."""
-        log = self.layout.log(number)
-        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-        if "raise HaltServer" in text:  # what Gunicorn says of its own end comes last and hides what the app said
-            text = text[: text.rfind("Traceback (most recent call last)", 0, text.index("raise HaltServer"))]
-        return f"The end of {log}:\n{tail(text)}" if text.strip() else f"It wrote nothing to {log}."
+        """Return the last lines that release `number` logged, for the operator; of several instances, what each one did."""
+        logs = self.layout.logs_of(number)
+        said = []
+        for log in logs:
+            text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+            if "raise HaltServer" in text:  # what Gunicorn says of its own end comes last and hides what the app said
+                text = text[: text.rfind("Traceback (most recent call last)", 0, text.index("raise HaltServer"))]
+            if text.strip():
+                said.append(f"The end of {log}:\n{tail(text, max(5, 30 // len(logs)))}")
+        return "\n".join(said) or f"It wrote nothing to {logs[0]}."
 
     def tidy(self) -> bool:
         """Clear what an interrupted run left: programs other than the live one, and links that lag behind.
