@@ -37,8 +37,6 @@ def healthy(host: Host, directory: Path) -> None:
 @pytest.fixture
 def number(host: Host, tmp_path: Path) -> Iterator[int]:
     """The live release of a healthy host, which is healthy again afterwards."""
-    assert deploy(host, playbook="site.yml").code == 0
-    healthy(host, tmp_path)
     host.run(f"cp -a {CERTIFICATES} /root/certificates; cp -a /opt/shop/history.jsonl /root/history; cp -a {SITE} /root/site")
     yield serves(host)
     host.run(f"rm -rf {CERTIFICATES}; mv /root/certificates {CERTIFICATES}; mv /root/history /opt/shop/history.jsonl")
@@ -55,6 +53,11 @@ def certificate(host: Host, name: str, days: int) -> None:
         f"cd {CERTIFICATES} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days {days} "
         f"-subj /CN=x -addext subjectAltName=DNS:{name} -keyout privkey.pem -out fullchain.pem 2>/dev/null"
     )
+
+
+def test_nothing_is_wrong_with_a_healthy_host(host: Host, tmp_path: Path) -> None:
+    assert deploy(host, playbook="site.yml").code == 0
+    healthy(host, tmp_path)
 
 
 def test_faults_that_no_client_sees_yet(host: Host, number: int, tmp_path: Path) -> None:
