@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from ansible.plugins.loader import action_loader
 Build: Any = action_loader.get("app_build", class_only=True)
 
 BUILD_SECONDS = 1800
+
+# How long an image that nobody asks for stays on the controller.
+KEEP_SECONDS = 14 * 86400
 
 # What the kernel calls a machine, and what images do.
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
@@ -53,9 +58,18 @@ class ActionModule(Build):
             )
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "slipway")
         file = cache / f"{tag.replace('/', '-').replace(':', '-')}-{machine}.image.tar.gz"
-        if file.exists():
-            return file
-        with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+        # Hosts ask at the same time; the first one builds for all of them.
+        with (
+            open(file.with_suffix(".lock"), "w", encoding="utf-8") as lock,
+            tempfile.TemporaryDirectory(prefix="slipway-") as scratch,
+        ):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for old in cache.glob("*.image.tar.*"):
+                if old.stat().st_mtime < time.time() - KEEP_SECONDS:
+                    old.unlink(missing_ok=True)
+            if file.exists():
+                file.touch()
+                return file
             root = Path(scratch, "source")
             with tarfile.open(source["archive"]) as tar:
                 tar.extractall(root, filter="data")
