@@ -24,6 +24,9 @@ INVENTORY = ROOT / "molecule" / "inventory"
 ARTEFACTS = ROOT / ".artefacts"
 SECRET = "canary-of-the-test-hosts"
 
+# Hosts that some tests take for one, by what their tests are told apart by.
+FLEETS = {"release.test": "fleet", "twin.test": "fleet"}
+
 
 @dataclass
 class Answer:
@@ -192,4 +195,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         inventory = json.loads(listing)
         names = getattr(metafunc.module, "HOSTS", None) or inventory[group]["hosts"]
         hosts = [Host(name, inventory["_meta"]["hostvars"].get(name, {}).get("app_name")) for name in names]
-        metafunc.parametrize("host", hosts, ids=names, scope="module")
+        # Where tests run side by side, all of one host are one process's: they would disturb each other.
+        together = [pytest.mark.xdist_group(FLEETS.get(name, name)) for name in names]
+        values = [pytest.param(host, id=host.name, marks=mark) for host, mark in zip(hosts, together, strict=True)]
+        metafunc.parametrize("host", values, scope="module")
