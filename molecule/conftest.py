@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shlex
 import socket
 import ssl
@@ -195,7 +196,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         inventory = json.loads(listing)
         names = getattr(metafunc.module, "HOSTS", None) or inventory[group]["hosts"]
         hosts = [Host(name, inventory["_meta"]["hostvars"].get(name, {}).get("app_name")) for name in names]
-        # Where tests run side by side, all of one host are one process's: they would disturb each other.
-        together = [pytest.mark.xdist_group(FLEETS.get(name, name)) for name in names]
-        values = [pytest.param(host, id=host.name, marks=mark) for host, mark in zip(hosts, together, strict=True)]
-        metafunc.parametrize("host", values, scope="module")
+        metafunc.parametrize("host", hosts, ids=names, scope="module")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run side by side, give all of one host to one process: they would disturb each other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByHost(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            name = re.search(r"\[([a-z0-9.]+)", nodeid)  # it comes first in a test's brackets
+            return FLEETS.get(name[1], name[1]) if name else nodeid
+
+    return ByHost(config, log)
