@@ -141,6 +141,20 @@ def test_behind_tls_the_app_must_know_of_it(secure: Server, fault: str, words: l
         assert word in findings[0]
 
 
+def test_the_days_of_a_certificate(secure: Server) -> None:
+    door = Door("shop.test", secure.server_address[1], True)
+    assert door.certificate_days() in (29, 30)  # what openssl gives where nobody asks for more
+    assert Door("shop.test", secure.server_address[1], False).certificate_days() is None
+    secure.shutdown()
+    secure.server_close()
+    assert door.certificate_days() is None
+
+
+def test_no_days_are_known_without_openssl(secure: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert Door("shop.test", secure.server_address[1], True).certificate_days() is None
+
+
 def test_a_door_that_nobody_keeps(server: Server) -> None:
     server.shutdown()
     server.server_close()

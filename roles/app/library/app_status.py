@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import os
-import ssl
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -71,26 +68,6 @@ def health(layout: Layout, live: int, question: dict[str, Any], door: Door) -> s
     return "ok" if answer.release == str(live) else f"door answers from release {answer.release}"
 
 
-def certificate_days(door: Door) -> int | None:
-    """Return how many days the certificate lasts that the door serves; None where it serves none."""
-    if not door.tls:
-        return None
-    try:
-        with door.open() as connection:
-            assert isinstance(connection, ssl.SSLSocket)
-            certificate = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
-    except OSError:
-        return None
-    done = subprocess.run(
-        ["openssl", "x509", "-noout", "-enddate"], input=certificate, capture_output=True, text=True, timeout=30, check=False
-    )
-    try:
-        end = ssl.cert_time_to_seconds(done.stdout.strip().partition("=")[2])
-    except ValueError:
-        return None
-    return int((end - time.time()) // 86400)
-
-
 def status(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return how the app is.
 
@@ -113,7 +90,7 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         "who": str(record.get("who", "")),
         "workers": 0,
         "health": "nothing is live",
-        "certificate_days": certificate_days(door),
+        "certificate_days": door.certificate_days(),
         "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
         "last": f"{last['release']} {last.get('outcome', '?')}" if last else "",
         "reason": str(last.get("reason", "")),

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import ssl
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,21 @@ class Door:
         connection = http.client.HTTPConnection(self.host, timeout=5)
         connection.sock = self.open()
         return ask(connection, path, self.host, headers)
+
+    def certificate_days(self) -> int | None:
+        """Return how many days the certificate lasts that is served here; None where none is."""
+        if not self.tls:
+            return None
+        command = ["openssl", "x509", "-noout", "-enddate"]
+        try:
+            with self.open() as connection:
+                assert isinstance(connection, ssl.SSLSocket)
+                certificate = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
+            done = subprocess.run(command, input=certificate, capture_output=True, text=True, timeout=30, check=False)
+            end = ssl.cert_time_to_seconds(done.stdout.strip().partition("=")[2])
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return None
+        return int((end - time.time()) // 86400)
 
     def findings(self, token: str) -> list[str]:
         """Ask the live release what reaches it through the door.
