@@ -990,6 +990,26 @@ def test_the_module_says_what_it_did(host: Host, module: Any) -> None:
     host.is_served_by(2)
 
 
+def test_the_module_has_something_for_the_end_of_a_run(host: Host, module: Any) -> None:
+    def told(step: str, check: bool = False, **changes: Any) -> dict[str, Any]:
+        summary: dict[str, Any] = module(check=check, step=step, **host.arguments(url="https://shop.test/", **changes))["summary"]
+        return summary
+
+    assert told("release", check=True) == {"url": "https://shop.test/", "release": "a new one", "certificate_days": None}
+    assert told("release", build="none")["release"] == "none"
+    assert told("prepare")["release"] == "none"
+    assert told("release")["release"] == "1, new"
+    assert told("release")["release"] == told("release", check=True)["release"] == "1, as before"
+    assert told("release", check=True, settings="{}")["release"] == "1, then a new one"
+    assert told("release", settings="{}")["release"] == "2, new"
+    assert told("release", mode="500", health=IMPATIENT)["release"] == "2, as before"
+    assert told("look")["release"] == "2, as before"
+    assert told("rollback", check=True)["release"] == "2, then 1"
+    assert told("rollback")["release"] == "1, back from 2"
+    with lock(host.layout, BOB):
+        assert told("release", settings="{}")["release"] == "1, as before"
+
+
 def test_the_module_shows_no_secret_and_nothing_to_try_secrets_against(host: Host, module: Any) -> None:
     result = module(step="release", **host.arguments())
     assert "secret" not in json.dumps(result)

@@ -462,6 +462,7 @@ def test_a_failed_order_leaves_what_nginx_has(arguments: dict[str, Any], module:
     result = module(**arguments, preflight=False)
     assert (result["failed"], result["usable"]) == (True, True)
     assert "certbot says" in result["msg"]
+    assert result["summary"] == {"certificate": "could not be ordered"}
     assert os.readlink(arguments["certificate"]) == before
 
 

@@ -67,6 +67,7 @@ options:
     choices: [theirs, current]
     default: theirs
     description: "Whether a release that is gone back to runs with the settings that it had, or with today's."
+  url: {type: str, default: "", description: "Where clients find the app, for what the end of a run tells."}
   run: {type: dict, required: true, description: "The run of Ansible that this is a step of."}
 """
 
@@ -114,6 +115,24 @@ def back(releaser: Releaser, look: bool) -> dict[str, Any]:
     return {"changed": True, "release": number, "reason": f"rolled back from release {live}"}
 
 
+def summary(releaser: Releaser, before: int | None, then: str = "") -> dict[str, Any]:
+    """Return what the end of a run tells of the host.
+
+    Args:
+        releaser: what knows the host.
+        before: the release that was live before this step.
+        then: what would be live instead, where this run only tries.
+    """
+    live = releaser.layout.live()
+    if then:
+        release = f"{live}, then {then}" if live is not None else then
+    elif live == before:
+        release = f"{live}, as before" if live is not None else "none"
+    else:
+        release = f"{live}, back from {before}" if releaser.arguments["step"] == "rollback" else f"{live}, new"
+    return {"url": releaser.arguments["url"], "release": release, "certificate_days": releaser.door.certificate_days()}
+
+
 def main() -> None:
     """Take one step."""
     module = AnsibleModule(
@@ -149,6 +168,7 @@ def main() -> None:
             "to": {"type": "str", "default": ""},
             "across_migrations": {"type": "bool", "default": False},
             "rollback_settings": {"type": "str", "choices": ["theirs", "current"], "default": "theirs"},
+            "url": {"type": "str", "default": ""},
             "run": {"type": "dict", "required": True},
         },
         supports_check_mode=True,
@@ -160,22 +180,28 @@ def main() -> None:
     try:
         if step == "look" or (module.check_mode and step == "rollback"):
             found = back(releaser, look=True)
-            module.exit_json(**{**found, "changed": step == "rollback" and found["release"] != before, "before": before})
+            found["changed"] = step == "rollback" and found["release"] != before
+            then = str(found["release"]) if found["changed"] else ""
+            module.exit_json(**found, before=before, summary=summary(releaser, before, then))
         if module.check_mode:
             reason = releaser.needed()
-            module.exit_json(changed=reason is not None, release=before, before=before, reason=reason)
+            then = "a new one" if reason is not None else ""
+            module.exit_json(
+                changed=bool(then), release=before, before=before, reason=reason, summary=summary(releaser, before, then)
+            )
         with lock(releaser.layout, module.params["run"], lease=LEASE_SECONDS if step in ("prepare", "migrate") else 0.0):
             result = back(releaser, look=False) if step == "rollback" else forward(releaser, step)
     except Busy as error:
-        module.fail_json(msg=str(error), holder=error.holder)
+        module.fail_json(msg=str(error), holder=error.holder, summary=summary(releaser, before))
     except (ReleaseError, OSError) as error:
-        module.fail_json(msg=masked(str(error), releaser.secrets))
+        module.fail_json(msg=masked(str(error), releaser.secrets), summary=summary(releaser, before))
     for warning in releaser.warnings:
         module.warn(masked(warning, releaser.secrets))
     record = releaser.layout.record(result["release"]) if result["release"] else {}
     module.exit_json(
         **{**result, "said": masked(result.get("said", ""), releaser.secrets)},
         before=before,
+        summary=summary(releaser, before),
         record={key: value for key, value in record.items() if key not in ("digest", "health")},
         diff={"before": f"release {before}\n", "after": f"release {result['release']}\n"} if result["changed"] else {},
     )

@@ -219,7 +219,8 @@ def main() -> None:
             reach(arguments["server"])
             order(arguments, domains)
     except CertificateError as error:
-        module.fail_json(msg=str(error), reason=reason, usable=usable(arguments["certificate"]))
+        summary = {"certificate": "could not be ordered"}
+        module.fail_json(msg=str(error), reason=reason, usable=usable(arguments["certificate"]), summary=summary)
     for link, target in links.items():
         point(link, target)
     module.exit_json(changed=True, reason=reason)
