@@ -1,0 +1,257 @@
+"""What a run of ansible-playbook says beside what Ansible says by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CLEAR = "\r\x1b[2K"
+
+# In place of the modules of the roles: it does what its arguments say, and they are its result.
+ACTION = """
+import time
+from ansible.plugins.action import ActionBase
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        time.sleep(self._task.args.get("seconds", 0))
+        return {"msg": "So it is.", **self._task.args}
+"""
+
+SUMMARY = {"url": "https://{{ inventory_hostname }}/", "release": "8, new", "certificate_days": 89}
+ROLES: dict[str, list[dict[str, Any]]] = {
+    "nginx": [{"name": "Write", "tell": {"changed": True}}, {"name": "Write more", "tell": {"changed": "{{ host == 'a' }}"}}],
+    "app": [{"name": "Release {{ 'it' }}", "tell": {"changed": "{{ host == 'a' }}", "summary": SUMMARY}}],
+}
+FAILING = {"name": "Fail", "tell": {"failed": True}}
+
+Play = Callable[..., "Run"]
+
+
+class Run:
+    """What a run printed, and what it ended with.
+
+    Attributes:
+        lines: as they stand on a terminal in the end, without their colours.
+    """
+
+    def __init__(self, code: int, output: str) -> None:
+        self.code = code
+        self.output = output
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", output).replace("\r\n", "\n")
+        self.lines = [line.rpartition(CLEAR)[2] for line in plain.split("\n")]
+
+    def recap(self) -> list[str]:
+        return [line for line in self.lines if " : ok=" in line]
+
+    def summary(self) -> list[str]:
+        """Return the lines that follow the recap."""
+        return [line for line in self.lines[self.lines.index(self.recap()[-1]) + 1 :] if line]
+
+    def steps(self) -> list[str]:
+        return [line.partition(", after ")[0] for line in self.lines if re.match(r"\[\d+/\d+\] \w+, after \d+ s$", line)]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    """Run roles on the hosts a.example.com and b.example.com, which nobody asks, with the project's own configuration."""
+
+    def run(
+        *arguments: str,
+        roles: dict[str, list[dict[str, Any]]] = ROLES,
+        tasks: list[dict[str, Any]] | None = None,
+        keywords: dict[str, Any] | None = None,
+        terminal: bool = False,
+        given: str = "",
+        **settings: str,
+    ) -> Run:
+        for role, content in roles.items():
+            write(f"roles/{role}/tasks/main.yml", yaml.safe_dump(content))
+        for action in ("tell", "pause"):
+            write(f"actions/{action}.py", ACTION)
+        imports = [{"import_role": {"name": role}, "tags": [role]} for role in roles]
+        plays = [{"hosts": "all", "gather_facts": False, "tasks": imports + (tasks or []), **(keywords or {})}]
+        write("site.yml", yaml.safe_dump(plays))
+        hosts = {f"{letter}.example.com": {"host": letter, "ansible_connection": "local"} for letter in "ab"}
+        write("hosts.yml", yaml.safe_dump({"all": {"hosts": hosts}}))
+        environment = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_ACTION_PLUGINS": "actions",
+            "ANSIBLE_ROLES_PATH": "roles",
+            "ANSIBLE_FORKS": "1",  # so that hosts come in order
+            "TERM": "xterm-256color",
+            **settings,
+        }
+        ansible = Path(sys.executable).with_name("ansible-playbook")
+        command = [str(ansible), "-i", "hosts.yml", "site.yml", *arguments]
+        return at_terminal(command, environment) if terminal else in_pipe(command, environment, given)
+
+    def write(file: str, content: str) -> None:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+    def in_pipe(command: list[str], environment: dict[str, str], given: str) -> Run:
+        options: dict[str, Any] = {"cwd": tmp_path, "env": environment, "encoding": "utf-8", "start_new_session": True}
+        done = subprocess.run(command, input=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, **options)
+        return Run(done.returncode, done.stdout)
+
+    def at_terminal(command: list[str], environment: dict[str, str]) -> Run:
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            output = b""
+            while part := read(ours):
+                output += part
+        os.close(ours)
+        return Run(process.returncode, output.decode("utf-8"))
+
+    return run
+
+
+def read(handle: int) -> bytes:
+    """Return what comes next out of a terminal; nothing once nobody has it open any more."""
+    try:
+        return os.read(handle, 65536)
+    except OSError:
+        return b""
+
+
+def test_in_a_pipe_it_adds_plain_lines_and_takes_none_away(play: Play) -> None:
+    run = play()
+    assert (run.code, "\x1b" in run.output, "\r" in run.output) == (0, False, False)
+    assert run.steps() == ["[1/2] nginx", "[2/2] app"]
+    *table, took = run.summary()
+    assert table == [
+        "HOST           CHANGED         URL                     RELEASE  CERT DAYS",
+        "a.example.com  nginx 2, app 1  https://a.example.com/  8, new   89",
+        "b.example.com  nginx 1         https://b.example.com/  8, new   89",
+    ]
+    assert re.fullmatch(r"Took \d+ s\.", took)
+    kept = [line for line in run.lines if line not in {*table, took, ""} and ", after " not in line]
+    without = play(ANSIBLE_CALLBACKS_ENABLED="default")
+    assert kept == [line for line in without.lines if line]
+    assert without.summary() == []
+
+
+def test_who_is_late_stands_in_the_last_line_of_a_terminal_for_a_while(play: Play) -> None:
+    slow = {"name": "Wait", "tell": {"seconds": "{{ 3.6 if host == 'b' else 0 }}", "changed": True}}
+    run = play(roles={"nginx": [], "app": [slow]}, terminal=True, SLIPWAY_PATIENCE="1")
+    shown = re.findall(r"\r\x1b\[2K(\d) s at \[app : Wait\]: b\.example\.com(?=\r)", run.output)
+    assert (run.code, len(shown) > 1, shown) == (0, True, sorted(set(shown)))
+    # It is gone in the end, and nothing else is.
+    assert " s at [" not in "\n".join(run.lines)
+    assert [line for line in run.lines if line.startswith("changed")] == [f"changed: [{host}.example.com]" for host in "ab"]
+    assert (len(run.recap()), run.summary()[1]) == (2, "a.example.com  app 1")
+    assert "\x1b[0;33ma.example.com  app 1\x1b[0m" in run.output
+
+
+@pytest.mark.parametrize("settings", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_a_terminal_without_colours_gets_plain_lines(play: Play, settings: dict[str, str]) -> None:
+    slow = {"name": "Wait", "tell": {"seconds": 2.3, "changed": True}}
+    run = play("-l", "a.example.com", roles={"app": [slow]}, terminal=True, SLIPWAY_PATIENCE="1", **settings)
+    assert (run.code, "\x1b" in run.output, run.summary()[1]) == (0, False, "a.example.com  app 1")
+
+
+def test_nobody_who_is_asked_something_is_called_late(play: Play) -> None:
+    ask = {"name": "Ask", "pause": {"seconds": 2.3}}
+    run = play("-l", "a.example.com", roles={"app": [ask]}, terminal=True, SLIPWAY_PATIENCE="1")
+    assert (run.code, CLEAR in run.output) == (0, False)
+
+
+def test_what_programs_read_stays_as_it_is(play: Play) -> None:
+    run = play(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
+    assert json.loads(run.output)["stats"]["a.example.com"]["changed"] == 3
+    run = play(ANSIBLE_STDOUT_CALLBACK="minimal")
+    assert (run.code, run.steps(), "Took " in run.output, "a.example.com | CHANGED" in run.output) == (0, [], False, True)
+
+
+def test_beside_one_that_is_made_from_the_default_it_speaks(play: Play) -> None:
+    run = play("-v", ANSIBLE_STDOUT_CALLBACK="ansible.posix.debug")
+    assert (run.steps(), run.summary()[0][:4]) == (["[1/2] nginx", "[2/2] app"], "HOST")
+
+
+def test_a_failure_is_told_with_the_command_to_run_next(play: Play) -> None:
+    broken = {"name": "Release {{ 'it' }}", "tell": {"failed": "{{ host == 'b' }}", "summary": {"release": "7, as before"}}}
+    run = play("-e", "app_git_token=canary", "--ask-become-pass", given="canary\n", roles={**ROLES, "app": [broken]})
+    assert run.code == 2
+    _, mine, other, where, command, _ = run.summary()
+    assert mine.split() == ["a.example.com", "nginx", "2", "7,", "as", "before"]
+    assert other.split() == ["b.example.com", "nginx", "1", "7,", "as", "before"]
+    assert where == "b.example.com failed at [app : Release it]. Next:"
+    doctor = os.path.relpath(ROOT / "playbooks" / "doctor.yml", "/").lstrip("./")
+    assert command.endswith(f"{doctor} -i hosts.yml --ask-become-pass -l b.example.com")
+    assert "canary" not in run.output
+
+
+def test_hosts_that_fail_alike_are_told_at_once(play: Play) -> None:
+    run = play(roles={"inventory": [FAILING]})
+    assert run.summary()[-3:-1] == [
+        "a.example.com, b.example.com failed at [inventory : Fail]. Mend what it says, then:",
+        "    ansible-playbook site.yml -i hosts.yml -l a.example.com,b.example.com",
+    ]
+
+
+def test_who_cannot_be_reached_is_told(play: Play) -> None:
+    away = {"name": "Look", "tell": {"unreachable": "{{ host == 'b' }}"}}
+    run = play(roles={"inventory": [away]})
+    assert run.summary()[1:-1] == [
+        "b.example.com  nothing",
+        "b.example.com cannot be reached since [inventory : Look]. Try it with:",
+        "    ansible -i hosts.yml -m ping b.example.com",
+    ]
+
+
+def test_a_failure_that_was_not_the_end_is_none(play: Play) -> None:
+    block = {"name": "Try", "block": [FAILING], "rescue": [{"name": "Go on", "tell": {"changed": True}}]}
+    run = play(roles={"certbot": [block, {**FAILING, "ignore_errors": True}]})
+    assert (run.code, len(run.summary())) == (0, 4)
+    assert "failed at" not in run.output
+
+
+def test_nothing_is_told_of_what_is_not_to_be_seen(play: Play) -> None:
+    hidden = {"name": "Hide", "no_log": True, "tell": {"changed": True, "summary": {"url": "https://canary/"}}}
+    odd = {"name": "Speak", "tell": {"summary": {"release": "\x1b[31m8\n9", "host": "x", "changed": "x", "secret": "canary"}}}
+    run = play(roles={"nginx": [hidden], "app": [odd]})
+    assert run.summary()[1] == "a.example.com  nginx 1  [31m89"
+    assert "canary" not in run.output
+
+
+def test_a_dry_run_says_what_would_change(play: Play) -> None:
+    run = play("--check")
+    assert run.summary()[0].startswith("HOST           WOULD CHANGE    URL")
+    assert run.summary()[1].startswith("a.example.com  nginx 2, app 1")
+
+
+def test_a_playbook_that_only_looks_has_no_summary(play: Play) -> None:
+    # As the doctor does: it tries what it would change, and fails with a message of its own.
+    rescued = {"name": "Try", "block": [FAILING], "rescue": [{"name": "Go on", "tell": {}}]}
+    run = play(roles={"nginx": [*ROLES["nginx"], rescued]}, tasks=[FAILING], keywords={"check_mode": True})
+    assert (run.code, run.steps(), run.summary()) == (2, [], [])
+
+
+def test_the_steps_are_the_roles_that_run(play: Play) -> None:
+    included = {"name": "Include it", "include_role": {"name": "app"}, "tags": ["always"]}
+    again = {"name": "Come back", "import_role": {"name": "python"}}
+    roles = {role: [{"name": "Look", "tell": {}}] for role in ("python", "nginx", "certbot", "app")}
+    run = play("-t", "python,certbot", roles=roles, tasks=[included, again])
+    assert run.steps() == ["[1/2] python", "[2/2] certbot"]
+    run = play(roles={role: roles[role] for role in ("python", "nginx")}, tasks=[included, again])
+    assert run.steps() == ["[1/2] python", "[2/2] nginx", "[3/3] app"]
+
+
+def test_its_own_fault_breaks_no_run(play: Play) -> None:
+    run = play(ANSIBLE_FILTER_PLUGINS="nowhere")
+    assert (run.code, len(run.recap()), run.summary()) == (0, 2, [])
