@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 
 from app import __version__, streams
 from app.docs import add_docs
+from app.metrics import add_metrics
 from app.settings import Settings
 
 GREETING = "Hello, World!"
@@ -85,3 +86,4 @@ async def signed() -> dict[str, str]:
 
 
 app.include_router(streams.router)
+add_metrics(app, settings.release_id, settings.release_revision)

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
 
 from app.settings import Settings
 
@@ -33,7 +34,10 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     def load(**environment: str) -> FastAPI:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.delitem(sys.modules, "app.main", raising=False)
+        for name in ("app.main", "app.metrics"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        for collector in list(REGISTRY._collector_to_names):  # each import counts anew
+            REGISTRY.unregister(collector)
         app = importlib.import_module("app.main").app
         assert isinstance(app, FastAPI)
         return app

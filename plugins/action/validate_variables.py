@@ -108,7 +108,7 @@ def fits_one_line(value: Any) -> bool:
 
 def follows(raw: Any, names: Iterable[str]) -> bool:
     """Say whether `raw` is a default that is made from the variables `names`, whose own faults are told where they are."""
-    return isinstance(raw, str) and "{{" in raw and _in_a_role(raw) and mentions(raw, names)
+    return isinstance(raw, (str, Mapping)) and "{{" in str(raw) and _in_a_role(raw) and mentions(raw, names)
 
 
 def mentions(expression: Any, names: Iterable[str]) -> bool:

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -32,6 +33,7 @@ options:
     description:
       - Each has C(path), and C(content) or C(edit). Directories are made.
       - C(edit) is for a file that is somebody else's, and maps patterns for its lines to what each such line is replaced with.
+      - C(group) is for a file that holds a secret. Nobody else may read it, and what it holds is not shown.
   absent: {type: list, elements: path, default: [], description: "Files that must not exist."}
   directories: {type: list, elements: path, default: [], description: "Directories that must exist."}
   reads: {type: list, elements: path, default: [], description: "Files made by others that the service reads on a reload."}
@@ -97,13 +99,27 @@ def edited(path: str, edit: Mapping[str, str]) -> str | None:
     return text
 
 
-def write(path: str, text: str) -> None:
-    """Write a file so that no reader sees half of it. Its directory is made where it is missing."""
+def write(path: str, text: str, group: str | None = None) -> None:
+    """Write a file so that no reader sees half of it. Its directory is made where it is missing.
+
+    Args:
+        path: the file.
+        text: what it is to hold.
+        group: whose members alone may read it, besides root; None where everybody may.
+
+    Raises:
+        OSError: when it cannot be written.
+        LookupError: when there is no such group.
+    """
     directory = Path(path).parent
     directory.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=".slipway-")
     with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        os.fchmod(file.fileno(), 0o644)
+        if group is None:
+            os.fchmod(file.fileno(), 0o644)
+        else:
+            os.fchmod(file.fileno(), 0o640)
+            shutil.chown(temporary, group=group)
         file.write(text)
     os.replace(temporary, path)
 
@@ -122,9 +138,11 @@ class Change:
     Args:
         files: paths to contents.
         absent: files that must not exist.
+        groups: who may read those that hold secrets.
     """
 
-    def __init__(self, files: Mapping[str, str], absent: Sequence[str]) -> None:
+    def __init__(self, files: Mapping[str, str], absent: Sequence[str], groups: Mapping[str, str]) -> None:
+        self.groups = groups
         wanted: dict[str, str | None] = {**files, **dict.fromkeys(path for path in absent if os.path.lexists(path))}
         self.before = {path: read(path) for path in wanted}
         self.links = {path: os.readlink(path) for path in wanted if os.path.islink(path)}
@@ -142,13 +160,12 @@ class Change:
                 Path(path).unlink(missing_ok=True)
                 os.symlink(target, path)
 
-    @staticmethod
-    def _put(files: Mapping[str, str | None]) -> None:
+    def _put(self, files: Mapping[str, str | None]) -> None:
         for path, text in files.items():
             if text is None:
                 Path(path).unlink(missing_ok=True)
             else:
-                write(path, text)
+                write(path, text, self.groups.get(path))
 
     def diff(self) -> list[dict[str, str]]:
         """Return the change as Ansible shows it."""
@@ -156,11 +173,14 @@ class Change:
             {
                 "before_header": path,
                 "after_header": path,
-                "before": self.before[path] or "",
-                "after": text or "",
+                "before": self._shown(path, self.before[path]),
+                "after": self._shown(path, text),
             }
             for path, text in self.after.items()
         ]
+
+    def _shown(self, path: str, text: str | None) -> str:
+        return "(not shown)\n" if text and path in self.groups else text or ""
 
 
 class Service:
@@ -261,14 +281,14 @@ def bring_in(change: Change, arguments: Mapping[str, Any], service: Service | No
         change.apply()
         _succeed(test)
         tested = True
-        _succeed(apply)
         if any(path.startswith(UNIT_DIRECTORY) for path in change.after):
             run("systemctl", "daemon-reload")
+        _succeed(apply)
         if service is not None:
             service.start()
             if reloads:
                 service.reload()
-    except (ConfigurationError, OSError) as error:
+    except (ConfigurationError, OSError, LookupError) as error:
         change.undo()
         pending.unlink(missing_ok=True)
         if any(path.startswith(UNIT_DIRECTORY) for path in change.after):
@@ -300,6 +320,7 @@ def main() -> None:
                     "path": {"type": "path", "required": True},
                     "content": {"type": "str"},
                     "edit": {"type": "dict"},
+                    "group": {"type": "str"},
                 },
             },
             "absent": {"type": "list", "elements": "path", "default": []},
@@ -324,7 +345,8 @@ def main() -> None:
                     files[file["path"]] = text
         except ConfigurationError as error:
             module.fail_json(msg=str(error))
-        change = Change(files, arguments["absent"])
+        groups = {file["path"]: file["group"] for file in arguments["files"] if file["group"]}
+        change = Change(files, arguments["absent"], groups)
         missing = [path for path in arguments["directories"] if not os.path.isdir(path)]
         read = [path for path in [*files, *arguments["reads"]] if not path.startswith(UNIT_DIRECTORY)]
         running = service is not None and service.runs()

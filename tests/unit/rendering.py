@@ -54,6 +54,8 @@ class Host:
         self.variables: dict[str, Any] = {
             "inventory_hostname": name,
             "playbook_dir": str(ROOT / "playbooks"),
+            "group_names": ["web"],
+            "groups": {"web": [name]},
             "ansible_facts": {**usual, **(facts or {})},
             "ansible_check_mode": False,
             "__nginx_placeholder": {"nginx": answer},

@@ -85,4 +85,4 @@ def test_a_certificate_is_read(tmp_path: Path) -> None:
     assert facts["names"] == ["a.example.com", "www.a.example.com"]
     assert facts["issuer"] == facts["subject"] == "CN = a" or facts["subject"] == "CN=a"
     assert len(facts["fingerprint"]) == 95
-    assert "GMT" in facts["end"]
+    assert facts["end"] > time.time()

@@ -299,7 +299,7 @@ def test_a_temporary_file_is_no_configuration(place: Path, monkeypatch: pytest.M
 
 def test_a_file_that_is_no_text_is_put_back_as_it_was(place: Path) -> None:
     (place / "file").write_bytes(b"caf\xe9\r\n")
-    change = Change({str(place / "file"): "new"}, [])
+    change = Change({str(place / "file"): "new"}, [], {})
     change.apply()
     assert (place / "file").read_bytes() == b"new"
     change.undo()

@@ -689,9 +689,12 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
     (release / "build").symlink_to("../build")
     (build / ".venv").symlink_to("../venv")
     for name, text in arguments["files"].items():
-        text = text.replace("@RELEASE@", "7").replace("@REVISION@", "abc")
+        text = text.replace("@RELEASE@", "7").replace("@REVISION@", "abc").replace("/run/", f"{tmp_path}/run/")
         compile(text, name, "exec")
         (release / name).write_text(text, encoding="utf-8")
+    counts = tmp_path / "run" / "api-example-com" / "7.metrics"
+    counts.mkdir(parents=True)
+    (counts / "counter_1.db").touch()  # of one that ran before
     (release / "settings.json").write_text(arguments["settings"], encoding="utf-8")
     seen = tmp_path / "seen"
     server = "import json, os, sys\nvalues = {os.fsdecode(k): os.environb[k].hex() for k in os.environb}\n"
@@ -716,7 +719,9 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
     }
     assert {name: environment.pop(name) for name in fixed} == fixed
     assert int(environment.pop("WEB_CONCURRENCY")) >= 1
-    assert environment.pop("SLIPWAY_SOCKET") == b"/run/api-example-com/7.sock"
+    assert environment.pop("SLIPWAY_SOCKET") == f"{tmp_path}/run/api-example-com/7.sock".encode()
+    assert environment.pop("PROMETHEUS_MULTIPROC_DIR") == str(counts).encode()
+    assert list(counts.iterdir()) == []
     assert set(environment) <= {"LANG", "LC_CTYPE"}
     assert words[1:] == ["-m", "gunicorn", "--config", str(release / "server.py"), "slipway_app:app"]
     # What is checked before has the same environment.

@@ -9,10 +9,8 @@ import pwd
 import re
 import shutil
 import socket
-import ssl
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 from ansible.module_utils.app_door import NO_ANSWER, Door, UnixConnection, ask
 from ansible.module_utils.app_layout import Layout, ReleaseError, tail
+from ansible.module_utils.app_state import facts_of, served
 from ansible.module_utils.app_supervisor import Supervisor
 from ansible.module_utils.basic import AnsibleModule
 
@@ -342,20 +341,17 @@ class Doctor:
         if not stored.exists():
             yield finding("error", "There is no certificate", str(stored), "ansible-playbook site.yml")
             return
-        with self.door.open() as connection:
-            served = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
-        facts = facts_of(served)
+        facts = facts_of(served(self.door))
         if facts["fingerprint"] != facts_of(stored.read_text(encoding="ascii"))["fingerprint"]:
             yield finding(
                 "error", "Nginx serves another certificate than the one in its file", str(stored), "systemctl reload nginx"
             )
-        days = int((ssl.cert_time_to_seconds(facts["end"]) - time.time()) // 86400)
+        days = int((facts["end"] - time.time()) // 86400)
+        end = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts["end"]))
         if days < 0:
-            yield finding("error", "The certificate has expired", f"It ended {facts['end']}.", mend)
+            yield finding("error", "The certificate has expired", f"It ended {end}.", mend)
         elif days < SHORT_DAYS:
-            yield finding(
-                "warning", f"The certificate ends in {days} days", f"It should have been renewed by now: {facts['end']}.", mend
-            )
+            yield finding("warning", f"The certificate ends in {days} days", f"It should have been renewed by now: {end}.", mend)
         if self.arguments["authority"] and facts["issuer"] == facts["subject"]:
             yield finding(
                 "error", "The certificate is a placeholder, which browsers refuse", f"Its issuer is {facts['issuer']}.", mend
@@ -448,26 +444,6 @@ def name_of_group(number: int) -> str:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
-
-
-def facts_of(certificate: str) -> dict[str, Any]:
-    """Return `fingerprint`, `subject`, `issuer`, `end` and `names` of a certificate in PEM."""
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(certificate)
-        file.flush()
-        options = ["-noout", "-fingerprint", "-sha256", "-subject", "-issuer", "-enddate", "-ext", "subjectAltName"]
-        text = say("openssl", "x509", "-in", file.name, *options)[1]
-    found = dict(
-        line.split("=", 1) for line in text.splitlines() if re.match(r"(subject|issuer|notAfter|sha256 Fingerprint)=", line, re.I)
-    )
-    known = {name.lower(): value.strip() for name, value in found.items()}
-    return {
-        "fingerprint": known.get("sha256 fingerprint", ""),
-        "subject": known.get("subject", ""),
-        "issuer": known.get("issuer", ""),
-        "end": known.get("notafter", ""),
-        "names": re.findall(r"DNS:([^\s,]+)", text),
-    }
 
 
 def main() -> None:

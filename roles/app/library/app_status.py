@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_door import NO_ANSWER, Door, UnixConnection, ask
-from ansible.module_utils.app_layout import Layout, ReleaseError, run
+from ansible.module_utils.app_door import Door
+from ansible.module_utils.app_layout import Layout, ReleaseError
+from ansible.module_utils.app_state import health, masters, workers
 from ansible.module_utils.app_supervisor import Supervisor
-from ansible.module_utils.app_watch import children
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -27,45 +25,6 @@ options:
   health: {type: dict, required: true, description: "C(path), C(status) and C(host) of the question whether it is healthy."}
   door: {type: dict, required: true, description: "C(host), C(port) and C(tls) of the public door on this host."}
 """
-
-
-def workers(layout: Layout, supervisor: Supervisor, live: int) -> int:
-    """Return how many processes of release `live` serve."""
-    program = layout.release(live) / "container.py"
-    inside = run([sys.executable, program, "--pids"], 60, check=False).stdout.split() if program.exists() else []
-    masters = [int(pid) for pid in inside if pid.isdigit()] or supervisor.state(live)[1]
-    serving = 0
-    for master in masters:
-        below = [pid for pid in children([master]) if b"resource_tracker" not in command(pid)]
-        serving += len(below) or 1
-    return serving
-
-
-def command(pid: int) -> bytes:
-    """Return the command line of a process; empty where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def health(layout: Layout, live: int, question: dict[str, Any], door: Door) -> str:
-    """Say `ok`, or what is wrong with the answers at the sockets and at the door."""
-    wanted = int(question["status"])
-    try:
-        for socket in layout.sockets(live):
-            answer = ask(UnixConnection(socket, timeout=5), question["path"], question["host"])
-            if answer.status != wanted:
-                return f"{answer.status} at {socket.name}"
-    except NO_ANSWER as error:
-        return f"silent: {error}"
-    try:
-        answer = door.ask(question["path"])
-    except NO_ANSWER as error:
-        return f"door silent: {error}"
-    if answer.status != wanted:
-        return f"{answer.status} at the door"
-    return "ok" if answer.release == str(live) else f"door answers from release {answer.release}"
 
 
 def status(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +57,7 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
     if live is not None:
         found["health"] = health(layout, live, arguments["health"], door)
         try:
-            found["workers"] = workers(layout, supervisor, live)
+            found["workers"] = len(workers(masters(layout, supervisor, live)))
         except ReleaseError as error:
             found["health"] = str(error).splitlines()[0]
     return found

@@ -1,0 +1,162 @@
+"""Every request is counted once, by whatever serves the app, before and after a release; and nobody is told of anything."""
+
+from __future__ import annotations
+
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from molecule.conftest import ROOT, Host, within
+from molecule.monitor.conftest import WATCH, WATCHED, deploy, look, number, query, summed, told
+
+COUNTED = 'http_requests_total{handler="/items/{item_id}",method="GET",status="200"}'
+
+
+def ask_for(count: int) -> None:
+    """Send so many requests, on connections of their own, some at a time."""
+
+    def one(item: int) -> int:
+        return WATCHED.ask(f"/items/{item}").status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(one, range(count))) == {200}
+
+
+def by_log() -> float:
+    """Return how many answers of the app were counted by Nginx's log until now."""
+    now = float(WATCHED.run("date +%s.%N"))
+    # Nginx writes once in a second.
+    within(20, lambda: told("host")["slipway_gathered_timestamp_seconds"] > now + 2, pause=0.2)
+    return summed(told("host"), "slipway_http_requests_total{")
+
+
+@pytest.mark.parametrize(
+    ("server", "worker", "instances"),
+    [
+        ("gunicorn", "uvicorn", 1),
+        ("gunicorn", "asgi", 1),
+        ("uvicorn", "uvicorn", 1),
+        ("hypercorn", "uvicorn", 1),
+        ("uvicorn", "uvicorn", 2),
+    ],
+)
+def test_every_request_is_counted_once(server: str, worker: str, instances: int) -> None:
+    kind = {
+        "app_server": server,
+        "app_gunicorn_worker": worker,
+        "app_instances": instances,
+        "app_workers": 0 if instances > 1 else 3,
+    }
+    playbook = "site.yml" if instances > 1 else "playbooks/deploy.yml"
+    for turn, count in enumerate((60, 37)):
+        run = deploy(playbook=playbook, app_env={"ENVIRONMENT": "staging", "TURN": f"{server} {worker} {turn}"}, **kind)
+        assert run.code == 0, run.output[-3000:]
+        before = by_log()
+        ask_for(count)
+        asked = sum(told(f"app/{instance}").get(COUNTED, 0) for instance in range(instances))
+        assert asked == count
+        assert by_log() == before + count
+        release = WATCHED.live()
+        own = told("app/0")
+        assert summed(own, f'app_release_info{{release="{release}"') == 1
+        assert summed(own, "http_requests_inprogress") == 0
+    if instances > 1:
+        assert deploy(playbook="site.yml").code == 0
+
+
+def test_a_worker_that_dies_takes_no_count_with_it() -> None:
+    ask_for(20)
+    before = told("app/0")[COUNTED]
+    victims = [pid for pid in WATCHED.pids("gunicorn") if pid != WATCHED.master()]
+    WATCHED.run(f"kill -9 {victims[0]}")
+    within(20, WATCHED.healthy)
+    ask_for(20)
+    assert told("app/0")[COUNTED] == before + 20
+    assert summed(told("app/0"), "http_requests_inprogress") == 0
+
+
+def test_prometheus_counts_the_same() -> None:
+    ask_for(25)
+    own = told("app/0")[COUNTED]
+    within(20, lambda: number('sum(http_requests_total{job="app",handler="/items/{item_id}",status="200"})') == own, pause=0.5)
+    counted = by_log()
+    within(20, lambda: number("sum(slipway_http_requests_total)") == counted, pause=0.5)
+
+
+def test_an_app_of_somebody_else_is_counted_without_a_change_to_it() -> None:
+    shop = {"app_source": str(ROOT / "molecule" / "release" / "shop"), "app_module": "main:app", "app_static": ""}
+    assert deploy(**shop).code == 0
+    before = by_log()
+    ask_for(30)
+    assert by_log() == before + 30
+    assert told("app/0") == {}  # it tells nothing, and that is no fault
+    samples = told("host")
+    assert samples["slipway_up"] == samples["slipway_door_up"] == 1
+    assert samples[f'slipway_workers{{release="{WATCHED.live()}"}}'] >= 1
+    assert samples[f'slipway_memory_bytes{{release="{WATCHED.live()}"}}'] > 10e6
+    assert samples["slipway_http_request_duration_seconds_count"] >= 30
+    assert deploy().code == 0
+
+
+def test_rotations_lose_no_count() -> None:
+    before = by_log()
+    for _ in range(3):
+        ask_for(20)
+        WATCHED.run("logrotate --force /etc/logrotate.d/nginx")
+    ask_for(20)
+    assert by_log() == before + 80
+
+
+def test_nobody_was_told_of_anything() -> None:
+    """All the releases until now have been quiet ones."""
+    assert number("count(count by (release) (last_over_time(slipway_release_info[1h])))") >= 10
+    firing = query('max_over_time(ALERTS{alertstate="firing"}[1h])')
+    assert [alert["metric"] for alert in firing] == []
+
+
+def test_all_is_asked() -> None:
+    asked = {(found["metric"]["job"], found["metric"]["instance"]) for found in query("up == 1")}
+    jobs = {(job, WATCHED.name) for job in ("app", "host", "node", "nginx")}
+    assert asked == jobs | {("prometheus", WATCH.name), ("alertmanager", WATCH.name)}
+    assert number("nginx_up") == 1
+    assert number("node_memory_MemTotal_bytes") > 0
+
+
+@pytest.mark.parametrize("path", ["host", "node", "nginx", "app/0"])
+def test_who_does_not_know_the_password_learns_nothing(path: str) -> None:
+    for headers in ({}, {"Authorization": "Basic bW9uaXRvcjp3cm9uZw=="}):
+        answer = WATCHED.ask(f"/.slipway/metrics/{path}", headers=headers)
+        assert (answer.status, "slipway_up" in answer.body) == (401, False)
+    assert WATCHED.ask("/metrics").status == 404
+
+
+@pytest.mark.parametrize("path", ["prometheus/", "prometheus/metrics", "alertmanager/"])
+def test_the_watch_itself_is_behind_the_password(path: str) -> None:
+    assert WATCH.ask(f"/.slipway/{path}").status == 401
+    assert look(WATCH, f"/.slipway/{path}").status in (200, 302)
+
+
+@pytest.mark.parametrize("machine", [WATCHED, WATCH], ids=lambda machine: machine.name)
+def test_nothing_else_listens_to_the_world(machine: Host) -> None:
+    assert open_ports(machine) == {80, 443}
+
+
+def open_ports(host: Host) -> set[int]:
+    """Return the ports at which the host answers this machine, of those that something on it listens at."""
+    listening = {int(port) for port in re.findall(r":(\d+)\s", host.run("ss -Hltn | awk '{print $4\" \"}'"))}
+    found = set()
+    for port in listening:
+        try:
+            socket.create_connection((host.address, port), timeout=3).close()
+            found.add(port)
+        except OSError:
+            continue
+    return found
+
+
+def test_the_password_is_in_no_file_that_others_read() -> None:
+    for host in (WATCHED, WATCH):
+        readable = host.run("grep -rl canary-of-the-monitoring /etc /opt /run /var/lib/slipway /var/log 2>/dev/null || :").split()
+        assert all(host.run(f"stat -c %a {path}").strip()[-1] == "0" for path in readable), readable

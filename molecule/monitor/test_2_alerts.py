@@ -1,0 +1,161 @@
+"""Whoever is to be told is told, once by each real fault; and the rules hold what they promise over time."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from molecule.conftest import ROOT, play, podman, within
+from molecule.monitor.conftest import WATCH, WATCHED, Told, deploy, query
+
+APP = WATCHED.app
+TLS = f"/etc/nginx/slipway/{APP}"
+SHOP = ROOT / "molecule" / "release" / "shop"
+
+
+def firing(alert: str) -> bool:
+    """Say whether Prometheus finds that this is so for long enough."""
+    return bool(query(f'ALERTS{{alertname="{alert}",alertstate="firing"}}'))
+
+
+def test_the_rules_over_time() -> None:
+    """Prometheus's own tool feeds them series that are made up, and compares what they find."""
+    cases = Path(__file__).with_name("alerts.test.yml").read_text(encoding="utf-8")
+    podman("cp", str(Path(__file__).with_name("alerts.test.yml")), f"{WATCH.name}:/root/alerts.test.yml")
+    # As a user has them, not as these tests do.
+    plain = {"prometheus_alert_after_seconds": 60, "prometheus_alert_window_seconds": 300, "prometheus_scrape_seconds": 15}
+    run = play(f"--limit={WATCH.name}", "--tags=prometheus", f"--extra-vars={json.dumps(plain)}")
+    assert run.code == 0, run.output[-3000:]
+    WATCH.run("cd /root && ln -sf /etc/prometheus/slipway.rules.yml . && promtool test rules alerts.test.yml")
+    rules = yaml.safe_load(WATCH.run("cat /etc/prometheus/slipway.rules.yml"))["groups"][0]["rules"]
+    assert {rule["alert"] for rule in rules} == set(re.findall(r'alertname="(\w+)"', cases))
+    assert all(rule["annotations"]["summary"] and rule["annotations"]["remedy"] for rule in rules)
+    assert play(f"--limit={WATCH.name}", "--tags=prometheus").code == 0
+
+
+def test_a_failed_release(somebody: Told, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("import nothing_of_that_name\n", encoding="utf-8")
+    (tmp_path / "requirements.txt").write_text((SHOP / "requirements.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    assert deploy(app_source=str(tmp_path), app_module="main:app", app_static="").code != 0
+    somebody.hears("ReleaseFailed")
+
+
+def test_errors_and_slow_answers(somebody: Told, tmp_path: Path) -> None:
+    text = (SHOP / "main.py").read_text(encoding="utf-8")
+    broken = '\n\n@app.get("/broken")\nasync def broken() -> None:\n    raise RuntimeError("as it was told to")\n'
+    (tmp_path / "main.py").write_text(text + broken, encoding="utf-8")
+    (tmp_path / "requirements.txt").write_text((SHOP / "requirements.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    assert deploy(app_source=str(tmp_path), app_module="main:app", app_static="").code == 0
+
+    def break_it() -> bool:
+        for _ in range(10):
+            WATCHED.ask("/broken")
+        WATCHED.ask("/slow?seconds=1.5")
+        return {"AppErrors", "AppSlow"} <= somebody.firing
+
+    within(90, break_it)
+    assert not firing("ReleaseFailed")  # a good release ends that
+
+
+def test_processes_that_end_again_and_again(somebody: Told) -> None:
+    def kill_one() -> bool:
+        master = WATCHED.master()
+        WATCHED.run(f"pkill -9 -o -P {master}", check=False)
+        return "RestartLoop" in somebody.firing
+
+    within(90, kill_one, pause=1.5)
+
+
+def test_a_program_that_cannot_be_kept_running(somebody: Told) -> None:
+    release = WATCHED.live()
+    launch = f"/opt/{APP}/releases/{release}/launch.py"
+    WATCHED.run(f"mv {launch} /root/launch.py && kill -9 {WATCHED.master()}")
+    try:
+        somebody.hears("ProgramFatal")
+        within(30, lambda: firing("AppDown"))
+    finally:
+        WATCHED.run(f"mv /root/launch.py {launch}; supervisorctl start {APP}-{release}", check=False)
+    within(60, WATCHED.healthy)
+
+
+def test_an_app_that_is_down(somebody: Told) -> None:
+    release = WATCHED.live()
+    within(60, lambda: not firing("ProgramFatal"), pause=0.5)
+    WATCHED.run(f"supervisorctl stop {APP}-{release}")
+    try:
+        somebody.hears("AppDown")
+    finally:
+        WATCHED.run(f"supervisorctl start {APP}-{release}")
+    within(60, WATCHED.healthy)
+
+
+def test_a_door_that_leads_nowhere(somebody: Told) -> None:
+    site = f"/etc/nginx/conf.d/{APP}.conf"
+    WATCHED.run(
+        f"cp {site} /root/site.conf && sed -i '0,/proxy_pass http:..{APP};/s//return 503;/' {site} && systemctl reload nginx"
+    )
+    try:
+        somebody.hears("DoorDown")
+    finally:
+        WATCHED.run(f"mv /root/site.conf {site} && systemctl reload nginx")
+
+
+def test_certificates(somebody: Told) -> None:
+    """Another one in the file than is served; a short one that is a placeholder; and an authority that does not answer."""
+    short = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=watched.test"
+    WATCHED.run(
+        f"cd {TLS} && mkdir -p /root/tls && mv fullchain.pem privkey.pem /root/tls/ && openssl req {short} "
+        "-addext subjectAltName=DNS:watched.test -keyout privkey.pem -out fullchain.pem"
+    )
+    WATCHED.run(f"sed -i 's,acme.lab.test:14000,acme.lab.test:1,' /etc/letsencrypt/renewal/{APP}.conf")
+    try:
+        somebody.hears("CertificateNotServed")
+        somebody.hears("CertificatePlaceholder")
+        WATCHED.run("systemctl reload nginx")
+        somebody.hears("CertificateShort")
+        WATCHED.run("sed -i 's/certbot -q renew/certbot -q renew --force-renewal/' /lib/systemd/system/certbot.service")
+        WATCHED.run("systemctl daemon-reload && systemctl start certbot.service", check=False)
+        somebody.hears("CertificateRenewalFailed")
+    finally:
+        WATCHED.run(f"sed -i 's,acme.lab.test:1/,acme.lab.test:14000/,' /etc/letsencrypt/renewal/{APP}.conf")
+        WATCHED.run(f"mv /root/tls/* {TLS}/")
+        WATCHED.run(
+            "sed -i 's/ --force-renewal//' /lib/systemd/system/certbot.service; systemctl daemon-reload; systemctl reload nginx"
+        )
+        WATCHED.run("systemctl reset-failed certbot.service", check=False)
+    within(60, lambda: not firing("CertificateNotServed"), pause=0.5)
+
+
+def test_a_full_disk_and_little_memory(somebody: Told) -> None:
+    """The limit of memory is drawn where this host is beyond it: the machine of these tests is not theirs to fill."""
+    limits: dict[str, Any] = {"prometheus_alert_webhook": somebody.url, "prometheus_alert_memory_percent": 1}
+    run = play(f"--limit={WATCH.name}", "--tags=prometheus", f"--extra-vars={json.dumps(limits)}")
+    assert run.code == 0, run.output[-3000:]
+    WATCHED.run("mkdir -p /srv/full && mount -t tmpfs -o size=8m tmpfs /srv/full && head --bytes=7M /dev/zero > /srv/full/it")
+    try:
+        somebody.hears("DiskNearlyFull")
+        somebody.hears("MemoryNearlyUsedUp")
+    finally:
+        WATCHED.run("umount /srv/full")
+
+
+def test_a_host_that_is_down(somebody: Told) -> None:
+    podman("pause", WATCHED.name)
+    try:
+        somebody.hears("HostDown")
+    finally:
+        podman("unpause", WATCHED.name)
+    within(60, WATCHED.healthy)
+    assert somebody.firing >= {
+        "AppDown",
+        "AppErrors",
+        "AppSlow",
+        "CertificateNotServed",
+        "DiskNearlyFull",
+        "HostDown",
+        "ReleaseFailed",
+    }
