@@ -34,7 +34,11 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400, 180, 38, 6, 24, 20
 
 
 class NoAnswerError(Exception):
-    """Prometheus does not answer, or answers that it cannot."""
+    """Prometheus answers that it cannot tell, or does not answer."""
+
+
+class SilenceError(NoAnswerError):
+    """Prometheus does not answer at all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Prometheus:
         """Return the data of an answer.
 
         Raises:
-            NoAnswerError: where there is none, with the reason.
+            NoAnswerError: where there is none, with the reason; SilenceError where nobody answers.
         """
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
@@ -89,7 +93,7 @@ class Prometheus:
             found = re.search(r'"error":"((?:[^"\\]|\\.)*)"', text)
             raise NoAnswerError(f"{error.code} {error.reason}{': ' + found[1] if found else ''}") from error
         except (OSError, ValueError) as error:
-            raise NoAnswerError(str(getattr(error, "reason", error)) or type(error).__name__) from error
+            raise SilenceError(str(getattr(error, "reason", error)) or type(error).__name__) from error
         try:
             return document["data"]
         except (TypeError, KeyError) as error:
@@ -175,7 +179,7 @@ def with_unit(value: float | None, unit: str) -> str:
         whole, left = divmod(int(rest), size)
         second = f" {left // part} {smaller}" if left // part and whole < 10 else ""
         return f"{sign}{whole} {larger}{second}"
-    divisor, name = scale(value, unit)
+    divisor, name = scale(min(abs(value), 1) if unit == "s" else value, unit)
     scaled = value / divisor
     places = 0 if scaled == 0 else max(0, 2 - math.floor(math.log10(abs(scaled))))
     return f"{digits(scaled, min(places, 3))} {name}".strip()
@@ -253,6 +257,11 @@ class Panel:
     def targets(self) -> Sequence[Mapping[str, Any]]:
         """Return its queries."""
         return list(self.document.get("targets", []))
+
+    @property
+    def lists_alerts(self) -> bool:
+        """Say whether it is a list of alerts."""
+        return self.kind == "table" and all("ALERTS{" in target["expr"] for target in self.targets)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -389,7 +398,8 @@ class Frame:
             x = self.x(mark.moment - self.start)
             text += f'<path class="mark" d="M{place(x)} {TOP - 5}V{HEIGHT - BOTTOM}"><title>{escape(mark.text)}</title></path>'
             if x - last > 8 + 6 * len(mark.short):
-                text += f'<text class="m mark" x="{place(x)}" y="{TOP - 8}">{escape(mark.short)}</text>'
+                middle = place(min(x, WIDTH - 3 * len(mark.short)))
+                text += f'<text class="m mark" x="{middle}" y="{TOP - 8}">{escape(mark.short)}</text>'
                 last = x
         return text
 
@@ -420,7 +430,7 @@ def plot(panel: Panel, start: float, period: Period, lines: Sequence[Line], mark
     all_values = [value for values in heights for value in values if value is not None]
     if not all_values:
         return '<p class="none">no data</p>'
-    top = max(0.0, *all_values, float(field.get("max", 0)))
+    top = float(field["max"]) if "max" in field else max(0.0, *all_values)
     at, labels, name = ticks(top, unit, all(value == int(value) for value in all_values))
     frame = Frame(start, period, at[-1])
     content = frame.axes([frame.y(each) for each in at], labels, name)
@@ -454,12 +464,14 @@ def plot(panel: Panel, start: float, period: Period, lines: Sequence[Line], mark
 
 
 def stack(all_values: Sequence[list[float | None]]) -> list[list[float | None]]:
-    """Return the values of lines that stand on each other; where one has none, it is as flat as it can be."""
-    sums: list[float] = [0.0] * len(all_values[0] if all_values else [])
+    """Return the values of lines that stand on each other. One that has none is flat there; a gap is where none has any."""
+    length = len(all_values[0] if all_values else [])
+    empty = [all(values[index] is None for values in all_values) for index in range(length)]
+    sums = [0.0] * length
     found: list[list[float | None]] = []
     for values in all_values:
         sums = [before + (values[index] or 0.0) for index, before in enumerate(sums)]
-        found.append(list(sums))
+        found.append([None if empty[index] else value for index, value in enumerate(sums)])
     return found
 
 
@@ -553,12 +565,14 @@ class Page:
         return text
 
     def content(self) -> str:
-        """Return all panels, in the order in which Grafana shows them."""
+        """Return all panels but lists of alerts, with which the page starts, in the order in which Grafana shows them."""
         marks = {period.name: self.marks(period) for period in (HOUR, DAY)}
         text, group = "", ""
         groups = {"stat": "tiles", "timeseries": "plots", "heatmap": "plots", "table": "tables"}
-        panels = [Panel(each) for each in self.dashboard["panels"]]
+        panels = [panel for panel in map(Panel, self.dashboard["panels"]) if not panel.lists_alerts]
         panels.sort(key=lambda panel: (panel.document["gridPos"]["y"], panel.document["gridPos"]["x"]))
+        after = [panel.kind for panel in panels[1:]] + ["row"]
+        panels = [panel for index, panel in enumerate(panels) if not panel.kind == after[index] == "row"]
         for panel in panels:
             wanted = groups.get(panel.kind, "")
             if group and wanted != group:
@@ -588,6 +602,8 @@ class Page:
             draw = self.heat_map if panel.kind == "heatmap" else self.plot
             parts = "".join(f'<div class="{each.name}">{draw(panel, each, marks[each.name])}</div>' for each in (HOUR, DAY))
             return f"<section>{head}{parts}</section>"
+        except SilenceError:
+            raise
         except NoAnswerError as error:
             return f'<section>{head}<p class="red">Prometheus does not answer this: {escape(str(error))}</p></section>'
 
@@ -597,6 +613,8 @@ class Page:
         for annotation in self.dashboard.get("annotations", {}).get("list", []):
             try:
                 _, series = self.prometheus.over(self.query(annotation), period, period.step)
+            except SilenceError:
+                raise
             except NoAnswerError:
                 continue  # the plots are good without them
             for labels, values in series:
@@ -604,7 +622,7 @@ class Page:
                 short = labels.get(str(annotation.get("tagKeys", "")), "")
                 for value in {value for value in values if value is not None}:
                     moment = value / 1000  # Grafana wants milliseconds
-                    where = labels.get("instance", "") + " " if not self.variables else ""
+                    where = labels.get("app", labels.get("instance", "")) + " " if not self.variables else ""
                     mark = Mark(moment, where + short, f"{where}{text}, {clock(moment)} UTC")
                     found[moment, mark.text] = mark
         return [found[key] for key in sorted(found)]
@@ -795,6 +813,9 @@ footer { color: var(--soft); font-size: .85rem; padding-top: 1rem; padding-botto
 """
 
 
+PERIODS = '<nav class="period"><a class="to-hour" href="#hour">Last hour</a><a class="to-day" href="#day">Last day</a></nav>'
+
+
 def document(title: str, heading: str, body: str, now: float) -> str:
     """Return a whole page, which a browser asks for again each minute."""
     made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
@@ -808,13 +829,11 @@ def document(title: str, heading: str, body: str, now: float) -> str:
 <style>{STYLE}</style>
 <span id="hour"></span><span id="day"></span>
 <header>{heading}
-<nav class="period"><a class="to-hour" href="#hour">Last hour</a><a class="to-day" href="#day">Last day</a></nav>
 <span class="made">made {made}</span></header>
 <main>
 {body}
 </main>
-<footer>Times are in UTC. A page that was made longer ago than two minutes says nothing of now.
-Dotted lines mark releases.</footer>
+<footer>Times are in UTC. Dotted lines mark releases. A page that was made longer ago than two minutes says nothing of now.</footer>
 </html>
 """
 
@@ -881,11 +900,11 @@ def make(prometheus: Prometheus, dashboards: Path, output: Path) -> None:
     links = {host: urllib.parse.quote(page_name(host)) for host in hosts}
     says, state = verdict(alerts, hosts, prometheus.now)
     page = Page(prometheus, fleet, {}, links)
-    write(output / "index.html", document(says, "<h1>All hosts</h1>", state + page.content(), prometheus.now))
+    write(output / "index.html", document(says, f"<h1>All hosts</h1>{PERIODS}", state + page.content(), prometheus.now))
     for host in hosts:
         own = [alert for alert in alerts if alert.get("labels", {}).get("instance") in (host, None, "")]
         says, state = verdict(own, hosts, prometheus.now)
-        heading = f'<h1>{escape(host)}</h1><a href="index.html">all hosts</a>'
+        heading = f'<h1>{escape(host)}</h1><a href="index.html">all hosts</a>{PERIODS}'
         content = Page(prometheus, app, {"instance": host}, links).content()
         write(output / page_name(host), document(f"{host}: {says}", heading, state + content, prometheus.now))
     for file in set(output.glob("app-*.html")) - {output / page_name(host) for host in hosts}:
