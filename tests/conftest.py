@@ -19,7 +19,8 @@ from ansible.module_utils.testing import patch_module_args
 ROOT = Path(__file__).resolve().parents[1]
 
 # Modules before action plugins: where both have a name, it means the module.
-for pattern in ("roles/*/library", "plugins/modules", "plugins/action", "plugins/filter", "roles/*/action_plugins", "script/lib"):
+PLUGINS = ("plugins/modules", "plugins/action", "plugins/filter")
+for pattern in ("roles/*/library", *PLUGINS, "roles/*/action_plugins", "roles/*/files", "script/lib"):
     sys.path.extend(str(path) for path in sorted(ROOT.glob(pattern)))
 ansible.module_utils.__path__.extend(str(path) for path in sorted(ROOT.glob("roles/*/module_utils")))
 

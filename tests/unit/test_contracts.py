@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/tasks/main.yml"))
 PREFIXES = ("python", "supervisor", "app", "nginx", "certbot")
 ON_THE_HOST = sorted(
-    [*ROOT.glob("roles/*/library/*.py"), *ROOT.glob("roles/*/module_utils/*.py"), *ROOT.glob("plugins/modules/*.py")]
+    path
+    for pattern in ("roles/*/library/*.py", "roles/*/module_utils/*.py", "roles/*/files/*.py", "plugins/modules/*.py")
+    for path in ROOT.glob(pattern)
 )
 ACTIONS = sorted([*ROOT.glob("roles/*/action_plugins/*.py"), *ROOT.glob("plugins/action/*.py")])
 

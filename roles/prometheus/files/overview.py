@@ -89,9 +89,7 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
                 document = json.load(answer)
         except urllib.error.HTTPError as error:
-            text = error.read(2000).decode("utf-8", "replace")
-            found = re.search(r'"error":"((?:[^"\\]|\\.)*)"', text)
-            raise NoAnswerError(f"{error.code} {error.reason}{': ' + found[1] if found else ''}") from error
+            raise NoAnswerError(f"{error.code} {error.reason}{reason(error.read())}") from error
         except (OSError, ValueError) as error:
             raise SilenceError(str(getattr(error, "reason", error)) or type(error).__name__) from error
         try:
@@ -130,6 +128,14 @@ class Prometheus:
         """Return the alerts that fire or are about to, the firing ones first."""
         found = [each for each in self._ask("alerts")["alerts"] if each.get("state") in ("firing", "pending")]
         return sorted(found, key=lambda each: (each["state"] != "firing", each.get("activeAt", ""), str(each.get("labels"))))
+
+
+def reason(body: bytes) -> str:
+    """Return what Prometheus says in an answer that is an error, after a colon; nothing where it says nothing."""
+    try:
+        return f": {json.loads(body)['error']}"
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def number(text: str) -> float | None:
@@ -272,11 +278,11 @@ class Panel:
         """Return how values are shown, with what is said of those of one name."""
         config = self.document.get("fieldConfig", {})
         found = dict(config.get("defaults", {}))
-        for override in config.get("overrides", []):
-            matcher = override["matcher"]
+        for rule in config.get("overrides", []):
+            matcher = rule["matcher"]
             pattern = matcher["options"] if matcher["id"] == "byRegexp" else re.escape(matcher["options"])
             if re.fullmatch(pattern, name):
-                found.update({each["id"]: each["value"] for each in override["properties"]})
+                found.update({each["id"]: each["value"] for each in rule["properties"]})
         return found
 
 
@@ -409,11 +415,16 @@ def svg(title: str, kind: str, content: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" class="{kind}" role="img" aria-label="{escape(title)}">{content}</svg>'
 
 
+def latest(values: Sequence[float | None]) -> float | None:
+    """Return what a series is now; None where it ended. A measurement or two may be missing."""
+    return next((value for value in reversed(values[-3:]) if value is not None), None)
+
+
 def keys(lines: Sequence[Line], field: Mapping[str, Any], left_out: int) -> str:
     """Return the legend of a plot, with the last value of each line."""
     text = ""
     for line in lines:
-        last = next((value for value in reversed(line.values) if value is not None), None)
+        last = latest(line.values)
         text += f'<li><i class="{line.colour}"></i>{escape(line.name)} <b>{escape(shown(field, last))}</b></li>'
     if left_out:
         text += f"<li>the {len(lines)} highest of {len(lines) + left_out}</li>"
@@ -439,27 +450,23 @@ def plot(panel: Panel, start: float, period: Period, lines: Sequence[Line], mark
             y = place(frame.y(step["value"]))
             content += f'<path class="limit {escape(step["color"])}" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
     gap = period.seconds / (len(lines[0].values) - 1)
-    below: list[float | None] = [0.0] * len(lines[0].values)
-    for index, line in enumerate(lines):
-        values = heights[index]
-        drawn = ""
-        for part in stretches(values):
+    numbered = list(enumerate(lines))
+    # Areas reach down to the axis, each drawn over the higher one before: half as long as areas with a lower edge of their own.
+    for number_of_line, line in reversed(numbered) if stacked else numbered:
+        upper = area = ""
+        for part in stretches(heights[number_of_line]):
             points = [(frame.x(index * gap), frame.y(value)) for index, value in part]
             if len(points) == 1:  # a lone value would be a line without length
                 points.append((points[0][0] + 1, points[0][1]))
-            if stacked or custom.get("fillOpacity"):
-                floor = [(frame.x(index * gap), frame.y(below[index] or 0)) for index, _ in reversed(part)]
-                kind = "area" if stacked else "tint"
-                content += f'<path class="{kind} {line.colour}" d="{path(points, steps)}L{path(floor)[1:]}z"/>'
-            drawn += path(points, steps)
-        last = next((value for value in reversed(line.values) if value is not None), None)
-        told = escape(f"{line.name}: {shown(field, last)}")
-        content += (
-            f'<path class="{"edge" if stacked else "line"} {line.colour}" d="{drawn}"><title>{told}</title></path>'
-            if drawn
-            else ""
-        )
-        below = values if stacked else below
+            upper += path(points, steps)
+            area += f"{path(points, steps)}V{HEIGHT - BOTTOM}H{place(points[0][0])}z"
+        last = latest(line.values)
+        told = f"<title>{escape(f'{line.name}: {shown(field, last)}')}</title>"
+        if stacked:
+            content += f'<path class="area {line.colour}" d="{area}">{told}</path>'
+        else:
+            content += f'<path class="tint {line.colour}" d="{area}"/>' if custom.get("fillOpacity") else ""
+            content += f'<path class="line {line.colour}" d="{upper}">{told}</path>'
     return svg(panel.title, "plot", content + frame.marks(marks)) + keys(lines, field, left_out)
 
 
@@ -666,7 +673,7 @@ class Page:
         else:
             _, series = self.prometheus.over(self.query(target), HOUR, HOUR.step)
             for labels, values in series[:1]:
-                value = next((each for each in reversed(values) if each is not None), None)
+                value = latest(values)
                 name, small = legend(target, labels, panel.title), spark(values)
         text = name if panel.options.get("textMode") == "name" and name else shown(field, value)
         kind = f"tile {escape(colour(field, value))}"
@@ -785,8 +792,8 @@ svg { display: block; width: 100%; height: auto; }
 text { fill: var(--soft); font-size: 10px; } .e { text-anchor: end; } .m { text-anchor: middle; }
 .grid { stroke: var(--rule); stroke-width: 1; fill: none; }
 .line { fill: none; stroke: currentColor; stroke-width: 1.6; stroke-linejoin: round; }
-.edge { fill: none; stroke: currentColor; stroke-width: .7; }
-.area { stroke: none; fill: currentColor; fill-opacity: .5; } .tint { stroke: none; fill: currentColor; fill-opacity: .14; }
+.area { stroke: currentColor; stroke-width: .7; fill: color-mix(in srgb, currentColor 55%, var(--card)); }
+.tint { stroke: none; fill: currentColor; fill-opacity: .14; }
 .limit { stroke: currentColor; stroke-dasharray: 4 3; fill: none; }
 path.mark { stroke: var(--purple); stroke-dasharray: 2 2; fill: none; } text.mark { fill: var(--purple); font-size: 9px; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); }
@@ -833,7 +840,8 @@ def document(title: str, heading: str, body: str, now: float) -> str:
 <main>
 {body}
 </main>
-<footer>Times are in UTC. Dotted lines mark releases. A page that was made longer ago than two minutes says nothing of now.</footer>
+<footer>Times are in UTC. Dotted lines mark releases.
+A page that was made longer ago than two minutes says nothing of now.</footer>
 </html>
 """
 
