@@ -205,6 +205,11 @@ def test_stacks_have_a_gap_only_where_nothing_is_known() -> None:
     assert overview.stack([[1, None, None], [2, 3, None]]) == [[1, 0, None], [3, 3, None]]
 
 
+def test_what_is_level_is_told_by_its_ends() -> None:
+    assert overview.path([(0, 2), (1, 1), (2, 1), (3, 1), (4, 2)]) == "M0 2l1-1 2 0 1 1"
+    assert overview.path([(0, 2), (1, 2), (2, 2)]) == "M0 2l2 0"
+
+
 def test_steps_are_steps(prometheus: Prometheus, stand: Stand) -> None:
     stand.answers["x"] = [({}, lambda moment: 1.0 if moment < prometheus.now - 1800 else 2.0)]
     text = part(content(prometheus, panel("timeseries", "x", defaults={"custom": {"lineInterpolation": "stepAfter"}})))
@@ -329,7 +334,7 @@ def test_a_tile_has_the_words_and_colours_of_the_dashboard(prometheus: Prometheu
 
 
 def test_a_colour_of_the_dashboard_is_kept(prometheus: Prometheus, stand: Stand) -> None:
-    stand.answers["x"] = [({"status": "200"}, 1.0), ({"status": "422"}, 1.0), ({"status": "500"}, 1.0)]
+    stand.answers["x"] = [({"status": "200"}, 1.0), ({"status": "422"}, 1.0), ({"status": "500"}, 1.0), ({"status": "2xxx"}, 1.0)]
     fixed = [
         {"matcher": {"id": "byRegexp", "options": pattern}, "properties": [{"id": "color", "value": {"fixedColor": name}}]}
         for pattern, name in (("2..?", "green"), ("5..?", "red"))
@@ -337,7 +342,7 @@ def test_a_colour_of_the_dashboard_is_kept(prometheus: Prometheus, stand: Stand)
     several = panel("timeseries", "x", overrides=fixed)
     several["targets"][0]["legendFormat"] = "{{status}}"
     text = part(content(prometheus, several))
-    assert re.findall(r'<i class="(\w+)"></i>(\w+)', text) == [("green", "200"), ("c0", "422"), ("red", "500")]
+    assert re.findall(r'<i class="(\w+)"></i>(\w+)', text) == [("c0", "2xxx"), ("green", "200"), ("c1", "422"), ("red", "500")]
 
 
 def test_a_table_puts_together_what_is_of_one_host(prometheus: Prometheus, stand: Stand) -> None:
@@ -398,7 +403,7 @@ def run(stand: Stand, output: Path) -> int:
 
 def test_what_is_wrong_comes_first(stand: Stand, output: Path) -> None:
     stand.alerts = [
-        alert("pending", "Slow"),
+        alert("pending", "Ailing"),
         alert("firing", "Down", severity="critical", instance=HOST),
         alert("inactive", "Odd"),
     ]
@@ -407,7 +412,7 @@ def test_what_is_wrong_comes_first(stand: Stand, output: Path) -> None:
     assert "<title>1 alert fires</title>" in text
     assert '<div class="state red"><strong>1 alert fires</strong>' in text
     assert text.index('<b class="red">Down</b><span>Down is bad</span><em>critical, shop.example.com, for 2 min') < text.index(
-        "Slow is"
+        "Ailing is"
     )
     assert "<em>about to fire, for 2 min" in text
     assert "Odd is bad" not in text
@@ -491,7 +496,7 @@ def test_pages_need_nothing_from_elsewhere_and_are_light(stand: Stand, output: P
         assert re.search(r"made \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", text)
     text = (output / f"app-{HOST}.html").read_text(encoding="utf-8")
     for each in json.loads((DASHBOARDS / "app.json").read_text(encoding="utf-8"))["panels"]:
-        assert Panel(each).lists_alerts or f">{overview.escape(each['title'])}</h" in text
+        assert Panel(each).lists_alerts == (f">{overview.escape(each['title'])}</h" not in text), each["title"]
 
 
 def test_where_prometheus_is_silent_every_page_says_so(stand: Stand, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
