@@ -369,7 +369,7 @@ def test_releases_are_marked(prometheus: Prometheus, stand: Stand) -> None:
     at = prometheus.now - 900
     stand.answers["release"] = [({"release": "8", "app": "shop"}, at * 1000)]
     stand.answers["x"] = [({}, 1.0)]
-    annotation = {"expr": "release", "textFormat": "release {{release}}", "tagKeys": "release"}
+    annotation = {"target": {"expr": "release"}, "textFormat": "release {{release}}", "tagKeys": "release"}
     dashboard = {"panels": [panel("timeseries", "x")], "annotations": {"list": [annotation]}}
     text = part(overview.Page(prometheus, dashboard, {"instance": HOST}, {}).content())
     (x,) = re.findall(r'<path class="mark" d="M([\d.]+) ', text)

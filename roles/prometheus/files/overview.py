@@ -619,7 +619,7 @@ class Page:
         found: dict[tuple[float, str], Mark] = {}
         for annotation in self.dashboard.get("annotations", {}).get("list", []):
             try:
-                _, series = self.prometheus.over(self.query(annotation), period, period.step)
+                _, series = self.prometheus.over(self.query(annotation["target"]), period, period.step)
             except SilenceError:
                 raise
             except NoAnswerError:
