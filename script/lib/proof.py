@@ -56,6 +56,7 @@ FULL = [
     molecule("default", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
     molecule("release"),
     molecule("acme"),
+    molecule("monitor"),
 ]
 
 
