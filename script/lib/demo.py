@@ -125,6 +125,7 @@ The example app is served, release {release}, by the container "{NAME}".
 
   Ask it            curl --cacert {authority} {URL}items/5?q=somequery
   In a browser      {URL}docs (it warns, since only {authority} vouches for the demo)
+  Watch it          {URL}.slipway/overview/ (monitor, only-for-the-demo)
   Change it         edit app/, then: source .venv/bin/activate && ansible-playbook playbooks/deploy.yml
   Take it away      script/demo --destroy
 

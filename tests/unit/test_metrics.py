@@ -1,0 +1,116 @@
+"""What slipway_metrics.py counts in Nginx's log, across rotations, and what it tells of an app."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import slipway_metrics
+from prometheus_client import CollectorRegistry, generate_latest
+from slipway_metrics import Log, State, Traffic
+
+
+def line(**differing: Any) -> bytes:
+    """Return a line as Nginx writes it."""
+    usual = {"client": "192.0.2.1", "method": "GET", "status": 200, "bytes": 10, "seconds": 0.02, "release": "7", "agent": "curl"}
+    return json.dumps({**usual, **differing}).encode() + b"\n"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "access.log"
+    path.write_bytes(line())
+    return path
+
+
+def samples(registry: CollectorRegistry) -> dict[str, float]:
+    """Return what a registry holds."""
+    text = generate_latest(registry).decode()
+    return {name: float(value) for name, _, value in (row.rpartition(" ") for row in text.splitlines() if row[:1] not in ("#", ""))}
+
+
+def test_what_is_added_is_read_once(log: Path) -> None:
+    reader = Log(log)
+    assert list(reader.lines()) == []
+    with log.open("ab") as file:
+        file.write(b"one\ntw")
+        file.flush()
+        assert list(reader.lines()) == [b"one\n"]
+        file.write(b"o\nthree\n")
+        file.flush()
+        assert list(reader.lines()) == [b"two\n", b"three\n"]
+    assert list(reader.lines()) == []
+
+
+def test_a_rotation_loses_nothing_and_repeats_nothing(log: Path) -> None:
+    reader = Log(log)
+    with log.open("ab") as old:
+        old.write(b"before\n")
+        old.flush()
+        log.rename(log.with_suffix(".1"))
+        assert list(reader.lines()) == [b"before\n"]  # nothing has its place yet
+        old.write(b"late\n")
+        old.flush()
+        log.write_bytes(b"after\n")
+        assert list(reader.lines()) == [b"late\n", b"after\n"]
+    assert list(reader.lines()) == []
+    log.write_bytes(b"cut\n")  # copytruncate
+    os.truncate(log, 0)
+    log.write_bytes(b"x\n")
+    assert list(reader.lines()) == [b"x\n"]
+
+
+def test_a_log_that_comes_later_is_read_from_its_beginning(tmp_path: Path) -> None:
+    reader = Log(tmp_path / "access.log")
+    assert list(reader.lines()) == []
+    (tmp_path / "access.log").write_bytes(b"first\n")
+    assert list(reader.lines()) == [b"first\n"]
+
+
+def test_answers_are_counted(log: Path) -> None:
+    registry = CollectorRegistry()
+    traffic = Traffic(log, registry)
+    with log.open("ab") as file:
+        file.write(line() + line(seconds=3) + line(status=502, release="") + line(method="BREW"))
+        file.write(line(status=101, seconds=900))
+        file.write(line(agent=slipway_metrics.AGENT, client="127.0.0.1"))  # its own
+        file.write(line(agent=slipway_metrics.AGENT))  # somebody else who says so
+        file.write(b"not JSON\n" + line(bytes="many") + b'{"status": 200}\n[]\n')
+    traffic.follow()
+    found = samples(registry)
+    assert {name: value for name, value in found.items() if name.startswith("slipway_http_requests_total")} == {
+        'slipway_http_requests_total{method="GET",release="7",status="200"}': 3,
+        'slipway_http_requests_total{method="GET",release="",status="502"}': 1,
+        'slipway_http_requests_total{method="other",release="7",status="200"}': 1,
+        'slipway_http_requests_total{method="GET",release="7",status="101"}': 1,
+    }
+    assert found["slipway_http_request_duration_seconds_count"] == 5
+    assert found['slipway_http_request_duration_seconds_bucket{le="0.025"}'] == 4
+    assert found["slipway_http_response_bytes_total"] == 60
+
+
+def test_an_app_that_was_never_released_is_not_up(tmp_path: Path) -> None:
+    for name in ("home", "run", "logs"):
+        (tmp_path / name).mkdir()
+    registry = CollectorRegistry()
+    settings = {
+        "name": "shop",
+        "server": "gunicorn",
+        "runtime": "venv",
+        "layout": {"home": str(tmp_path / "home"), "runtime": str(tmp_path / "run"), "logs": str(tmp_path / "logs")},
+        "program_directory": str(tmp_path),
+        "program_suffix": ".conf",
+        "health": {"path": "/healthz", "status": 200, "host": "shop.example.com"},
+        "door": {"host": "shop.example.com", "port": 1, "tls": True},
+        "certificate": str(tmp_path / "none.pem"),
+        "certbot": "",
+    }
+    State(settings, registry)
+    found = samples(registry)
+    assert (found["slipway_up"], found["slipway_door_up"], found["slipway_release_failed"]) == (0, 0, 0)
+    assert abs(found["slipway_gathered_timestamp_seconds"] - time.time()) < 60
+    assert not [name for name in found if name.startswith(("slipway_release_info", "slipway_certificate"))]
