@@ -29,8 +29,8 @@ def log(tmp_path: Path) -> Path:
 
 def samples(registry: CollectorRegistry) -> dict[str, float]:
     """Return what a registry holds."""
-    text = generate_latest(registry).decode()
-    return {name: float(value) for name, _, value in (row.rpartition(" ") for row in text.splitlines() if row[:1] not in ("#", ""))}
+    rows = [row.rpartition(" ") for row in generate_latest(registry).decode().splitlines() if row and row[0] != "#"]
+    return {name: float(value) for name, _, value in rows}
 
 
 def test_what_is_added_is_read_once(log: Path) -> None:
