@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,6 +186,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is to be done when another serves; test_templates has the real guard."""
     calls: list[Any] = []
     monkeypatch.setitem(sys.modules, "slipway_guard", SimpleNamespace(leave_when_replaced=calls.append))
+    monkeypatch.setitem(sys.modules, "slipway_log", SimpleNamespace(request=ContextVar("request", default=None)))
     return calls
 
 

@@ -460,8 +460,8 @@ def gunicorn(host: Host) -> dict[str, Any]:
     """Return what Gunicorn makes of its configuration."""
     text = host.render("app", "gunicorn.py.j2").replace("@RELEASE@", "7")
     code = f"import sys, types\nstub = types.ModuleType('uvicorn_worker')\nexec({STUB!r}, stub.__dict__)\n"
-    code += f"sys.modules['uvicorn_worker'] = stub\n{DUMP.replace('runpy.run_path(sys.argv[1])', 'runpy_values')}"
-    code = code.replace("runpy_values", "{'__name__': 'conf'}; exec(compile(sys.stdin.read(), 'conf', 'exec'), values)")
+    code += f"sys.modules['uvicorn_worker'] = stub\nsys.modules['slipway_log'] = types.ModuleType('slipway_log')\n{DUMP.replace('runpy.run_path(sys.argv[1])', 'runpy_values')}"
+    code = code.replace("runpy_values", "{'__name__': 'conf', '__file__': 'conf'}; exec(compile(sys.stdin.read(), 'conf', 'exec'), values)")
     done = subprocess.run(
         [PYTHON, "-IS", "-c", code],
         input=text,
@@ -840,7 +840,7 @@ def test_an_app_that_is_at_work_once_imported_is_not_waited_for(preflight: Any) 
 GUARD = """
 import os, signal, sys, types
 sys.path.insert(0, {stub!r})
-values = {{"__name__": "conf"}}
+values = {{"__name__": "conf", "__file__": {conf!r}}}
 exec(compile(open({conf!r}).read(), "conf", "exec"), values)
 open({socket!r}, "w").close()
 values["when_ready"](None)
@@ -882,7 +882,8 @@ def tree(tmp_path: Path, stub: Path, short: Path) -> Iterator[tuple[int, list[in
     """A supervisord, a Gunicorn's master with one worker under it, and the socket of the release."""
     host = Host({"app_name": "shop", "app_graceful_timeout": 2})
     socket = short / "7.sock"
-    for template, name in (("gunicorn", "server"), ("slipway_app", "slipway_app"), ("slipway_guard", "slipway_guard")):
+    own = ("slipway_app", "slipway_guard", "slipway_log")
+    for template, name in (("gunicorn", "server"), *zip(own, own, strict=True)):
         text = host.render("app", f"{template}.py.j2")
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     (tmp_path / "door.token").write_text("token", encoding="utf-8")
