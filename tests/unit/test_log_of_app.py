@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -196,7 +197,11 @@ def start(tmp_path: Path, short: Path, environment: Path) -> Iterator[Start]:
         log = tmp_path / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [environment / "bin" / "python", release / "launch.py"], cwd=build, stdout=output, stderr=output, start_new_session=True
+                [environment / "bin" / "python", release / "launch.py"],
+                cwd=build,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         begun = Release(process, short / "7.sock", log)
         running.append(begun)
@@ -300,6 +305,80 @@ def test_text_is_what_the_app_and_its_server_make_of_it(start: Start) -> None:
     assert any(line.startswith("INFO: ") and "Application startup complete" in line for line in lines)
     assert any(line.endswith(" WARNING order 7 of Zoë") for line in lines)
     assert any(line.endswith("access_token=********&x=2#y") for line in lines)
+
+
+@contextlib.contextmanager
+def journal(directory: Path) -> Iterator[list[str]]:
+    """A journal; what is said to it is in the list afterwards, each program's own."""
+    (directory / "journal").mkdir()
+    said: list[str] = []
+    threads: list[threading.Thread] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "journal" / "stdout"))
+        listener.listen()
+
+        def read(connection: socket.socket) -> None:
+            with connection, connection.makefile(encoding="utf-8") as stream:
+                said.append(stream.read())
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threads.append(threading.Thread(target=read, args=(listener.accept()[0],)))
+                    threads[-1].start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        yield said
+        listener.shutdown(socket.SHUT_RDWR)
+        for thread in (accepting, *threads):
+            thread.join(10)
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "hypercorn"])
+def test_a_release_can_log_to_the_journal(start: Start, short: Path, server: str) -> None:
+    with journal(short) as said:
+        release = start(server, app_log_target="journald")
+        release.ask("/say", "request-1")
+        release.ask("/print")
+        # What Supervisor watches is the server itself.
+        assert server in Path(f"/proc/{release.process.pid}/cmdline").read_text(encoding="utf-8").replace("server.py", server)
+        assert release.end() == []
+    (stream,) = said
+    *header, rest = stream.split("\n", 7)
+    assert header == ["shop-7", "", "6", "1", "0", "0", "0"]
+    lines = rest.splitlines()
+    assert "a plain line" in lines
+    assert len(of_request([json.loads(line) for line in lines if line != "a plain line"], "request-1")) == 3
+
+
+def test_where_there_is_no_journal_there_are_files(start: Start) -> None:
+    release = start("uvicorn", app_log_target="journald")
+    assert release.ask("/print") == 200
+    release.process.terminate()
+    release.process.wait(20)
+    first, *lines = release.log.read_text(encoding="utf-8").splitlines()
+    assert "The journal cannot be reached" in first
+    assert "a plain line" in lines
+
+
+def test_what_is_run_beside_the_server_says_it_to_who_runs_it(start: Start, short: Path, environment: Path) -> None:
+    with journal(short) as said:
+        release = start("uvicorn", app_log_target="journald")
+        launch = [environment / "bin" / "python", release.log.parent / "releases" / "7" / "launch.py", "--shell", "echo migrated"]
+        assert subprocess.run(launch, capture_output=True, text=True, check=True).stdout == "migrated\n"
+        release.end()
+    assert len(said) == 1
+
+
+def test_in_a_container_the_engines_client_says_it() -> None:
+    for target, says in (("files", []), ("journald", ["container.py"])):
+        host = Host({"app_runtime": "container", "app_log_target": target})
+        texts = {name: host.render("app", f"{name}.j2") for name in ("container.py", "launch.py")}
+        assert [name for name, text in texts.items() if "slipway_journal.say_it_there()" in text] == says
+    text = texts["container.py"]
+    # Not where it only does something beside the server, and before it becomes, or starts, the client.
+    assert text.index("elif task:") < text.index("say_it_there") < text.index('"attach"')
 
 
 @each_server

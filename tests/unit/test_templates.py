@@ -460,8 +460,11 @@ def gunicorn(host: Host) -> dict[str, Any]:
     """Return what Gunicorn makes of its configuration."""
     text = host.render("app", "gunicorn.py.j2").replace("@RELEASE@", "7")
     code = f"import sys, types\nstub = types.ModuleType('uvicorn_worker')\nexec({STUB!r}, stub.__dict__)\n"
-    code += f"sys.modules['uvicorn_worker'] = stub\nsys.modules['slipway_log'] = types.ModuleType('slipway_log')\n{DUMP.replace('runpy.run_path(sys.argv[1])', 'runpy_values')}"
-    code = code.replace("runpy_values", "{'__name__': 'conf', '__file__': 'conf'}; exec(compile(sys.stdin.read(), 'conf', 'exec'), values)")
+    code += "sys.modules['uvicorn_worker'] = stub\nsys.modules['slipway_log'] = types.ModuleType('slipway_log')\n"
+    code += f"{DUMP.replace('runpy.run_path(sys.argv[1])', 'runpy_values')}"
+    code = code.replace(
+        "runpy_values", "{'__name__': 'conf', '__file__': 'conf'}; exec(compile(sys.stdin.read(), 'conf', 'exec'), values)"
+    )
     done = subprocess.run(
         [PYTHON, "-IS", "-c", code],
         input=text,

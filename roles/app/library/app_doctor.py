@@ -18,6 +18,7 @@ from typing import Any
 
 from ansible.module_utils.app_door import NO_ANSWER, Door, UnixConnection, ask
 from ansible.module_utils.app_layout import Layout, ReleaseError, tail
+from ansible.module_utils.app_log import ends
 from ansible.module_utils.app_state import facts_of, served
 from ansible.module_utils.app_supervisor import Supervisor
 from ansible.module_utils.basic import AnsibleModule
@@ -111,6 +112,11 @@ class Doctor:
                 found.append(finding("warning", f"{look.__name__} could not be looked at", str(error), "Look by hand."))
         return sorted(found, key=lambda each: each["severity"] != "error")
 
+    def said(self, number: int) -> tuple[str, str]:
+        """Return where release `number` logs, and the last of it."""
+        found = ends(self.layout, self.arguments["name"], number, 5)
+        return found[0] if found else (str(self.layout.log(number)), "")
+
     def names(self) -> Iterator[Finding]:
         """Where the app's names lead."""
         for name, addresses in self.arguments["resolved"].items():
@@ -180,8 +186,7 @@ class Doctor:
                 )
             for process in processes:
                 if process["statename"] not in ("RUNNING", "STARTING"):
-                    log = self.layout.log(number)
-                    said = tail(log.read_text(encoding="utf-8", errors="replace"), 5) if log.exists() else ""
+                    said = self.said(number)[1]
                     name = f"{process['group']}:{process['name']}"
                     yield finding(
                         "error",
@@ -245,8 +250,7 @@ class Doctor:
         if self.live is None:
             return
         question, wanted = self.arguments["health"], int(self.arguments["health"]["status"])
-        log = self.layout.log(self.live)
-        said = tail(log.read_text(encoding="utf-8", errors="replace"), 5) if log.exists() else ""
+        log, said = self.said(self.live)
         for place in self.layout.sockets(self.live):
             try:
                 answer = ask(UnixConnection(place, timeout=5), question["path"], question["host"])

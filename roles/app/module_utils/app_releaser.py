@@ -17,6 +17,7 @@ from typing import Any
 from ansible.module_utils.app_door import NO_ANSWER, Answer, Door, UnixConnection, ask
 from ansible.module_utils.app_engine import Engine, repository
 from ansible.module_utils.app_layout import Layout, ReleaseError, digest, masked, point, remove, room, run, shell, tail, write
+from ansible.module_utils.app_log import ends
 from ansible.module_utils.app_openapi import breaking_changes
 from ansible.module_utils.app_supervisor import Supervisor
 from ansible.module_utils.app_watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic
@@ -134,15 +135,9 @@ class Releaser:
 
     def log_tail(self, number: int) -> str:
         """Return the last lines that release `number` logged, for the operator; of several instances, what each one did."""
-        logs = self.layout.logs_of(number)
-        said = []
-        for log in logs:
-            text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-            if "raise HaltServer" in text:  # what Gunicorn says of its own end comes last and hides what the app said
-                text = text[: text.rfind("Traceback (most recent call last)", 0, text.index("raise HaltServer"))]
-            if text.strip():
-                said.append(f"The end of {log}:\n{tail(text, max(5, 30 // len(logs)))}")
-        return "\n".join(said) or f"It wrote nothing to {logs[0]}."
+        found = ends(self.layout, self.arguments["name"], number, 30)
+        said = "\n".join(f"The end of {place}:\n{text}" for place, text in found)
+        return said or f"It wrote nothing to {self.layout.log(number)}."
 
     def tidy(self) -> bool:
         """Clear what an interrupted run left: programs other than the live one, and links that lag behind.
@@ -628,7 +623,8 @@ class Releaser:
             elif self.answers(old):
                 serving = f"Release {old} serves as before."
             else:
-                serving = f"Release {old}, which was live before, does not answer: see {self.layout.log(old)}."
+                places = [place for place, _ in ends(self.layout, self.arguments["name"], old, 1)] or [str(self.layout.log(old))]
+                serving = f"Release {old}, which was live before, does not answer: see {places[0]}."
             raise ReleaseError(f"Release {number} failed: {reason}\n{serving}") from error
 
     # Back, and cleaning up
