@@ -18,6 +18,7 @@ GREETING = "Hello, World!"
 
 settings = Settings()
 logger = logging.getLogger(__name__)
+# For where nobody else gives the lines a form; released by Slipway they are JSON and name the request that they are about.
 logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
@@ -81,6 +82,7 @@ async def whoami(request: Request, response: Response) -> dict[str, str | None]:
 @app.get("/signed")
 async def signed() -> dict[str, str]:
     """Sign the greeting with HMAC-SHA256: releases with the same SECRET_KEY give the same signature."""
+    logger.info("the greeting is signed")
     key = settings.secret_key.get_secret_value().encode()
     return {"message": GREETING, "signature": hmac.new(key, GREETING.encode(), "sha256").hexdigest()}
 

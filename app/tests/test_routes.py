@@ -67,8 +67,10 @@ def test_whoami_does_not_believe_the_client(client: TestClient) -> None:
     assert (answer["client"], answer["scheme"]) == ("testclient", "http")
 
 
-def test_signed(load: Load) -> None:
-    answer = TestClient(load(SECRET_KEY="the-key-of-this-test")).get("/signed").json()
+def test_signed(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        answer = TestClient(load(SECRET_KEY="the-key-of-this-test")).get("/signed").json()
+    assert ("app.main", "the greeting is signed") in [(record.name, record.getMessage()) for record in caplog.records]
     expected = hmac.new(b"the-key-of-this-test", b"Hello, World!", hashlib.sha256).hexdigest()
     assert answer == {"message": "Hello, World!", "signature": expected}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -305,6 +306,21 @@ def test_text_is_what_the_app_and_its_server_make_of_it(start: Start) -> None:
     assert any(line.startswith("INFO: ") and "Application startup complete" in line for line in lines)
     assert any(line.endswith(" WARNING order 7 of Zoë") for line in lines)
     assert any(line.endswith("access_token=********&x=2#y") for line in lines)
+
+
+def test_a_line_is_whole_while_others_write(tmp_path: Path) -> None:
+    (tmp_path / "slipway_log.py").write_text(Host().render("app", "slipway_log.py.j2"), encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-c", "import slipway_log; input()"], cwd=tmp_path, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:  # fmt: skip
+        assert process.stdout is not None
+        for _ in range(100):
+            size = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+            if size == 2**20:
+                break
+            time.sleep(0.1)
+        process.communicate(b"\n")
+    # What Supervisor makes has room for 16 lines of a traceback's length; where it is full, a further one is torn.
+    assert size == 2**20
 
 
 @contextlib.contextmanager

@@ -1,0 +1,280 @@
+"""Each request is in Nginx's log and in the app's by the name that its answer has; rotations lose no line, and logs hold no secret."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from molecule.conftest import SECRET, Host, within
+from molecule.release.conftest import BASE, deploy, flat, have_engine, serves
+
+HOSTS = ["other.test"]
+ACCESS = "/var/log/nginx/shop.access.log"
+TOKEN = "token-of-a-client"
+CLIENTS = 6
+# More than two of Supervisor's files take, with lines of 3 kB.
+MANY, SOME = 8000, 1000
+
+SAYS = """
+import logging
+logging.basicConfig(level="INFO", format="%(levelname)s %(message)s")
+logger = logging.getLogger("shop")
+
+@app.get("/say/{number}")
+async def say(number: str):
+    logger.info("%s %s", number, "x" * 3000)
+    return {}
+
+@app.get("/leak")
+async def leak():
+    logger.warning("asked https://api.test/?user=1&token=@TOKEN@ with %s", os.environ)
+    raise RuntimeError(dict(os.environ))
+""".replace("@TOKEN@", TOKEN)
+
+SERVERS: dict[str, dict[str, str]] = {
+    "gunicorn": {"app_server": "gunicorn"},
+    "asgi": {"app_server": "gunicorn", "app_gunicorn_worker": "asgi"},
+    "uvicorn": {"app_server": "uvicorn"},
+    "hypercorn": {"app_server": "hypercorn"},
+}
+JOURNAL = {"app_log_target": "journald"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def afterwards(host: Host) -> Iterator[None]:
+    """Leave the host as it was."""
+    yield
+    deploy(host, app_watch_seconds=0)
+
+
+class Client(threading.Thread):
+    """Asks again and again on one connection, until it is `done`; `names` is what its requests were called, by their numbers."""
+
+    def __init__(self, host: Host, prefix: str, done: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.host = host
+        self.prefix = prefix
+        self.done = done
+        self.names: dict[str, str] = {}
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection(self.host.name, timeout=30)
+        connection.sock = self.host.connect()
+        while not self.done.is_set():
+            number = f"{self.prefix}-{len(self.names)}"
+            try:
+                connection.request("GET", f"/say/{number}?token={TOKEN}")
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                return
+            if answer.status != 200:
+                self.failures.append(str(answer.status))
+            self.names[number] = str(answer.getheader("X-Request-ID"))
+        connection.close()
+
+
+def records(host: Host, command: str) -> list[dict[str, Any]]:
+    """Return the lines of JSON that a command prints, without what only makes them long."""
+    lines = host.run(f"{command} | sed -E 's/ x{{9,}}//'", check=False).split("\n")
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def files(host: Host) -> list[dict[str, Any]]:
+    """Return what the live release logged to files, the older ones first: a line may begin in one and end in the next."""
+    return records(host, f"cat $(ls -vr /var/log/shop/{host.live()}.log*)")
+
+
+def journal(host: Host) -> list[dict[str, Any]]:
+    """Return what the live release logged to the journal."""
+    return records(host, f"journalctl --quiet --no-pager --all --output=cat --identifier=shop-{host.live()}")
+
+
+def accesses(host: Host, having: str) -> list[dict[str, Any]]:
+    """Return what Nginx logged of answers, in files old and new, in lines that have something."""
+    return records(host, f"zcat -f $(ls -vr {ACCESS}*) | grep -F '{having}'")
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_rotations_under_load_lose_no_line(host: Host, changed: Callable[[str], Path], server: str) -> None:
+    run = deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=1, **SERVERS[server])
+    assert run.code == 0, run.output[-3000:]
+    release, least, done = str(serves(host)), MANY if server == "gunicorn" else SOME, threading.Event()
+    clients = [Client(host, f"{server}{release}-{number}", done) for number in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    rotations = 0
+    begin = time.monotonic()
+    while rotations < 4 or sum(len(client.names) for client in clients) < least:
+        assert time.monotonic() - begin < 300
+        time.sleep(2)
+        if rotations < 4:
+            host.run("logrotate --force /etc/logrotate.d/nginx")
+            rotations += 1
+    done.set()
+    for client in clients:
+        client.join()
+    assert [failure for client in clients for failure in client.failures] == []
+    names = {number: name for client in clients for number, name in client.names.items()}
+    assert len(set(names.values())) == len(names) >= least
+
+    # Nginx writes its last ones within a second.
+    prefix = f"/say/{server}{release}-"
+    within(10, lambda: len(accesses(host, prefix)) >= len(names), pause=1)
+    answers = accesses(host, prefix)
+    assert Counter((line["path"], line["id"]) for line in answers) == Counter(
+        (f"/say/{number}", name) for number, name in names.items()
+    )
+    for line in answers:
+        assert (line["release"], line["status"], line["host"]) == (release, 200, host.name)
+        assert line["seconds"] >= 0 and float(line["upstream_seconds"]) >= 0
+        assert line["client"].count(".") == 3
+    holding = host.run(f"for log in {ACCESS}*; do zcat -f $log | grep -qF '{prefix}' && echo $log; done", check=False).split()
+    assert len(holding) > 3, "it was not rotated meanwhile"
+
+    torn = host.run(f"cat $(ls -vr /var/log/shop/{release}.log*) | grep -v '^{{.*}}$' | cut -c1-200", check=False)
+    assert torn == ""
+    said = [line for line in files(host) if line["logger"] == "shop"]
+    assert Counter((line["message"], line["request_id"]) for line in said) == Counter(names.items())
+    assert {(line["level"], line["release"]) for line in said} == {("INFO", release)}
+    if server == "gunicorn":
+        assert len(host.run(f"ls /var/log/shop/{release}.log*").split()) >= 3, "it was not rotated meanwhile"
+
+
+def leaks(host: Host, *words: str) -> list[str]:
+    """Return the logs that have one of some words: files of all kinds, and the journal."""
+    given = " ".join(f"-e {word}" for word in words)
+    search = f"find /var/log -type f | while read -r log; do zcat -f $log 2>/dev/null | grep -qaF {given} && echo $log; done"
+    found = host.run(f"{search}; journalctl --no-pager --all | grep -F {given} | head -3", check=False)
+    return [line for line in found.split("\n") if line]
+
+
+@pytest.mark.parametrize("target", ["files", "journald"])
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_request_is_found_by_its_name_and_no_secret_is(
+    host: Host, changed: Callable[[str], Path], server: str, target: str
+) -> None:
+    run = deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=0, app_log_target=target, **SERVERS[server])
+    assert run.code == 0, run.output[-3000:]
+    release, name = str(serves(host)), f"of-a-client.{server}.{target}"
+    for path, status in (("/say/one", 200), ("/leak", 500)):
+        answer = host.ask(f"{path}?token={TOKEN}", headers={"X-Request-ID": name})
+        assert (answer.status, answer.headers["x-request-id"]) == (status, name)
+    made = host.ask("/say/two").headers["x-request-id"]
+    within(10, lambda: [line["path"] for line in accesses(host, name)] == ["/say/one", "/leak"])
+    read = {"files": files, "journald": journal}[target]
+
+    def said() -> list[dict[str, Any]]:
+        return [line for line in read(host) if line.get("request_id") in (name, made)]
+
+    within(10, lambda: len(said()) >= 4)
+    lines = said()
+    assert "one" in [line["message"] for line in lines if line["request_id"] == name]
+    assert [line["message"] for line in lines if line["request_id"] == made] == ["two"]
+    failed = [line for line in lines if "exception" in line]
+    assert [line["logger"].split(".")[0] in ("gunicorn", "uvicorn", "hypercorn") for line in failed] == [True]
+    assert "RuntimeError" in failed[0]["exception"]
+    assert {line["release"] for line in read(host)} == {release}
+    # What the server says of itself is there, too.
+    assert any(
+        line["logger"].startswith(("gunicorn", "uvicorn", "hypercorn")) and "request_id" not in line for line in read(host)
+    )
+    assert "user=1&token=********" in str(lines)
+    assert leaks(host, SECRET, TOKEN) == []
+    if target == "journald":
+        assert host.run(f"cat /var/log/shop/{release}.log") == ""
+
+
+def test_logs_are_read_and_followed_wherever_they_are(host: Host, changed: Callable[[str], Path]) -> None:
+    run = deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=0, **JOURNAL)
+    assert run.code == 0, run.output[-3000:]
+    release, name = serves(host), "found-in-the-journal.1"
+    host.ask("/say/three", headers={"X-Request-ID": name})
+    within(10, lambda: name in host.run(f"cat {ACCESS}") and name in str(journal(host)))
+    run = deploy(host, playbook="playbooks/logs.yml", grep=name)
+    assert (run.code, run.changed) == (0, {host.name: 0}), run.output[-3000:]
+    assert f"== {ACCESS}" in run.output
+    assert "== the journal" in run.output
+    # What was rotated is found as well.
+    for _ in range(2):
+        host.run("logrotate --force /etc/logrotate.d/nginx")
+        time.sleep(1)
+    assert '"path":"/say/three"' in deploy(host, playbook="playbooks/logs.yml", grep=name).output
+
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.wait(1):
+            host.ask("/say/followed")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    run = deploy(host, playbook="playbooks/logs.yml", grep="followed", follow=10)
+    done.set()
+    asking.join()
+    assert run.code == 0, run.output[-3000:]
+    assert run.output.count("== the journal") >= 2
+    assert run.output.count(f"== {ACCESS}") >= 2
+
+    # Supervisor stops and starts the server itself, whose output is not its own any more.
+    program = f"shop-{release}"
+    before = host.master()
+    host.run(f"supervisorctl restart {program}")
+    within(10, host.healthy)
+    assert host.master() != before
+    assert host.pids(f"releases/{release}/serve[r]")
+    assert before not in host.pids(f"releases/{release}/serve[r]")
+
+
+def test_the_message_of_a_failed_release_has_what_it_said_to_the_journal(host: Host, changed: Callable[[str], Path]) -> None:
+    live = serves(host)
+    run = deploy(host, app_source=str(changed(SAYS)), app_env={"FAIL_AT_START": "yes"}, **JOURNAL)
+    assert run.code != 0
+    assert "The end of journalctl --identifier=shop-" in flat(run)
+    assert "RuntimeError: told to fail" in run.output
+    assert '"exception"' not in run.output
+    assert serves(host) == live
+
+
+def test_what_is_shown_of_nginxs_errors_has_no_token(host: Host) -> None:
+    """Nginx's error log has the whole address of a request that it could not hand on; the playbook does not show it."""
+    program, token = f"shop-{host.live()}", "token-of-an-error"
+    host.run(f"supervisorctl stop {program}")
+    try:
+        assert host.ask(f"/items/5?access_token={token}&x=1").status == 502
+        within(10, lambda: token in host.run("cat /var/log/nginx/shop.error.log"))
+        run = deploy(host, playbook="playbooks/logs.yml", grep="items/5.*access_token")
+    finally:
+        host.run(f"supervisorctl start {program}")
+    within(30, host.healthy)
+    assert run.code == 0, run.output[-3000:]
+    assert "== /var/log/nginx/shop.error.log" in run.output
+    assert "access_token=********&x=1" in run.output
+    assert token not in run.output
+    host.run("truncate --size=0 /var/log/nginx/shop.error.log")
+
+
+@pytest.mark.parametrize("target", ["files", "journald"])
+def test_a_container_logs_to_the_same_places(host: Host, changed: Callable[[str], Path], target: str) -> None:
+    have_engine(host, "podman")
+    inventory = {"app_runtime": "container", "app_image_base": BASE, "app_log_target": target, "app_watch_seconds": 0}
+    run = deploy(host, app_source=str(changed(SAYS)), **inventory)
+    assert run.code == 0, run.output[-3000:]
+    release, name = str(serves(host)), f"of-a-container.{target}"
+    assert host.ask("/say/four", headers={"X-Request-ID": name}).status == 200
+    assert host.ask("/leak", headers={"X-Request-ID": name}).status == 500
+    read = {"files": files, "journald": journal}[target]
+    within(10, lambda: len([line for line in read(host) if line.get("request_id") == name]) == 3)
+    first, _, _ = [line for line in read(host) if line.get("request_id") == name]
+    assert (first["message"], first["release"]) == ("four", release)
+    assert leaks(host, SECRET, TOKEN) == []
