@@ -18,7 +18,7 @@ GREETING = "Hello, World!"
 
 settings = Settings()
 logger = logging.getLogger(__name__)
-# For where nobody else gives the lines a form; released by Slipway they are JSON and name the request that they are about.
+# For where nobody else gives lines a form: released by Slipway they are JSON, and name the request that they are about.
 logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 

@@ -1,4 +1,4 @@
-"""Each request is in Nginx's log and in the app's by the name that its answer has; rotations lose no line, and logs hold no secret."""
+"""Each request is in Nginx's log and in the app's by the name of its answer; rotations lose no line; no log has a secret."""
 
 from __future__ import annotations
 
