@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from typing import Any
 import pytest
 from ansible.template import trust_as_template
 from rendering import Host
+
+WORKERS = 2
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS: dict[str, dict[str, Any]] = {
@@ -181,7 +184,7 @@ def start(tmp_path: Path, short: Path, environment: Path) -> Iterator[Start]:
     running: list[Release] = []
 
     def begin(server: str, setup: str = "nothing", wait: bool = True, **variables: Any) -> Release:
-        host = Host({"app_name": "shop", "app_home": str(tmp_path), "app_module": "main:app", "app_workers": 2,
+        host = Host({"app_name": "shop", "app_home": str(tmp_path), "app_module": "main:app", "app_workers": WORKERS,
                      "app_graceful_timeout": 3, "app_secrets": SECRETS, **SERVERS[server], **variables})  # fmt: skip
         release, build = tmp_path / "releases" / "7", tmp_path / "builds" / "1"
         for directory in (release, build, tmp_path / "shared"):
@@ -259,9 +262,11 @@ def test_all_that_is_logged_is_json_and_names_its_request(start: Start, server: 
     servers = [line for line in lines if line["logger"].startswith(("uvicorn", "gunicorn", "hypercorn"))]
     assert len(servers) > 2
     assert [line for line in servers if "request_id" in line] == [failed]
-    assert len(servers) == len({(line["time"], line["message"]) for line in servers}), "something is said twice"
-    # Both workers open and close.
-    assert [line["message"] for line in lines if line["logger"] == "shop"] == ["opens", "opens", "closes", "closes"]
+    assert max(Counter(line["message"] for line in servers).values()) <= WORKERS, "something is said twice"
+    # Both workers open and close; one that was still about to serve closes nothing.
+    own = [line["message"] for line in lines if line["logger"] == "shop"]
+    assert own[:WORKERS] == ["opens"] * WORKERS
+    assert set(own[WORKERS:]) == {"closes"}
 
 
 @pytest.mark.parametrize("setup", SETUPS)
