@@ -129,7 +129,7 @@ def test_certificates(somebody: Told) -> None:
 
 
 def test_a_full_disk_little_memory_and_a_short_certificate(somebody: Told) -> None:
-    """The last two limits are drawn where this host is beyond them: memory is the machine's, and certificates here last for 90 days."""
+    """Two limits are drawn where this host is beyond them: memory is the machine's, and certificates here last for 90 days."""
     limits: dict[str, Any] = {
         "prometheus_alert_webhook": somebody.url,
         "prometheus_alert_memory_percent": 1,
