@@ -88,4 +88,5 @@ async def signed() -> dict[str, str]:
 
 
 app.include_router(streams.router)
-add_metrics(app, settings.release_id, settings.release_revision)
+if settings.metrics_enabled:
+    add_metrics(app, settings.release_id, settings.release_revision)

@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     docs_enabled: bool = True
     """Whether /docs, /redoc and /openapi.json are served."""
 
+    metrics_enabled: bool = True
+    """Whether requests are counted, for Prometheus at /metrics."""
+
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(str.lower)] = "info"
     """The least severe messages that are logged."""
 

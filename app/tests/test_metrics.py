@@ -85,3 +85,7 @@ def test_processes_count_together(tmp_path: Path) -> None:
 def test_what_nobody_asks_for_is_not_counted(client: TestClient, handler: str) -> None:
     client.get(handler)
     assert f'handler="{handler}"' not in client.get("/metrics").text
+
+
+def test_metrics_can_be_left_out(load: Load) -> None:
+    assert TestClient(load(METRICS_ENABLED="false")).get("/metrics").status_code == 404
