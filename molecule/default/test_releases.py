@@ -51,7 +51,7 @@ def test_a_changed_setting_is_a_release_that_drops_no_request(host: Host) -> Non
     assert host.live() > before
     assert "Changed" in host.ask("/openapi.json").body
     assert programs(host) == [f"{host.app}-{host.live()}"]
-    assert host.run(f"ls /run/{host.app}").split() == [f"{host.live()}.sock"]
+    assert host.run(f"ls /run/{host.app}").split() == [f"{host.live()}.metrics", f"{host.live()}.sock"]
     assert host.run(f"ls -i /opt/{host.app}/venvs") == venvs, "the lock did not change"
     again = deploy(host, app_env={"ENVIRONMENT": "staging", "APP_TITLE": "Changed"})
     assert again.changed == {host.name: 0}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from molecule.conftest import ROOT, Host, within
+from molecule.conftest import ARTEFACTS, ROOT, Host, within
 from molecule.monitor.conftest import WATCH, WATCHED, deploy, look, number, query, summed, told
 
 COUNTED = 'http_requests_total{handler="/items/{item_id}",method="GET",status="200"}'
@@ -199,7 +201,8 @@ def test_each_plot_shows_something(name: str) -> None:
         raise AssertionError(f"nothing is found by {empty}") from error
 
 
-def test_the_pages_show_it_without_grafana() -> None:
+def test_the_pages_show_it_without_grafana(tmp_path: Path) -> None:
+    """Photographs of them are left among the artefacts."""
     WATCH.run("systemctl start slipway-overview.service")
     front = look(WATCH, "/.slipway/overview/")
     assert front.status == 200
@@ -209,3 +212,17 @@ def test_the_pages_show_it_without_grafana() -> None:
     assert page.status == 200
     assert page.body.count("<svg") > 5
     assert WATCH.ask("/.slipway/overview/").status == 401
+    for name, text in {"fleet": front.body, "app": page.body}.items():
+        (tmp_path / f"{name}.html").write_text(text, encoding="utf-8")
+        picture = ARTEFACTS / f"overview-{name}.png"
+        picture.unlink(missing_ok=True)
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path}/browser",
+            "--window-size=1200,2400",
+        ]
+        command = ["chromium", *options, f"--screenshot={picture}", f"file://{tmp_path}/{name}.html"]
+        subprocess.run(command, capture_output=True, timeout=120, check=True)
+        assert picture.stat().st_size > 50_000

@@ -162,7 +162,8 @@ def test_several_instances_are_served_and_switched_as_one(host: Host) -> None:
         assert run.code == 0, run.output[-3000:]
         live = host.live()
         assert programs(host) == [f"shop-{live}:shop-{live}-{number}" for number in range(3)]
-        assert host.run("ls /run/shop").split() == [f"{live}.1.sock", f"{live}.2.sock", f"{live}.sock"]
+        names = [f"{live}.1", f"{live}.2", str(live)]
+        assert host.run("ls /run/shop").split() == [f"{name}.{kind}" for name in names for kind in ("metrics", "sock")]
         assert len(sockets()) == 3
         assert deploy(host, playbook="site.yml", app_env={"GREETING": "again"}, **three).changed[host.name] == 0
         run = rollback(host, **three)

@@ -56,7 +56,7 @@ FULL = [
     molecule("default", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
     molecule("release"),
     molecule("acme"),
-    molecule("monitor"),
+    molecule("monitor", {"chromium": ["chromium"]}),
 ]
 
 
