@@ -13,7 +13,7 @@ import pytest
 from molecule.conftest import Host, polling
 from molecule.release.conftest import SHOP, deploy, flat, programs, serves
 
-HOSTS = ["other.test"]
+HOSTS = ["twin.test"]
 LIFESPAN = """
 from contextlib import asynccontextmanager
 @asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from molecule.conftest import Host
 from molecule.release.conftest import SHOP, deploy, flat, serves
 
-HOSTS = ["other.test"]
+HOSTS = ["twin.test"]
 SITE = "/etc/nginx/conf.d/shop.conf"
 
 
