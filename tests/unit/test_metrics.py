@@ -46,7 +46,7 @@ def test_what_is_added_is_read_once(log: Path) -> None:
     assert list(reader.lines()) == []
 
 
-def test_a_rotation_loses_nothing_and_repeats_nothing(log: Path) -> None:
+def test_a_rotation_loses_nothing_and_repeats_nothing(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Log(log)
     with log.open("ab") as old:
         old.write(b"before\n")
@@ -57,7 +57,12 @@ def test_a_rotation_loses_nothing_and_repeats_nothing(log: Path) -> None:
         old.flush()
         log.write_bytes(b"after\n")
         assert list(reader.lines()) == [b"late\n", b"after\n"]
+        old.write(b"later still\n")
+        old.flush()
+        assert list(reader.lines()) == [b"later still\n"]
+    monkeypatch.setattr(slipway_metrics, "LATE_SECONDS", -1)
     assert list(reader.lines()) == []
+    assert len(reader.files) == 1
     log.write_bytes(b"cut\n")  # copytruncate
     os.truncate(log, 0)
     log.write_bytes(b"x\n")

@@ -29,6 +29,9 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 # A client may make others up.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
+# So long after the last line a log that was moved away is done with.
+LATE_SECONDS = 30.0
+
 # How it names itself at the door, so as not to count its own questions.
 AGENT = "slipway-metrics"
 
@@ -63,31 +66,55 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rest = b""
-        self.file = self._open()
-        if self.file:
-            self.file.seek(0, os.SEEK_END)
+        self.files = [Part(path)] if path.exists() else []
+        for part in self.files:
+            part.file.seek(0, os.SEEK_END)
 
     def lines(self) -> Iterator[bytes]:
-        """Yield what was added since the last call: first to a log that was moved away, then to the one in its place."""
-        yield from self._read()
+        """Yield what was added since the last call: first to logs that were moved away, then to the one in their place.
+
+        Nginx goes on writing to one that was moved away until it is told.
+        """
         with suppress(FileNotFoundError):
             found = self.path.stat()
-            if not self.file or found.st_ino != os.fstat(self.file.fileno()).st_ino or found.st_size < self.file.tell():
-                yield from self._read()  # what came between the two looks
-                if self.file:
-                    self.file.close()
-                self.file, self.rest = self._open(), b""
-                yield from self._read()
+            if not self.files or not self.files[-1].is_at(found):
+                # One that was cut is read from its beginning.
+                self.files = [part for part in self.files if part.inode != found.st_ino] + [Part(self.path)]
+        for part in self.files:
+            yield from part.lines()
+        for part in [part for part in self.files[:-1] if part.is_over()]:
+            part.file.close()
+            self.files.remove(part)
 
-    def _open(self) -> Any:
-        try:
-            return self.path.open("rb")
-        except FileNotFoundError:
-            return None
 
-    def _read(self) -> Iterator[bytes]:
-        for line in self.file or ():
+class Part:
+    """A log between two rotations.
+
+    Args:
+        path: where it lies now.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("rb")
+        self.inode = os.fstat(self.file.fileno()).st_ino
+        self.rest = b""
+        self.seen = time.monotonic()
+
+    def is_at(self, found: os.stat_result) -> bool:
+        """Say whether this is the file that was found, and has not been cut since."""
+        return found.st_ino == self.inode and found.st_size >= self.file.tell()
+
+    def is_over(self) -> bool:
+        """Say whether nothing has been added to it for a while."""
+        return time.monotonic() - self.seen > LATE_SECONDS
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the whole lines that were added since the last call."""
+        for line in self.file:
+            self.seen = time.monotonic()
             self.rest += line
             if line.endswith(b"\n"):
                 yield self.rest
