@@ -86,7 +86,7 @@ def play(tmp_path: Path) -> Play:
         hosts = {f"{letter}.example.com": {"host": letter, "ansible_connection": "local"} for letter in "ab"}
         write("hosts.yml", yaml.safe_dump({"all": {"hosts": hosts}}))
         environment = {
-            **os.environ,
+            **{key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "ANSIBLE_NOCOLOR")},
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_ACTION_PLUGINS": "actions",
             "ANSIBLE_ROLES_PATH": "roles",
