@@ -257,7 +257,8 @@ class ActionModule(ActionBase):
             wrong.add(name)
             problems.append(f"{text}\n  Edit {where(name, value, variables)}")
 
-        for name, near in misspelt(variables, role, specs).items():
+        # What another role declares is no slip of the pen, and alike names are looked for at length.
+        for name, near in misspelt(variables.keys() - (declared - specs.keys()), role, specs).items():
             hint = f"did you mean {near}?" if near else "ansible-doc -t role lists the variables that exist"
             report(name, f"{name} is not a variable of Slipway: {hint}", variables[name])
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTEFACTS = ROOT / ".artefacts"
@@ -24,6 +26,7 @@ class Step:
 
     `command` is run in `folder`; where it is made of tests, they are counted in the file `report`, else it counts as one.
     `packages` are Debian packages that it needs, by the program that shows whether they are there.
+    Steps that name a `lane` are run after all others, the lanes side by side: what runs in one shares no host with another.
     """
 
     name: str
@@ -31,6 +34,23 @@ class Step:
     folder: Path = ROOT
     report: str = ""
     packages: dict[str, list[str]] = field(default_factory=dict)
+    lane: str = ""
+
+
+@dataclass
+class Outcome:
+    """What became of a step: its exit code, the tests that passed and failed, and its seconds."""
+
+    step: Step
+    code: int
+    passed: int
+    failed: int
+    seconds: float
+
+    def row(self) -> str:
+        """Return its line in the table."""
+        word = "ok" if self.code == 0 else "FAILED"
+        return f"  {word:8}{self.seconds:7.0f} s  {self.passed + self.failed:5d}  {self.step.name}"
 
 
 def pytest(folder: str, report: str, *arguments: str) -> list[str]:
@@ -38,10 +58,10 @@ def pytest(folder: str, report: str, *arguments: str) -> list[str]:
     return [str(TOOLS / "python"), "-m", "pytest", "--quiet", f"--junitxml={ARTEFACTS / report}", *arguments, folder]
 
 
-def molecule(scenario: str, packages: dict[str, list[str]] | None = None) -> Step:
+def molecule(scenario: str, lane: str, packages: dict[str, list[str]] | None = None) -> Step:
     """Return the step that runs a Molecule scenario from end to end, with `packages` on this machine."""
     command = ["molecule", "test", "--scenario-name", scenario]
-    return Step(f"scenario {scenario}", command, report=f"{scenario}.xml", packages=packages or {})
+    return Step(f"scenario {scenario}", command, report=f"{scenario}.xml", packages=packages or {}, lane=lane)
 
 
 FAST = [
@@ -53,10 +73,10 @@ FULL = [
     *FAST,
     Step("podman", ["script/bootstrap", "--dev", "--containers"]),
     Step("the container image", pytest("molecule/image", "image.xml"), report="image.xml", packages={"catatonit": ["catatonit"]}),
-    molecule("default", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
-    molecule("release"),
-    molecule("acme"),
-    molecule("monitor", {"chromium": ["chromium"]}),
+    molecule("release", "first"),
+    molecule("monitor", "second", {"chromium": ["chromium"]}),
+    molecule("default", "second", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
+    molecule("acme", "second"),
 ]
 
 
@@ -87,6 +107,30 @@ def counted(report: Path, code: int) -> tuple[int, int]:
     return total - failed, failed or (1 if code else 0)
 
 
+def run(step: Step, output: IO[str] | None = None) -> Outcome:
+    """Run a step, its output into a file if there is one, and return what became of it."""
+    report = ARTEFACTS / step.report if step.report else Path("/nonexistent")
+    report.unlink(missing_ok=True)
+    begin = time.monotonic()
+    done = subprocess.run(
+        step.command, cwd=step.folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+    )
+    return Outcome(step, done.returncode, *counted(report, done.returncode), time.monotonic() - begin)
+
+
+def run_lane(steps: list[Step]) -> list[Outcome]:
+    """Run steps one after the other, and show what each has printed as a whole when it is done."""
+    outcomes = []
+    for step in steps:
+        log = ARTEFACTS / f"{step.name.rpartition(' ')[2]}.log"
+        print(f"\nIn the background: {step.name}; its output goes to {log.relative_to(ROOT)}", flush=True)
+        with log.open("w", encoding="utf-8") as output:
+            outcomes.append(run(step, output))
+        # In one piece, since another lane may print at the same time.
+        print(f"\n{step.name}:\n{log.read_text(encoding='utf-8', errors='replace')}\n{outcomes[-1].row()}", flush=True)
+    return outcomes
+
+
 def main() -> int:
     """Run the steps; a failed one does not keep the next from running."""
     parser = argparse.ArgumentParser(prog="script/test", description=__doc__)
@@ -94,17 +138,18 @@ def main() -> int:
     steps = FAST if parser.parse_args().fast else FULL
     ARTEFACTS.mkdir(exist_ok=True)
     install({program: names for step in steps for program, names in step.packages.items()})
-    rows, passed, failed = [], 0, 0
-    for number, step in enumerate(steps, start=1):
-        report = ARTEFACTS / step.report if step.report else Path("/nonexistent")
-        report.unlink(missing_ok=True)
-        print(f"\n[{number}/{len(steps)}] {step.name}", flush=True)
-        begin = time.monotonic()
-        code = subprocess.run(step.command, cwd=step.folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, check=False).returncode
-        good, bad = counted(report, code)
-        passed, failed = passed + good, failed + bad
-        rows.append(f"  {'ok' if code == 0 else 'FAILED':8}{time.monotonic() - begin:7.0f} s  {good + bad:5d}  {step.name}")
-    print("\nWhat was run      time  tests\n" + "\n".join(rows))
+    outcomes, lanes = list[Outcome](), dict[str, list[Step]]()
+    for step in steps:
+        if step.lane:
+            lanes.setdefault(step.lane, []).append(step)
+            continue
+        print(f"\n[{len(outcomes) + 1}/{len(steps)}] {step.name}", flush=True)
+        outcomes.append(run(step))
+    if lanes:
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            outcomes += [outcome for lane in pool.map(run_lane, lanes.values()) for outcome in lane]
+    passed, failed = sum(each.passed for each in outcomes), sum(each.failed for each in outcomes)
+    print("\nWhat was run      time  tests\n" + "\n".join(each.row() for each in outcomes))
     print(f"Reports and screenshots are in {ARTEFACTS.relative_to(ROOT)}/\n\n{passed} passed, {failed} failed", flush=True)
     return 1 if failed else 0
 
