@@ -16,19 +16,23 @@ SITE = "/etc/nginx/conf.d/shop.conf"
 CERTIFICATES = "/etc/nginx/slipway/shop"
 
 
-def examine(host: Host, directory: Path) -> tuple[Run, dict[str, dict[str, str]]]:
+def examine(host: Host, directory: Path, **variables: str) -> tuple[Run, dict[str, dict[str, str]]]:
     """Return a run of the doctor, and its findings by what they say is wrong."""
-    run = deploy(host, playbook="playbooks/doctor.yml", doctor_directory=str(directory))
+    run = deploy(host, "--timeout=5", playbook="playbooks/doctor.yml", doctor_directory=str(directory), **variables)
     file = directory / f"doctor-{host.name}.json"
     assert file.exists(), run.output[-3000:]
-    findings = json.loads(file.read_text(encoding="utf-8"))["findings"]
+    told = json.loads(file.read_text(encoding="utf-8"))
     file.unlink()
+    findings = told["findings"]
     assert all(finding["remedy"] and finding["severity"] in ("error", "warning") for finding in findings)
+    severities = {finding["severity"] for finding in findings}
+    assert told["worst"] == ("error" if "error" in severities else "warning" if severities else "none")
+    assert run.code == (2 if severities & {"error", variables.get("doctor_fail_on", "error")} else 0), run.output[-3000:]
     return run, {finding["what"]: finding for finding in findings}
 
 
 def healthy(host: Host, directory: Path) -> None:
-    run, findings = examine(host, directory)
+    run, findings = examine(host, directory, doctor_fail_on="warning")
     assert findings == {}, run.output[-3000:]
     assert (run.code, run.changed[host.name]) == (0, 0)
     assert f"Nothing is wrong with {host.name}." in flat(run)
@@ -96,6 +100,22 @@ def test_faults_that_no_client_sees_yet(host: Host, number: int, tmp_path: Path)
     assert "mend it: systemctl enable nginx" in flat(run)
 
 
+def test_warnings_fail_where_that_is_asked_for(host: Host, number: int, tmp_path: Path) -> None:
+    host.run(f"touch /run/reboot-required /opt/shop/releases/{number}/launch.py")
+    wanted = {"Updates wait for a reboot", f"Release {number} runs with older files than it has"}
+    try:
+        for severity, code in (("error", 0), ("warning", 2)):
+            run, found = examine(host, tmp_path, doctor_fail_on=severity)
+            assert (set(found), run.code) == (wanted, code)
+        remedy = found[f"Release {number} runs with older files than it has"]["remedy"]
+        host.run(remedy.replace("*", "'*'"))
+        within(10, host.healthy)
+    finally:
+        host.run("rm /run/reboot-required")
+    refused = deploy(host, playbook="playbooks/doctor.yml", doctor_fail_on="nothing")
+    assert "doctor_fail_on is 'nothing'; it must be error or warning." in flat(refused)
+
+
 def test_faults_that_clients_see(host: Host, number: int, tmp_path: Path) -> None:
     certificate(host, "other.example.com", 3)
     host.run(f"systemctl reload nginx; chmod 0700 /run/shop; supervisorctl stop shop-{number}; echo 'server {{' >>{SITE}")
@@ -135,6 +155,7 @@ def test_the_status_of_hosts_of_which_one_is_down(host: Host, tmp_path: Path) ->
         run = play(
             "--limit=released", f"--extra-vars=status_directory={tmp_path}", "--timeout=5", playbook="playbooks/status.yml"
         )
+        _, silent = examine(Host("release.test", "shop"), tmp_path)
     finally:
         podman("unpause", "release.test")
     assert run.code != 0
@@ -144,6 +165,7 @@ def test_the_status_of_hosts_of_which_one_is_down(host: Host, tmp_path: Path) ->
     assert (row["server"], row["certificate_days"] > 21, 0 < row["disk_percent"] < 100) == ("gunicorn", True, True)
     assert len(rows) == 3
     assert rows["release.test"]["health"] != "ok"
+    assert list(silent) == ["The host does not answer"]
     assert "Not well: release.test" in flat(run)
     page = (tmp_path / "status.html").read_text(encoding="utf-8")
     # The third has tests of its own just now.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -42,7 +43,8 @@ def whats(findings: Any) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("resolved", "found"),
     [
-        ({"a.example.com": ["192.0.2.1", "2001:db8::1"]}, []),
+        ({"a.example.com": ["192.0.2.1"]}, []),
+        ({"a.example.com": ["192.0.2.1", "2001:db8::1"]}, [("warning", "a.example.com leads elsewhere")]),
         ({"a.example.com": []}, [("error", "a.example.com has no address")]),
         ({"a.example.com": ["192.0.2.9"]}, [("warning", "a.example.com leads elsewhere")]),
     ],
@@ -73,6 +75,44 @@ def test_updates_that_wait_for_a_reboot(tmp_path: Path, monkeypatch: pytest.Monk
     for code, found in ((0, []), (1, [("warning", "Updates wait for a reboot")]), (127, [])):
         monkeypatch.setattr(app_doctor, "say", lambda *words, code=code: (code, ""))
         assert whats(doctor(tmp_path).reboot()) == found
+
+
+DENIED = 'type=AVC msg=audit(1.2:3): avc:  denied  { connectto } for  pid=7 comm="nginx" path="/x.sock"'
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        ({"getenforce": (0, "Enforcing"), "ausearch": (0, DENIED)}, DENIED),
+        ({"getenforce": (0, "Enforcing"), "ausearch": (127, "not found"), "journalctl": (0, f"x\n{DENIED}\ny")}, DENIED),
+        ({"getenforce": (0, "Enforcing"), "ausearch": (0, DENIED.replace("nginx", "cupsd"))}, ""),
+        ({"getenforce": (0, "Enforcing"), "ausearch": (1, "<no matches>")}, ""),
+        ({"getenforce": (0, "Permissive"), "ausearch": (0, DENIED)}, ""),
+        ({"getenforce": (127, "not found")}, ""),
+    ],
+)
+def test_what_selinux_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, tuple[int, str]], found: str
+) -> None:
+    monkeypatch.setattr(app_doctor, "say", lambda *words: answers[words[0]])
+    wanted = [("error", "SELinux refuses something to Nginx or the app")] if found else []
+    findings = list(doctor(tmp_path).guards())
+    assert whats(findings) == wanted
+    assert [each["evidence"] for each in findings] == [found] * len(wanted)
+
+
+@pytest.mark.parametrize(("changed", "stale"), [(-60, False), (60, True)])
+def test_what_runs_with_older_files_than_it_has(tmp_path: Path, changed: float, stale: bool) -> None:
+    release, started = tmp_path / "shop" / "releases" / "7", 1_800_000_000
+    release.mkdir(parents=True)
+    (tmp_path / "shop" / "live.sock").symlink_to(tmp_path / "run" / "7.sock")
+    for name in ("launch.py", "settings.json"):
+        (release / name).touch()
+        os.utime(release / name, (started, started + (changed if name == "settings.json" else 0)))
+    processes = [{"statename": "RUNNING", "start": started}, {"statename": "STOPPED", "start": 0}]
+    findings = list(doctor(tmp_path).stale({7: processes}))
+    assert whats(findings) == ([("warning", "Release 7 runs with older files than it has")] if stale else [])
+    assert not stale or str(release / "settings.json") in findings[0]["evidence"]
 
 
 def test_a_certificate_is_read(tmp_path: Path) -> None:

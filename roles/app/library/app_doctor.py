@@ -124,12 +124,13 @@ class Doctor:
                 yield finding(
                     "error", f"{name} has no address", "The controller cannot resolve it.", f"Add an A record for {name}."
                 )
-            elif not set(addresses) & set(self.arguments["addresses"]):
+            strange = [address for address in addresses if address not in self.arguments["addresses"]]
+            if strange:
                 own = ", ".join(self.arguments["addresses"]) or "unknown"
                 yield finding(
                     "warning",
                     f"{name} leads elsewhere",
-                    f"It leads to {', '.join(addresses)}; this host has {own}.",
+                    f"It leads to {', '.join(strange)}; this host has {own}.",
                     f"Point the A and AAAA records of {name} at this host, unless something in front of it hands requests on.",
                 )
 
@@ -176,6 +177,7 @@ class Doctor:
     def programs(self) -> Iterator[Finding]:
         """What Supervisor runs."""
         running = self.supervisor.processes()
+        yield from self.stale(running)
         for number, processes in sorted(running.items()):
             if number != self.live:
                 yield finding(
@@ -208,6 +210,23 @@ class Doctor:
                 f"There is no {self.supervisor.section(self.live)}.",
                 "ansible-playbook playbooks/deploy.yml",
             )
+
+    def stale(self, running: dict[int, list[dict[str, Any]]]) -> Iterator[Finding]:
+        """Whether what runs read its files as they are now."""
+        if self.live is None:
+            return
+        started = min(
+            (each["start"] for each in running.get(self.live, []) if each["statename"] == "RUNNING"), default=time.time()
+        )
+        for file in (self.layout.release(self.live) / name for name in ("launch.py", "settings.json")):
+            if file.exists() and file.stat().st_mtime > started + 1:
+                yield finding(
+                    "warning",
+                    f"Release {self.live} runs with older files than it has",
+                    f"{file} is of {minute(file.stat().st_mtime)}, its program of {minute(started)}.",
+                    f"supervisorctl restart {self.supervisor.program(self.live)}:*",
+                )
+                return
 
     def sockets(self) -> Iterator[Finding]:
         """Whether Nginx finds and reaches the sockets."""
@@ -331,7 +350,7 @@ class Doctor:
                     yield finding(
                         "warning",
                         "Code was changed on the host since it was built",
-                        f"{path} is of {time.strftime('%Y-%m-%d %H:%M', time.gmtime(path.lstat().st_mtime))} UTC.",
+                        f"{path} is of {minute(path.lstat().st_mtime)}.",
                         "Bring the change into app_source, then: ansible-playbook playbooks/deploy.yml",
                     )
                     return
@@ -351,7 +370,7 @@ class Doctor:
                 "error", "Nginx serves another certificate than the one in its file", str(stored), "systemctl reload nginx"
             )
         days = int((facts["end"] - time.time()) // 86400)
-        end = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts["end"]))
+        end = minute(facts["end"])
         if days < 0:
             yield finding("error", "The certificate has expired", f"It ended {end}.", mend)
         elif days < SHORT_DAYS:
@@ -412,10 +431,14 @@ class Doctor:
         """What SELinux refused."""
         if say("getenforce")[1] != "Enforcing":
             return
-        code, text = say("ausearch", "--message", "AVC", "--start", "recent", "--comm", "nginx")
-        if code == 0 and "denied" in text:
+        code, text = say("ausearch", "--message", "AVC", "--start", "yesterday")
+        if code == 127:
+            text = say("journalctl", "_TRANSPORT=audit", f"--since={RECENT}", "--no-pager", "--output=cat")[1]
+        ours = ('comm="nginx"', str(self.layout.home), str(self.layout.runtime), str(self.layout.logs))
+        denied = [line for line in text.splitlines() if "denied" in line and any(word in line for word in ours)]
+        if denied:
             yield finding(
-                "error", "SELinux refuses Nginx something", text.splitlines()[-1], "ansible-playbook site.yml --tags nginx"
+                "error", "SELinux refuses something to Nginx or the app", denied[-1], "ansible-playbook site.yml --tags nginx"
             )
 
     def reboot(self) -> Iterator[Finding]:
@@ -432,6 +455,11 @@ class Doctor:
             yield finding(
                 "warning", "Files are not what the roles would write", files, "ansible-playbook site.yml --check --diff"
             )
+
+
+def minute(seconds: float) -> str:
+    """Return a time as people read it."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def name_of_user(number: int) -> str:
