@@ -28,6 +28,7 @@ from typing import Any
 
 import app_build
 import app_fetch
+import app_pack
 import pytest
 from ansible.module_utils.app_layout import Layout, ReleaseError
 from ansible.module_utils.app_lock import Busy, lock
@@ -427,6 +428,104 @@ def test_the_module_builds_at_once_what_came_with_the_question(
     result = module(**arguments(layout, index, packed=packed))
     assert (result["changed"], result["needs_archive"]) == (True, False)
     assert [path.name for path in layout.builds.iterdir()] == [result["build"]]
+
+
+# The build of another host
+
+
+@pytest.fixture
+def made(
+    short: Path, index: tuple[Path, dict[str, str]], source: Path, module: Any, run_module: Callable[..., dict[str, Any]]
+) -> Callable[[Layout], dict[str, Any]]:
+    """Have another host, whose app lies at the same place, build and pack; return what is known of that."""
+
+    def make(layout: Layout) -> dict[str, Any]:
+        known: dict[str, Any] = module(**arguments(layout, index, archive=str(source)))
+        run = arguments(layout, index)["run"]
+        packed = run_module(
+            app_pack, layout=arguments(layout, index)["layout"], build=known["build"], venv=True, folder=str(short), run=run
+        )
+        known.update({piece: str(short / f"{piece}.tar.gz") for piece in ("build", "venv")}, name=known["build"])
+        known["theirs"] = packed["digests"]
+        shutil.rmtree(layout.home)
+        for directory in (layout.home, layout.builds, layout.venvs):
+            directory.mkdir()
+        return {key: known[key] for key in ("theirs", "build", "venv", "name", "twin")}
+
+    return make
+
+
+def test_a_build_of_another_host_is_as_good(
+    layout: Layout, index: tuple[Path, dict[str, str]], module: Any, made: Callable[[Layout], dict[str, Any]]
+) -> None:
+    known = made(layout)
+    theirs, name = {"theirs": known["theirs"], "uv": "/no/such/uv"}, known["name"]
+    asked = module(**arguments(layout, index, **theirs))
+    assert (asked["build"], asked["twin"], asked["lacks_venv"]) == (name, known["twin"], True)
+    assert [asked[f"needs_{piece}"] for piece in ("archive", "wheels", "build", "venv")] == [False, False, True, True]
+    had = module(**arguments(layout, index, **theirs, build=known["build"], venv=known["venv"]))
+    assert (had["changed"], had["build"], had["needs_build"]) == (True, name, False)
+    assert import_in(layout.builds / name / ".venv", "fastapi") == "1.0"
+    assert (layout.builds / name / "app/main.py").read_text(encoding="utf-8") == "app = None\n"
+    assert [path.name for path in layout.builds.iterdir()] == [name]
+    (venv,) = layout.venvs.iterdir()
+    assert (venv / ".complete").exists()
+    again = module(**arguments(layout, index, **theirs))
+    assert (again["changed"], again["needs_build"], again["needs_venv"]) == (False, False, False)
+    # Other code, and the same environment.
+    shutil.rmtree(layout.builds / name)
+    asked = module(**arguments(layout, index, **theirs))
+    assert (asked["needs_build"], asked["needs_venv"]) == (True, False)
+    assert module(**arguments(layout, index, **theirs, build=known["build"]))["build"] == name
+
+
+@pytest.mark.parametrize("piece", ["build", "venv"])
+def test_a_build_that_was_damaged_on_its_way_is_not_had(
+    layout: Layout, index: tuple[Path, dict[str, str]], module: Any, made: Callable[[Layout], dict[str, Any]], piece: str
+) -> None:
+    known = made(layout)
+    file = Path(known[piece])
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    options = {key: known[key] for key in ("theirs", "build", "venv")}
+    assert f"{piece} was damaged on its way" in module(**arguments(layout, index, **options))["msg"]
+    assert list(layout.builds.iterdir()) == []
+    assert (list(layout.venvs.glob("*/.complete")) != []) == (piece == "build")
+
+
+def test_an_environment_that_does_not_run_here_is_not_had(
+    layout: Layout, index: tuple[Path, dict[str, str]], module: Any, made: Callable[[Layout], dict[str, Any]]
+) -> None:
+    known = made(layout)
+    options = {key: known[key] for key in ("theirs", "build", "venv")}
+    failed = module(**arguments(layout, index, **options, server_modules=["not_in_it"]))
+    assert "does not run here" in failed["msg"]
+    assert "No module named 'not_in_it'" in failed["msg"]
+    assert (list(layout.builds.iterdir()), list(layout.venvs.glob("*/.complete"))) == ([], [])
+    assert module(**arguments(layout, index, **options))["changed"], "what is left of it is in nobody's way"
+
+
+def test_one_file_with_two_names_is_packed_as_two(tmp_path: Path) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/one").write_text("same", encoding="utf-8")
+    os.link(tmp_path / "venv/one", tmp_path / "venv/two")
+    (tmp_path / "venv/python").symlink_to("/usr/bin/python3")
+    (tmp_path / "venv/.complete").touch()
+    digest = app_pack.pack(tmp_path / "venv", tmp_path / "venv.tar.gz")
+    assert digest == hashlib.sha256((tmp_path / "venv.tar.gz").read_bytes()).hexdigest()
+    unpack(tmp_path / "venv.tar.gz", tmp_path / "out", links_out=True)
+    assert {path.name: os.readlink(path) if path.is_symlink() else path.read_text() for path in (tmp_path / "out").iterdir()} == {
+        "one": "same",
+        "two": "same",
+        "python": "/usr/bin/python3",
+    }
+
+
+def test_nothing_is_written_through_a_link_that_leads_out(tmp_path: Path) -> None:
+    (tmp_path / "evil").mkdir()
+    archive = pack(tmp_path / "x.tar.gz", ("lib", tarfile.SYMTYPE, str(tmp_path / "evil")), ("lib/x", "evil"))
+    with pytest.raises(ReleaseError, match="leads outside"):
+        unpack(archive, tmp_path / "out", links_out=True)
+    assert list((tmp_path / "evil").iterdir()) == []
 
 
 def test_a_build_is_named_by_what_went_into_it(
@@ -944,7 +1043,9 @@ def test_what_uv_really_says_is_understood(tmp_path: Path, layout: Layout, index
 class Action:
     """The action plugin over a host that answers as the module would."""
 
-    def __init__(self, answers: list[dict[str, Any]], check: bool = False, source: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, answers: list[dict[str, Any]], check: bool = False, source: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         path = ROOT / "roles/app/action_plugins/app_build.py"
         action_loader.add_directory(str(path.parent))
         spec = importlib.util.spec_from_file_location("app_build_action", path)
@@ -957,7 +1058,7 @@ class Action:
         self.sent: list[tuple[str, str]] = []
         self.removed: list[str] = []
         source = source or {"archive": "/cache/x.tar.gz", "wheels": {"archive": "/cache/w.tar.gz"}}
-        task = SimpleNamespace(args={"source": source}, check_mode=check, async_val=0, action="app_build")
+        task = SimpleNamespace(args={"source": source, **options}, check_mode=check, async_val=0, action="app_build")
         shell = SimpleNamespace(join_path=os.path.join, tmpdir=None)
         connection = SimpleNamespace(_shell=shell)
         action = plugin.ActionModule(task, connection, None, None, None, None)
@@ -1020,3 +1121,27 @@ def test_wheels_are_sent_where_an_environment_is_made() -> None:
     ]
     assert host.calls[1]["wheels"] == "/tmp/ansible-1/wheels.tar.gz"
     assert host.calls[1]["run"]["id"]
+
+
+def test_a_host_that_waits_is_sent_nothing(tmp_path: Path) -> None:
+    archive = tmp_path / "x.tar.gz"
+    archive.write_bytes(b"small enough to go along")
+    lacks = {"changed": True, "build": "b1", "needs_archive": True, "lacks_venv": True, "twin": "t1"}
+    host = Action([dict(lacks)], source={"archive": str(archive)}, waits="one.test")
+    result = host.action.run(task_vars={})
+    assert result == {"changed": False, "build": "b1", "lacks_venv": True, "twin": "t1", "waits": "one.test"}
+    assert (host.sent, "packed" in host.calls[0], "waits" in host.calls[0]) == ([], False, False)
+    has = Action([{**lacks, "changed": False, "needs_archive": False}], source={"archive": str(archive)}, waits="one.test")
+    assert "waits" not in has.action.run(task_vars={})
+
+
+@pytest.mark.parametrize("venv", [True, False])
+def test_what_another_host_built_is_sent(venv: bool) -> None:
+    theirs = {piece: {"file": f"/local/one.test-{piece}.tar.gz", "digest": piece[0] * 64} for piece in ("build", "venv")}
+    first = {"changed": True, "build": "b1", "needs_archive": False, "needs_build": True, "needs_venv": venv}
+    host = Action([first, {"changed": True, "build": "b1"}], theirs=theirs)
+    assert host.action.run(task_vars={}) == {"changed": True, "build": "b1"}
+    pieces = ["build", "venv"][: 1 + venv]
+    assert host.sent == [(f"/local/one.test-{piece}.tar.gz", f"/tmp/ansible-1/{piece}.tar.gz") for piece in pieces]
+    assert host.calls[1]["theirs"] == {"build": "b" * 64, "venv": "v" * 64}
+    assert [host.calls[1][piece] for piece in pieces] == [remote for _, remote in host.sent]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import importlib.util
 import json
 import os
 import pwd
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,10 @@ import app_image
 import pytest
 from ansible.module_utils.app_engine import Engine, login
 from ansible.module_utils.app_layout import ReleaseError
+from ansible.plugins.loader import action_loader
 from rendering import Host
 
+ROOT = Path(__file__).resolve().parents[2]
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
 # An engine that writes down what it is asked, and answers from files beside it.
@@ -32,6 +38,8 @@ case "$1 $2" in
     "inspect --format") echo 4711;;
     "images --format") cat {directory}/images;;
     "image inspect") exit 1;;
+    "build "*) sleep 0.3;;
+    "save --output") echo image >"$3";;
     "pull "*) test ! -e {directory}/refused || {{ echo unauthorized; exit 125; }};;
 esac
 """
@@ -235,3 +243,25 @@ def test_an_engine_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("ansible.module_utils.app_engine.PLACES", "/nowhere")
     with pytest.raises(ReleaseError, match="There is no docker here"):
         Engine("docker")
+
+
+def test_the_controller_builds_once_for_hosts_that_ask_at_the_same_time(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    path = ROOT / "roles/app/action_plugins/app_image.py"
+    action_loader.add_directory(str(path.parent))
+    spec = importlib.util.spec_from_file_location("app_image_action", path)
+    assert spec is not None
+    assert spec.loader is not None
+    plugin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plugin)
+    cache = Path(os.environ["XDG_CACHE_HOME"], "slipway")
+    cache.mkdir(parents=True)
+    with tarfile.open(cache / "source.tar.gz", "w:gz") as tar:
+        tar.add(__file__, "Dockerfile")
+    source = {"archive": str(cache / "source.tar.gz"), "directory": ".", "requirements": "Dockerfile"}
+    told = {"engine": "podman", "source": source, "environment": {}}
+    action = object.__new__(plugin.ActionModule)
+    with ThreadPoolExecutor() as hosts:
+        files = set(hosts.map(lambda machine: action.saved(told, "slipway/shop:b1", machine), ["x86_64"] * 3 + ["aarch64"]))
+    assert [words.split()[0] for words in sorted(asked())] == ["build", "build", "rmi", "rmi", "save", "save"]
+    assert {gzip.decompress(file.read_bytes()) for file in files} == {b"image\n"}
+    assert len(files) == 2, "one for each kind of processor"

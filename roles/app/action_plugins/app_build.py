@@ -1,4 +1,4 @@
-"""Have a host build an app, and send it a packed source that is not small only when it lacks the build."""
+"""Have a host build an app, or have what another one built; send it what is not small only when it lacks the build."""
 
 from __future__ import annotations
 
@@ -17,19 +17,28 @@ SMALL = 2**18
 
 
 class ActionModule(Step):
-    """Run the module app_build; where it needs the source, or the wheels for it, transfer that and run it again."""
+    """Run the module app_build; where it needs the source, wheels, or what another host built, send that and run it again.
 
-    pieces = ("archive", "wheels")
+    With `waits`, the name of a host, it only says whether the build is needed: that host is building it.
+    """
+
+    pieces: tuple[str, ...] = ("archive", "wheels", "build", "venv")
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the result of the module."""
         result: dict[str, Any] = ActionBase.run(self, tmp, task_vars)
         module = self._task.action
-        arguments = {key: value for key, value in self._task.args.items() if key not in ("packed", *self.pieces)}
-        along = {} if self._task.check_mode else self.along(arguments["source"])
+        arguments = {key: value for key, value in self._task.args.items() if key not in ("packed", "waits", *self.pieces)}
+        waits, theirs = self._task.args.get("waits"), arguments.get("theirs") or {}
+        if theirs:
+            arguments["theirs"] = {piece: packed["digest"] for piece, packed in theirs.items()}
+        along = {} if self._task.check_mode or waits or theirs else self.along(arguments["source"])
         result.update(self.step(module, {**arguments, **along}, task_vars))
         needed = [piece for piece in self.pieces if result.pop(f"needs_{piece}", False)]
-        if result.get("failed") or "archive" not in needed or self._task.check_mode:
+        if result.get("failed") or not needed or self._task.check_mode:
+            return result
+        if waits:
+            result.update(waits=waits, changed=False)
             return result
         self._make_tmp_path()
         directory = self._connection._shell.tmpdir
@@ -51,5 +60,7 @@ class ActionModule(Step):
 
     def local(self, piece: str, arguments: dict[str, Any], answer: dict[str, Any]) -> Path:
         """Return the file on the controller that is sent as `piece`."""
+        if piece in ("build", "venv"):
+            return Path(self._task.args["theirs"][piece]["file"])
         source = arguments["source"]
         return Path(source["archive"] if piece == "archive" else source["wheels"]["archive"])

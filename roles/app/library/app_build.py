@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import platform
 import re
 import shutil
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from ansible.module_utils.app_layout import Layout, ReleaseError, digest, point, remove, room, run, settle, write
 from ansible.module_utils.app_lock import Busy, lock
-from ansible.module_utils.app_source import as_user, hook, hooks_of, take_back, unpack
+from ansible.module_utils.app_source import as_user, hook, hooks_of, sha256, take_back, unpack
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -30,6 +31,9 @@ options:
   archive: {type: path, description: "The packed source on this host. Without it the module only says whether it is needed."}
   packed: {type: str, description: "The packed source itself, in Base64, where it is small."}
   wheels: {type: path, description: "The packed wheelhouse on this host, where the environment is made and there is one."}
+  theirs: {type: dict, default: {}, description: "Digests of the C(build) and C(venv) of another host, which are had instead."}
+  build: {type: path, description: "The build that another host packed, on this host."}
+  venv: {type: path, description: "The virtual environment that another host packed, on this host, where it lacks one."}
   interpreter: {type: path, required: true, description: "The Python that the virtual environment is made from."}
   minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
   installer: {type: str, choices: [uv, pip], required: true, description: "What makes the virtual environment."}
@@ -282,6 +286,48 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
     settle(layout.builds)
 
 
+def adopt(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) -> None:
+    """Have the build `name`, with the virtual environment `venv_name`, as another host made them.
+
+    Raises:
+        ReleaseError: when they were damaged on their way or do not run here; what another build or release uses has not changed.
+    """
+    venv, partial = layout.venvs / venv_name, layout.builds / f".{name}.partial"
+    if not (venv / ".complete").exists():
+        remove(venv)
+        unpack_theirs("venv", venv, arguments)
+        try:
+            run([venv / "bin" / "python", "-c", f"import {', '.join(arguments['server_modules'])}"], 60)
+        except ReleaseError as error:
+            raise ReleaseError(
+                f"The other host's environment does not run here: set app_builder: each for this host.\n{error}"
+            ) from error
+        write(venv / ".complete", "")
+    remove(partial)
+    unpack_theirs("build", partial, arguments)
+    remove(layout.builds / name)
+    partial.rename(layout.builds / name)
+    settle(layout.builds)
+
+
+def unpack_theirs(piece: str, directory: Path, arguments: dict[str, Any]) -> None:
+    """Unpack what another host packed into the new `directory`.
+
+    Raises:
+        ReleaseError: when it is not here, or not what was packed.
+    """
+    if not arguments[piece]:
+        raise ReleaseError(f"The other host's {piece} was not sent, since nobody needed it a moment ago. Run again.")
+    if sha256(Path(arguments[piece])) != arguments["theirs"][piece]:
+        raise ReleaseError(f"The other host's {piece} was damaged on its way here. Run again.")
+    unpack(Path(arguments[piece]), directory, links_out=True)
+
+
+def twin(layout: Layout, name: str) -> str:
+    """Return a digest of all in which two hosts agree where one can use the build `name` of the other."""
+    return digest(name, str(layout.home), os.uname().machine, platform.libc_ver())
+
+
 def compile_code(partial: Path, venv: Path, arguments: dict[str, Any]) -> None:
     """Compile the app's modules, which its user could not do later."""
     user = arguments["user"] if hooks_of(arguments) else None
@@ -335,6 +381,9 @@ def main() -> None:
             "archive": {"type": "path"},
             "packed": {"type": "str", "no_log": True},
             "wheels": {"type": "path"},
+            "theirs": {"type": "dict", "default": {}},
+            "build": {"type": "path"},
+            "venv": {"type": "path"},
             "interpreter": {"type": "path", "required": True},
             "minimum": {"type": "str", "required": True},
             "installer": {"type": "str", "choices": ["uv", "pip"], "required": True},
@@ -359,7 +408,8 @@ def main() -> None:
     if arguments["packed"]:
         arguments["archive"] = os.path.join(module.tmpdir, "archive.tar.gz")
         Path(arguments["archive"]).write_bytes(base64.b64decode(arguments["packed"]))
-    needs = {"needs_archive": False, "needs_wheels": False}
+    theirs = bool(arguments["theirs"])
+    needs: dict[str, Any] = {f"needs_{piece}": False for piece in ("archive", "wheels", "build", "venv")}
     if module.check_mode and not layout.builds.is_dir():
         module.exit_json(changed=True, build="not yet built", **needs)
     try:
@@ -367,18 +417,18 @@ def main() -> None:
         exists = (layout.builds / name / ".build.json").exists()
         if not exists and not module.check_mode:
             room(layout, arguments["room"])
-        if exists or module.check_mode or not arguments["archive"]:
-            needs["needs_archive"] = not exists
+        needs.update(twin=twin(layout, name), lacks_venv=not (layout.venvs / venv_name / ".complete").exists())
+        if exists or module.check_mode or not arguments["build" if theirs else "archive"]:
+            needs.update(needs_archive=not exists and not theirs, needs_build=not exists and theirs)
             if not exists and not module.check_mode:
                 with lock(layout, arguments["run"], lease=LEASE_SECONDS):
                     pass  # nothing is sent to a host that another run has
-            needs["needs_wheels"] = (
-                not exists and bool(source.get("wheels")) and not (layout.venvs / venv_name / ".complete").exists()
-            )
+            if not exists and needs["lacks_venv"]:
+                needs.update(needs_wheels=bool(source.get("wheels")) and not theirs, needs_venv=theirs)
             module.exit_json(changed=not exists, build=name, **needs)
         with lock(layout, arguments["run"], lease=LEASE_SECONDS):
             if not (layout.builds / name / ".build.json").exists():
-                build(layout, name, venv_name, arguments)
+                (adopt if theirs else build)(layout, name, venv_name, arguments)
     except Busy as error:
         module.fail_json(msg=str(error), holder=error.holder)
     except ReleaseError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import pwd
 import stat
@@ -14,8 +15,13 @@ from typing import Any
 from ansible.module_utils.app_layout import ReleaseError, shell
 
 
-def unpack(archive: Path, directory: Path) -> None:
-    """Unpack the source that app_fetch packed into the new `directory`.
+def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
+    """Unpack the source that app_fetch packed, or what another host built, into the new `directory`.
+
+    Args:
+        archive: the packed files.
+        directory: where they go.
+        links_out: whether links may lead outside, as that to an interpreter does. Nothing is ever written through one.
 
     Raises:
         ReleaseError: when the archive is damaged or holds a path that leads outside.
@@ -35,7 +41,7 @@ def unpack(archive: Path, directory: Path) -> None:
                     links.add(name)
                 if (
                     not (member.isfile() or member.isdir() or member.issym())
-                    or any(path == ".." or path.startswith(("/", "../")) for path in (name, inside))
+                    or any(path == ".." or path.startswith(("/", "../")) for path in (name, *([] if links_out else [inside])))
                     or folders & links
                 ):
                     raise ReleaseError(f"The source holds {member.name}, which leads outside or is no ordinary file.")
@@ -48,6 +54,15 @@ def unpack(archive: Path, directory: Path) -> None:
             raise ReleaseError("The packed source cannot be unpacked: there is nothing in it.")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ReleaseError(f"The packed source cannot be unpacked: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def give(path: Path, user: int, group: int) -> None:
