@@ -57,6 +57,7 @@ def image() -> Iterator[str]:
         "--format=docker",
         f"--build-arg=BASE={reference}",
         "--build-arg=RELEASE_ID=7",
+        "--build-arg=RELEASE_REVISION=abc123",
         f"--tag={IMAGE}",
         str(APP),
     )
@@ -78,7 +79,10 @@ def container(image: str) -> Iterator[str]:
 def test_it_serves_without_any_right(container: str) -> None:
     where = address(container)
     assert ask(where, "/") == {"message": "Hello, World!"}
-    assert ask(where, "/version")["release"] == "7"
+    version = ask(where, "/version")
+    assert (version["release"], version["revision"]) == ("7", "abc123")
+    with urllib.request.urlopen(f"http://{where}:8000/healthz", timeout=2) as answer:
+        assert answer.headers["X-Release"] == "7"
     status = podman("exec", container, "cat", "/proc/1/status")
     found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert found["Uid"].split() == ["10001"] * 4
@@ -238,6 +242,7 @@ def test_compose_serves_behind_traefik_with_a_certificate(engine: Path, tmp_path
             within(60, served, pause=0.5)
             assert json.load(front("/")) == {"message": "Hello, World!"}
             assert json.load(front("/whoami"))["scheme"] == "https"
+            assert front("/metrics").status == 404, "it is for Prometheus, which asks the app itself"
             answer = front("/items/5", tls=False)
             assert (answer.status, answer.headers["Location"]) == (301, f"https://{DOMAIN}/items/5")
     finally:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +16,17 @@ import kubernetes_validate
 import pytest
 import yaml
 
-APP = Path(__file__).resolve().parents[2] / "app"
+ROOT = Path(__file__).resolve().parents[2]
+APP = ROOT / "app"
 MANIFESTS = list(yaml.safe_load_all((APP / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8")))
 COMPOSE = yaml.safe_load((APP / "compose.yaml").read_text(encoding="utf-8"))
 OLDEST = 31
 VERSIONS = [f"1.{minor}" for minor in range(OLDEST, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
 
 
-def manifest(kind: str) -> dict[str, Any]:
-    (found,) = [each for each in MANIFESTS if each["kind"] == kind]
+def manifest(kind: str, manifests: list[dict[str, Any]] = MANIFESTS) -> dict[str, Any]:
+    """Return the manifest of a kind: the one that does something, where there are two."""
+    (found,) = [each for each in manifests if each["kind"] == kind and not each["metadata"]["name"].endswith("-closed")]
     return dict(found)
 
 
@@ -28,7 +36,7 @@ def container() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("document", MANIFESTS, ids=lambda document: document["kind"])
+@pytest.mark.parametrize("document", MANIFESTS, ids=lambda document: f"{document['kind']} {document['metadata']['name']}")
 def test_kubernetes_takes_each_manifest(document: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(document, version, strict=True)
 
@@ -46,6 +54,7 @@ def test_the_manifests_are_of_one_app() -> None:
         "Deployment",
         "Service",
         "Ingress",
+        "Service",
         "PodDisruptionBudget",
         "HorizontalPodAutoscaler",
     ]
@@ -93,3 +102,100 @@ def test_images_are_of_a_version() -> None:
     images = [service["image"] for name, service in COMPOSE["services"].items() if name != "app"]
     assert [image for image in images if not re.search(r":v?\d+\.\d+", image)] == []
     assert re.search(r"^ARG BASE=\S+:3\.\d+-slim$", (APP / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_what_is_counted_is_not_for_the_public() -> None:
+    paths = {
+        path["path"]: path["backend"]["service"]["name"] for path in manifest("Ingress")["spec"]["rules"][0]["http"]["paths"]
+    }
+    assert paths == {"/": "slipway-example", "/metrics": "slipway-example-closed"}
+    (closed,) = [each for each in MANIFESTS if each["metadata"]["name"] == "slipway-example-closed"]
+    assert "selector" not in closed["spec"], "it leads to nobody"
+    annotations = manifest("Deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(container()["ports"][0]["containerPort"])
+    assert "!PathPrefix(`/metrics`)" in COMPOSE["services"]["app"]["labels"]["traefik.http.routers.app.rule"]
+
+
+# What playbooks/kubernetes.yml makes of an inventory
+
+PLAYBOOK = [Path(sys.executable).with_name("ansible-playbook"), "playbooks/kubernetes.yml"]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., tuple[str, list[dict[str, Any]]]]:
+    """Run the playbook for one host, and return what it prints and the manifests."""
+
+    def run(image: str = "ghcr.io/you/shop:1.4", **variables: Any) -> tuple[str, list[dict[str, Any]]]:
+        inventory = {"web": {"hosts": {"api.example.com": {"app_image": image, **variables}}}}
+        (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+        done = subprocess.run(
+            [*PLAYBOOK, "-vv", f"--inventory={tmp_path / 'hosts.yml'}", f"--extra-vars=kubernetes_directory={tmp_path / 'out'}"],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        file = tmp_path / "out" / "api.example.com.kubernetes.yaml"
+        if not file.exists():
+            return done.stdout, []
+        assert done.returncode == 0, done.stdout
+        assert file.stat().st_mode & 0o777 == 0o600
+        return done.stdout, list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+
+    return run
+
+
+def test_an_inventorys_app_is_served_as_the_example_is(write: Callable[..., tuple[str, list[dict[str, Any]]]]) -> None:
+    settings = {
+        "app_env": {"MOTD": 'it\'s: "yes"\n#'},
+        "app_secrets": {"SECRET_KEY": "canary-of-a-secret"},
+    }
+    names = {
+        "app_name": "slipway-example",
+        "app_container_memory_mb": 512,
+        "nginx_domains": ["api.example.com", "www.example.com"],
+    }
+    said, found = write("localhost/slipway-example:latest", **settings, **names)
+    for version in (VERSIONS[0], VERSIONS[-1]):
+        for document in found:
+            kubernetes_validate.validate(document, version, strict=True)
+    assert "canary" not in said
+    assert manifest("ConfigMap", found)["data"] == settings["app_env"]
+    assert manifest("Secret", found)["stringData"] == settings["app_secrets"]
+    name = manifest("Secret", found)["metadata"]["name"]
+    assert name == manifest("ConfigMap", found)["metadata"]["name"]
+    made, example = (copy.deepcopy(manifest("Deployment", documents)) for documents in (found, MANIFESTS))
+    (ours,) = made["spec"]["template"]["spec"]["containers"]
+    assert {each["name"]: each["value"] for each in ours["env"]} == {
+        "RELEASE_ID": "latest",
+        "UVICORN_HEADERS": "X-Release:latest",
+    }
+    assert ours["envFrom"] == [{"configMapRef": {"name": name}}, {"secretRef": {"name": name}}]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert ours[probe]["httpGet"].pop("httpHeaders") == [{"name": "Host", "value": "api.example.com"}]
+    for deployment in (made, example):
+        for key in ("env", "envFrom"):
+            del deployment["spec"]["template"]["spec"]["containers"][0][key]
+    assert made == example
+    assert manifest("Service", found) == manifest("Service")
+    assert manifest("PodDisruptionBudget", found) == manifest("PodDisruptionBudget")
+    ingress = manifest("Ingress", found)
+    assert ingress["metadata"] == manifest("Ingress")["metadata"]
+    assert [rule["host"] for rule in ingress["spec"]["rules"]] == names["nginx_domains"]
+    for rule in ingress["spec"]["rules"]:
+        assert rule["http"] == manifest("Ingress")["spec"]["rules"][0]["http"]
+
+
+def test_a_changed_setting_is_another_release(write: Callable[..., tuple[str, list[dict[str, Any]]]]) -> None:
+    changes: list[dict[str, Any]] = [{}, {"app_env": {"A": "1"}}, {"app_secrets": {"A": "1"}}]
+    names = {manifest("Secret", write(app_name="my_shop", **change)[1])["metadata"]["name"] for change in changes}
+    assert len(names) == 3
+    assert all(name.startswith("my-shop-") for name in names), "Kubernetes has no '_' in names"
+
+
+def test_what_has_no_image_is_refused(write: Callable[..., tuple[str, list[dict[str, Any]]]]) -> None:
+    said, found = write("")
+    assert "api.example.com has no app_image" in said
+    assert found == []
