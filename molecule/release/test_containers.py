@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from molecule.conftest import Host, podman, polling, within
+from molecule.conftest import ROOT, Host, podman, polling, within
 from molecule.release.conftest import BASE, Run, deploy, flat, have_engine, rollback, serves
 
 HOSTS = ["other.test"]
@@ -131,6 +131,34 @@ def test_back_to_a_virtual_environment_and_forth(host: Host, changed: Callable[[
     run = rollback(host, f"--extra-vars=release={boxed}", app_rollback_settings="current")
     assert run.code != 0
     assert "was built for another app_runtime than today's" in flat(run)
+
+
+ASK = """
+import http.client, socket, sys
+connection = http.client.HTTPConnection("localhost")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect(sys.argv[1])
+connection.request("GET", "/metrics")
+print(connection.getresponse().read().decode())
+"""
+
+
+def test_requests_are_counted_over_all_workers(host: Host) -> None:
+    example = {
+        "app_source": str(ROOT / "app"),
+        "app_module": "app.main:app",
+        "app_image_args": {"BASE": BASE},
+        "app_server": "uvicorn",
+        "app_workers": 3,
+    }
+    for count in (40, 23):
+        run = ship(host, app_env={"ENVIRONMENT": "staging", "TURN": str(count)}, **example)
+        assert run.code == 0, run.output[-3000:]
+        number = serves(host)
+        assert {host.ask(f"/items/{item}").status for item in range(count)} == {200}
+        told = host.run(f"python3 -c '{ASK}' /run/shop/{number}.sock")
+        assert f'http_requests_total{{handler="/items/{{item_id}}",method="GET",status="200"}} {count}.0' in told.splitlines()
+        assert host.ask("/metrics").status == 404
 
 
 def test_images_go_with_their_releases(host: Host, changed: Callable[[str], Path]) -> None:
