@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import tempfile
@@ -21,7 +22,6 @@ OPTIONS = [
     "--detach",
     "--systemd=always",
     "--cap-add=SYS_ADMIN,SYS_PTRACE,NET_ADMIN,NET_RAW",
-    f"--volume=slipway-packages-{IMAGE}:/var/cache/apt/archives",
 ]
 
 
@@ -53,6 +53,8 @@ class Play:
     seconds: float
     output: str
     changed: int
+    cpu: float
+    """CPU seconds of ansible-playbook and what it started and waited for; a kept SSH connection's own are not in it."""
 
     @property
     def tasks(self) -> list[tuple[float, str]]:
@@ -68,10 +70,11 @@ class Lab:
         self.directory = directory
         self.servers: list[Server] = []
 
-    def start(self, name: str) -> Server:
-        """Start a bare server and wait until it has booted."""
+    def start(self, name: str, cache: str = IMAGE) -> Server:
+        """Start a bare server and wait until it has booted; those that install at the same time need a cache each."""
         image = call(str(ROOT / "script" / "image"), IMAGE).splitlines()[-1]
-        server = Server(name, call("podman", "run", f"--name={name}", f"--hostname={name}", *OPTIONS, image))
+        volume = f"--volume=slipway-packages-{cache}:/var/cache/apt/archives"
+        server = Server(name, call("podman", "run", f"--name={name}", f"--hostname={name}", *OPTIONS, volume, image))
         self.servers.append(server)
         deadline = time.monotonic() + 60
         while call("podman", "exec", server.id, "systemctl", "is-system-running", check=False) not in ("running", "degraded"):
@@ -93,21 +96,23 @@ class Lab:
                 call("podman", "rm", "--force", "--ignore", "--volumes", "--time=2", server.id, check=False)
 
 
-def over_ssh(bench: Lab, server: Server) -> Path:
-    """Install an SSH server in the container, let a key made for this run in, and return an inventory that uses it."""
+def over_ssh(bench: Lab, *servers: Server, **variables: object) -> Path:
+    """Install an SSH server in each container, let a key made for this run in, and return an inventory that uses it."""
     install = "DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends openssh-server"
-    server.run(f"apt-get update -qq && {install}")
     key = bench.directory / "key"
     call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     public = key.with_suffix(".pub").read_text(encoding="ascii").strip()
-    server.run(f"mkdir -pm 700 /root/.ssh && echo '{public}' >/root/.ssh/authorized_keys && systemctl start ssh")
+    for server in servers:
+        server.run(f"apt-get update -qq && {install}")
+        server.run(f"mkdir -pm 700 /root/.ssh && echo '{public}' >/root/.ssh/authorized_keys && systemctl start ssh")
     options = f"-o StrictHostKeyChecking=no -o UserKnownHostsFile={bench.directory}/known_hosts -o LogLevel=ERROR"
     return bench.inventory(
         "ssh",
-        {server.name: {"ansible_host": server.address}},
+        {server.name: {"ansible_host": server.address} for server in servers},
         ansible_user="root",
         ansible_ssh_private_key_file=str(key),
         ansible_ssh_common_args=options,
+        **variables,
     )
 
 
@@ -149,7 +154,7 @@ def play(inventory: Path, limit: str = "all", *options: str, playbook: str = "si
         "PROFILE_TASKS_TASK_OUTPUT_LIMIT": "all",
         **environment,
     }
-    begin = time.monotonic()
+    begin, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         ["ansible-playbook", playbook, f"--inventory={inventory}", f"--limit={limit}", *options],
         cwd=ROOT,
@@ -159,10 +164,11 @@ def play(inventory: Path, limit: str = "all", *options: str, playbook: str = "si
         text=True,
         check=False,
     )
-    seconds = time.monotonic() - begin
+    seconds, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise BenchError(f"{playbook} failed:\n{done.stdout[-4000:]}")
-    return Play(seconds, done.stdout, sum(int(count) for count in re.findall(r" changed=(\d+)", done.stdout)))
+    changed = sum(int(count) for count in re.findall(r" changed=(\d+)", done.stdout))
+    return Play(seconds, done.stdout, changed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def machine() -> str:
