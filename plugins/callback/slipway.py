@@ -46,6 +46,7 @@ COLUMNS = {
     "changed": "CHANGED",
     "url": "URL",
     "release": "RELEASE",
+    "canary": "CANARY",
     "certificate_days": "CERT DAYS",
     "certificate": "CERTIFICATE",
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.module_utils.app_layout import ReleaseError, masked
 from ansible.module_utils.app_lock import Busy, lock
-from ansible.module_utils.app_releaser import Releaser
+from ansible.module_utils.app_releaser import GOOD, Releaser
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -24,12 +24,13 @@ description:
 options:
   step:
     type: str
-    choices: [prepare, migrate, release, look, rollback]
+    choices: [plan, claim, prepare, migrate, release, look, rollback, take_back, let_go]
     required: true
     description: >-
       C(prepare) writes the new release and imports the app in it; C(migrate) does that, too, and runs the migration; C(release)
       does whatever of it is not done, and makes it live. C(look) finds the release to go back to and changes nothing;
-      C(rollback) goes back to it.
+      C(rollback) goes back to it. The others are for several hosts of one app: C(plan) says what a host has and needs, C(claim)
+      keeps others from changing the app, C(take_back) has again what was live before this run, and C(let_go) ends the claim.
   layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
   name: {type: str, required: true, description: "The app's name. A program is called C(<name>-<release>)."}
   user: {type: str, required: true, description: "The user that runs the app. Its group may read the settings."}
@@ -61,6 +62,11 @@ options:
   keep: {type: int, required: true, description: "How many earlier releases stay on the host."}
   room: {type: float, required: true, description: "MiB that must be free on the disk of the app's home."}
   to: {type: str, default: "", description: "The release to go back to; empty for the last good one before the live one."}
+  number: {type: int, default: 0, description: "The number that the release has on all hosts of the app; 0 for the next one here."}
+  before: {type: int, default: 0, description: "What C(take_back) makes live again; 0 for nothing."}
+  lease: {type: float, default: 0, description: "Seconds that the app stays held for the next step of this run; 0 for as many as usual."}
+  limit: {type: float, default: 0, description: "Seconds after which nothing is switched to any more; 0 for no limit."}
+  note: {type: str, default: "", description: "What the end of a run tells of the canary."}
   across_migrations: {type: bool, default: false, description: "Whether to go back to one made for another schema."}
   rollback_settings:
     type: str
@@ -75,23 +81,46 @@ options:
 LEASE_SECONDS = 120.0
 
 
+def plan(releaser: Releaser) -> dict[str, Any]:
+    """Say what the host has, and whether it needs a release, for an agreement with the others.
+
+    Returns:
+        `next` is the first number that is free on this host; `prepared` a release that lies there ready, `again` one that was
+        taken back, both of what is wanted.
+    """
+    changed = releaser.tidy()
+    return {"changed": changed, "release": releaser.layout.live(), "reason": releaser.needed(), **numbers(releaser)}
+
+
+def numbers(releaser: Releaser) -> dict[str, Any]:
+    """Return which numbers a release can have on this host."""
+    return {
+        "next": releaser.next_number(),
+        "prepared": releaser.prepared(),
+        "again": releaser.prepared("rolled back"),
+    }
+
+
 def forward(releaser: Releaser, step: str) -> dict[str, Any]:
     """Take the steps up to `step` towards a release, where one is needed.
 
     Raises:
         ReleaseError: when a step failed; what was live still is.
     """
-    number = releaser.layout.live()
+    live = number = releaser.layout.live()
+    agreed = releaser.arguments["number"] or None
     changed = releaser.tidy()
     reason = releaser.needed()
+    if reason is None and agreed not in (None, live):
+        reason = "another host of the app needed it"
     said = ""
     if reason is not None:
         changed = True
         if step == "release":
-            number = releaser.release()
+            number = releaser.release(agreed)
             releaser.prune()
         else:
-            number = releaser.try_out()
+            number = releaser.try_out(agreed)
         if step == "migrate":
             said = releaser.migrate(number)
     return {"changed": changed, "release": number, "reason": reason, "said": said}
@@ -111,8 +140,87 @@ def back(releaser: Releaser, look: bool) -> dict[str, Any]:
     changed = releaser.tidy()  # one that was interrupted after its switch has got there, and left the rest
     if target == live:
         return {"changed": changed, "release": target, "reason": None}
-    number = releaser.roll_back(target, arguments["rollback_settings"])
+    number = releaser.roll_back(target, arguments["rollback_settings"], arguments["number"] or None)
     return {"changed": True, "release": number, "reason": f"rolled back from release {live}"}
+
+
+def choices(releaser: Releaser) -> dict[str, Any]:
+    """Say which releases the host can go back to, for an agreement with the others.
+
+    Returns:
+        `choices` has the good releases; `problems` says of each release that is kept, and of the one that is asked for, what
+        keeps it from being chosen, if anything does. `release` is what is live, `newest` what was before a way back that was
+        interrupted.
+    """
+    layout, to = releaser.layout, releaser.arguments["to"]
+    live = layout.live()
+    problems = {}
+    for wanted in {*map(str, layout.numbers()), to} - {""}:
+        try:
+            releaser.target(wanted, releaser.arguments["across_migrations"])
+            problems[wanted] = ""
+        except ReleaseError as error:
+            problems[wanted] = str(error)
+    return {
+        "changed": False,
+        "release": live,
+        "newest": max(live or 0, layout.record(live).get("back_from") or 0) if live else 0,
+        "choices": [number for number in layout.numbers() if layout.record(number).get("outcome") == GOOD],
+        "problems": problems,
+        **numbers(releaser),
+    }
+
+
+def take_back(releaser: Releaser) -> dict[str, Any]:
+    """Have again what was live before this run switched, if it did.
+
+    Raises:
+        ReleaseError: when that failed.
+    """
+    number, before = releaser.arguments["number"], releaser.arguments["before"] or None
+    changed = releaser.tidy()
+    if releaser.layout.live() not in (number, None) or number == before:
+        return {"changed": changed, "release": releaser.layout.live(), "reason": None}
+    if releaser.layout.live() is None:
+        return {"changed": changed, "release": None, "reason": None}
+    releaser.take_back(number, before)
+    return {"changed": True, "release": before, "reason": f"taken back from release {number}"}
+
+
+def take(releaser: Releaser, step: str) -> dict[str, Any]:
+    """Take one step that changes something, or may.
+
+    Raises:
+        ReleaseError: when it failed.
+    """
+    if step in ("claim", "let_go"):
+        return {"changed": False, "release": releaser.layout.live(), "reason": None}
+    if step == "plan":
+        return plan(releaser)
+    if step == "take_back":
+        return take_back(releaser)
+    return back(releaser, look=False) if step == "rollback" else forward(releaser, step)
+
+
+def trial(releaser: Releaser, step: str) -> dict[str, Any]:
+    """Say what a step would do, and change nothing.
+
+    Returns:
+        Its result, and in `then` what would be live, in words; empty where nothing would change.
+
+    Raises:
+        ReleaseError: when there is nothing to go back to.
+    """
+    live, agreed = releaser.layout.live(), releaser.arguments["number"]
+    if step == "rollback":
+        found = back(releaser, look=True)
+        changed = found["release"] != live
+        return {**found, "changed": changed, "then": str(found["release"]) if changed else ""}
+    reason = releaser.needed()
+    if step == "plan":
+        return {"changed": False, "release": live, "reason": reason, "then": "", **numbers(releaser)}
+    needed = reason is not None or agreed not in (0, live)
+    return {"changed": needed, "release": live, "reason": reason, "then": "a new one" if needed else ""}
 
 
 def summary(releaser: Releaser, before: int | None, then: str = "") -> dict[str, Any]:
@@ -124,20 +232,28 @@ def summary(releaser: Releaser, before: int | None, then: str = "") -> dict[str,
         then: what would be live instead, where this run only tries.
     """
     live = releaser.layout.live()
+    step = releaser.arguments["step"]
     if then:
         release = f"{live}, then {then}" if live is not None else then
     elif live == before:
         release = f"{live}, as before" if live is not None else "none"
+    elif step == "take_back":
+        release = f"{live or 'none'}, taken back from {before}"
     else:
-        release = f"{live}, back from {before}" if releaser.arguments["step"] == "rollback" else f"{live}, new"
-    return {"url": releaser.arguments["url"], "release": release, "certificate_days": releaser.door.certificate_days()}
+        release = f"{live}, back from {before}" if step == "rollback" else f"{live}, new"
+    told = {"canary": releaser.arguments["note"]} if releaser.arguments["note"] else {}
+    return {"url": releaser.arguments["url"], "release": release, "certificate_days": releaser.door.certificate_days(), **told}
 
 
 def main() -> None:
     """Take one step."""
     module = AnsibleModule(
         argument_spec={
-            "step": {"type": "str", "choices": ["prepare", "migrate", "release", "look", "rollback"], "required": True},
+            "step": {
+                "type": "str",
+                "choices": ["plan", "claim", "prepare", "migrate", "release", "look", "rollback", "take_back", "let_go"],
+                "required": True,
+            },
             "layout": {"type": "dict", "required": True},
             "name": {"type": "str", "required": True},
             "user": {"type": "str", "required": True},
@@ -166,6 +282,11 @@ def main() -> None:
             "keep": {"type": "int", "required": True},
             "room": {"type": "float", "required": True},
             "to": {"type": "str", "default": ""},
+            "number": {"type": "int", "default": 0},
+            "before": {"type": "int", "default": 0},
+            "lease": {"type": "float", "default": 0},
+            "limit": {"type": "float", "default": 0},
+            "note": {"type": "str", "default": ""},
             "across_migrations": {"type": "bool", "default": False},
             "rollback_settings": {"type": "str", "choices": ["theirs", "current"], "default": "theirs"},
             "url": {"type": "str", "default": ""},
@@ -178,23 +299,21 @@ def main() -> None:
     step = module.params["step"]
     before = releaser.layout.live()
     try:
-        if step == "look" or (module.check_mode and step == "rollback"):
-            found = back(releaser, look=True)
-            found["changed"] = step == "rollback" and found["release"] != before
-            then = str(found["release"]) if found["changed"] else ""
-            module.exit_json(**found, before=before, summary=summary(releaser, before, then))
+        if step == "look":
+            module.exit_json(**choices(releaser), before=before, summary=summary(releaser, before))
         if module.check_mode:
-            reason = releaser.needed()
-            then = "a new one" if reason is not None else ""
-            module.exit_json(
-                changed=bool(then), release=before, before=before, reason=reason, summary=summary(releaser, before, then)
-            )
-        with lock(releaser.layout, module.params["run"], lease=LEASE_SECONDS if step in ("prepare", "migrate") else 0.0):
-            result = back(releaser, look=False) if step == "rollback" else forward(releaser, step)
+            result = trial(releaser, step)
+            then = result.pop("then")
+            module.exit_json(**result, before=before, summary=summary(releaser, before, then))
+        lease = module.params["lease"] or (LEASE_SECONDS if step in ("prepare", "migrate") else 0.0)
+        with lock(releaser.layout, module.params["run"], lease=0.0 if step == "let_go" else lease):
+            result = take(releaser, step)
     except Busy as error:
+        if step == "let_go":  # the claim had ended, and another run began
+            module.exit_json(changed=False, release=before, before=before, reason=None, summary=summary(releaser, before))
         module.fail_json(msg=str(error), holder=error.holder, summary=summary(releaser, before))
     except (ReleaseError, OSError) as error:
-        module.fail_json(msg=masked(str(error), releaser.secrets), summary=summary(releaser, before))
+        module.fail_json(msg=masked(str(error), releaser.secrets), live=releaser.layout.live(), summary=summary(releaser, before))
     for warning in releaser.warnings:
         module.warn(masked(warning, releaser.secrets))
     record = releaser.layout.record(result["release"]) if result["release"] else {}

@@ -15,6 +15,9 @@ from ansible.module_utils.app_layout import Layout, ReleaseError
 # How long a step that is still under way may keep the run that takes over from a dead one waiting.
 TAKE_OVER_SECONDS = 900.0
 
+# How long a run waits for a step of its own that it has given up on, and that may still be under way.
+OWN_SECONDS = 30.0
+
 # How much longer one waits for somebody who has the app and has not said who that is.
 SIGN_SECONDS = 1.0
 
@@ -57,7 +60,7 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
                 break
             except BlockingIOError:
                 holder = _read(file)
-                limit = TAKE_OVER_SECONDS if holder.get("id") == run.get("dead") else patience
+                limit = {run["id"]: OWN_SECONDS, run.get("dead"): TAKE_OVER_SECONDS}.get(holder.get("id"), patience)
                 # Who has just taken it may not have signed yet.
                 if time.monotonic() - begin > limit + (0.0 if holder else SIGN_SECONDS):
                     raise Busy(holder) from None

@@ -42,6 +42,8 @@ class Releaser:
         self.health = arguments["health"]
         self.sleep = sleep
         self.warnings: list[str] = []
+        self.back = "rolled back"  # what becomes of a release that is gone back from
+        self.deadline = time.monotonic() + (arguments.get("limit") or float("inf"))
         self.secrets: list[str] = []
         self.keep_secret(arguments["settings"] or "{}")
 
@@ -264,28 +266,41 @@ class Releaser:
             cause = said.splitlines()[0 if "refuses the settings" in said else -1].strip()
             raise ReleaseError(f"the app cannot be imported: {cause}\n{said}")
 
-    def prepared(self) -> int | None:
+    def prepared(self, *outcomes: str) -> int | None:
         """Return the release that an earlier step of this run, or of one that was interrupted, prepared; None if none is.
 
         Only the newest is one: with another after it, what is live would not have the highest number of those that were.
+
+        Args:
+            outcomes: what else may have become of it.
         """
         for number in self.layout.numbers()[-1:]:
             record = self.layout.record(number)
-            if record.get("outcome") == "prepared" and record.get("digest") == self.wanted():
+            whole = (self.layout.release(number) / "build").exists()
+            if record.get("outcome") in ("prepared", *outcomes) and record.get("digest") == self.wanted() and whole:
                 return number
         return None
 
-    def try_out(self) -> int:
+    def try_out(self, agreed: int | None = None) -> int:
         """Prepare the next release and import the app in it, or find it prepared.
 
+        Args:
+            agreed: the number that it has on all hosts of the app; None where the host is alone.
+
         Raises:
-            ReleaseError: when the app cannot be imported; what was live still is.
+            ReleaseError: when the app cannot be imported, or the number is taken; what was live still is.
         """
-        number = self.prepared()
-        if number is not None:
+        number = self.prepared(*(["rolled back"] if agreed else []))
+        if number is not None and agreed in (None, number):
             return number
         room(self.layout, self.arguments["room"])
         number = self.next_number()
+        if agreed is not None and agreed < number:
+            raise ReleaseError(
+                f"Release {agreed}, as the hosts of {self.arguments['name']} had agreed to call it, is another one here by now. "
+                "Nothing was changed; run it again."
+            )
+        number = agreed or number
         with self.failing(number, self.layout.live()):
             self.prepare(number)
             self.preflight(number)
@@ -482,8 +497,11 @@ class Releaser:
 
     # Whole releases
 
-    def release(self) -> int:
+    def release(self, agreed: int | None = None) -> int:
         """Release the build.
+
+        Args:
+            agreed: the number that the release has on all hosts of the app; None where the host is alone.
 
         Returns:
             The number of the release that is live now.
@@ -491,16 +509,17 @@ class Releaser:
         Raises:
             ReleaseError: when the new release failed; the old one is live, and says so.
         """
-        number = self.try_out()
+        number = self.try_out(agreed)
         self.carry_out(number, ("before_switch", "after_switch"))
         return number
 
-    def roll_back(self, target: int, settings: str) -> int:
+    def roll_back(self, target: int, settings: str, agreed: int | None = None) -> int:
         """Go back to release `target`.
 
         Args:
             target: the release; it is on this host.
             settings: `theirs` for those that it ran with, `current` for today's, which make it a new release of its build.
+            agreed: the number that such a new release has on all hosts of the app; None where the host is alone.
 
         Returns:
             The number of the release that is live now.
@@ -521,7 +540,7 @@ class Releaser:
                     "settings only (app_rollback_settings: theirs)."
                 )
             self.arguments.update(build=record["build"], revision=record["revision"], origin=record["source"])
-            number = self.try_out()
+            number = self.try_out(agreed)
         else:
             then = record.get("health", {})
             self.health = {**self.health, **{key: then[key] for key in ("path", "status", "body") if key in then}}
@@ -533,6 +552,33 @@ class Releaser:
             raise ReleaseError(f"Nothing was rolled back: {error}") from error
         self.carry_out(number, ("", "after_rollback"), back=live is not None and target < live)
         return number
+
+    def take_back(self, number: int, before: int | None) -> None:
+        """Have again what was live before release `number`, which is not to be after all: another host could not have it.
+
+        Args:
+            number: the release that goes; it is live.
+            before: the release that was live before it; None where there was none.
+
+        Raises:
+            ReleaseError: when that failed; `number` still is live.
+        """
+        self.back = "taken back"
+        if before is not None:
+            self.roll_back(before, "theirs")
+            return
+        self.go_back(None)
+        self.remember(number, outcome="rolled back", reason="taken back: nothing was live before it")
+        self.end(number)
+
+    def in_time(self) -> None:
+        """See that whoever runs this still waits for it.
+
+        Raises:
+            ReleaseError: when it has been given up on: other hosts of the app go back to what they had.
+        """
+        if time.monotonic() > self.deadline:
+            raise ReleaseError(f"it took longer than the {self.arguments['limit']:.0f} s after which the run gives up on a host.")
 
     def carry_out(self, number: int, hooks: tuple[str, str], back: bool = False) -> None:
         """Start release `number`, whose directory is there, and make it live.
@@ -556,10 +602,12 @@ class Releaser:
             traffic = Traffic(Path(self.arguments["access_log"]))
             self.remember(number, back_from=old if back else None)  # so that the same again, after an interruption, ends here
             try:
+                self.in_time()
                 self.switch(number)
                 switched = time.monotonic()
                 self.prove(number)
                 self.watch(number, switched, traffic, before.rate, CACHED_CONNECTION_SECONDS if old is not None else 0.0)
+                self.in_time()
             except Exception:
                 self.go_back(old)
                 with contextlib.suppress(OSError):  # what is raised already is what to tell
@@ -567,7 +615,7 @@ class Releaser:
                 self.sleep(self.arguments["drain"] if old is not None else 0)
                 raise
         if back and old is not None and self.layout.release(old).is_dir():
-            self.remember(old, outcome="rolled back", reason=f"rolled back to release {number}")
+            self.remember(old, outcome="rolled back", reason=f"{self.back} to release {number}")
         self.remember(number, outcome=GOOD)
         # Not before all that comes through the door reaches this release.
         self.warnings += self.door.findings(self.token(number)) if self.token(number) else []

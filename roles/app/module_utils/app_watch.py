@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ LEAST_SHARE = 0.05
 
 
 class Count:
-    """How many requests there were, and how many of them were answered with a 5xx status."""
+    """How many requests there were, and how many of them were answered with a 5xx status.
+
+    Attributes:
+        seconds: how many took how long, to two digits, so that this stays small however many they are.
+    """
 
     def __init__(self) -> None:
         self.total = 0
         self.errors = 0
+        self.seconds: Counter[float] = Counter()
 
     @property
     def share(self) -> float:
@@ -32,6 +38,8 @@ class Count:
         """Count one entry of the log."""
         self.total += 1
         self.errors += 500 <= int(entry.get("status", 0)) < 600
+        if entry.get("seconds") is not None and int(entry.get("status", 0)) != 101:  # a WebSocket lasts as long as it is used
+            self.seconds[float(f"{entry['seconds']:.2g}")] += 1
 
     def __str__(self) -> str:
         return f"{self.errors} of {self.total} requests"
@@ -92,7 +100,8 @@ class Traffic:
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
-                entries.append({**entry, "status": int(entry["status"]), "at": float(entry.get("at", 0))})
+                seconds = float(entry["seconds"]) if "seconds" in entry else None
+                entries.append({**entry, "status": int(entry["status"]), "at": float(entry.get("at", 0)), "seconds": seconds})
             except (ValueError, TypeError, KeyError):  # the first may be torn, and lines of another format are nobody's
                 continue
         return entries
