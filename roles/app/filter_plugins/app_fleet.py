@@ -17,6 +17,19 @@ options:
 
 Results = Mapping[str, Mapping[str, Any]]
 
+# The plan of hosts that need nothing.
+NOTHING: dict[str, Any] = {
+    "release": 0,
+    "to": "",
+    "hosts": [],
+    "reasons": {},
+    "turns": [],
+    "canaries": [],
+    "compared": [],
+    "no_canary": "",
+    "problem": "",
+}
+
 
 def turns(hosts: Sequence[str], fleet: int, batch: str, canaries: int = 0) -> list[list[str]]:
     """Return which hosts switch together, one group after the other.
@@ -61,13 +74,13 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
         canaries: how many are to take traffic alone first.
 
     Returns:
-        `release`, its number; `hosts` that switch, their `turns`, what each had `before`; in `canaries` and `compared` whom to
-        measure, and in `no_canary` why nobody is.
+        `release`, its number; `hosts` that switch, their `reasons` and `turns`, what each had `before`; in `canaries` and
+        `compared` whom to measure, and in `no_canary` why nobody is.
     """
     before = {host: plan.get("release") for host, plan in plans.items()}
-    plan: dict[str, Any] = {"release": 0, "to": "", "before": before, "hosts": [], "canaries": [], "compared": [], "no_canary": ""}
+    plan: dict[str, Any] = {**NOTHING, "before": before}
     if any(failed(result) for result in plans.values()) or all(result["reason"] is None for result in plans.values()):
-        return {**plan, "turns": []}
+        return plan
     release = number(plans)
     hosts = [host for host in plans if before[host] != release or plans[host]["reason"] is not None]
     # More than ten tell no more, and a run asks only so many at a time (forks).
@@ -76,7 +89,9 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
         plan.update(canaries=hosts[:canaries], compared=others)
     elif canaries:
         plan["no_canary"] = "No canary: there is no other host with an earlier release to compare it with."
-    return {**plan, "release": release, "hosts": hosts, "turns": turns(hosts, len(plans), batch, len(plan["canaries"]))}
+    reasons = {host: plans[host]["reason"] or "another host of the app needed it" for host in hosts}
+    order = turns(hosts, len(plans), batch, len(plan["canaries"]))
+    return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "turns": order}
 
 
 def agree_back(looks: Results, name: str, to: str, renew: bool, batch: str) -> dict[str, Any]:
@@ -93,8 +108,7 @@ def agree_back(looks: Results, name: str, to: str, renew: bool, batch: str) -> d
         Also `problem`, which says why there is nothing to go back to, and `to`, what is gone back to.
     """
     before = {host: look.get("release") for host, look in looks.items()}
-    plan: dict[str, Any] = {"release": 0, "to": "", "before": before, "hosts": [], "turns": [], "problem": ""}
-    plan.update(canaries=[], compared=[], no_canary="")
+    plan: dict[str, Any] = {**NOTHING, "before": before}
     # What serves nothing has nothing to go back from, and keeps no other from it.
     serving = {host: look for host, look in looks.items() if not failed(look) and look["release"]}
     if any(failed(look) for look in looks.values()):
@@ -115,7 +129,9 @@ def agree_back(looks: Results, name: str, to: str, renew: bool, batch: str) -> d
         return {**plan, "problem": "\n".join(problems)}
     release = max(look["next"] for look in serving.values()) if renew else int(to)
     hosts = [host for host in serving if before[host] != int(to)]
-    return {**plan, "release": release, "to": to, "hosts": hosts, "turns": turns(hosts, len(looks), batch)}
+    reasons = {host: f"rolled back from release {before[host]}" for host in hosts}
+    order = turns(hosts, len(looks), batch)
+    return {**plan, "release": release, "to": to, "hosts": hosts, "reasons": reasons, "turns": order}
 
 
 def failed(result: Mapping[str, Any]) -> bool:

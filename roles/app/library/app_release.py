@@ -242,6 +242,8 @@ def summary(releaser: Releaser, before: int | None, then: str = "") -> dict[str,
     else:
         release = f"{live}, back from {before}" if step == "rollback" else f"{live}, new"
     told = {"canary": releaser.arguments["note"]} if releaser.arguments["note"] else {}
+    if step == "let_go":  # what was done is told already
+        return told
     return {"url": releaser.arguments["url"], "release": release, "certificate_days": releaser.door.certificate_days(), **told}
 
 

@@ -1,0 +1,267 @@
+"""Several hosts of one app serve one release: all of them the new one, or all the old one, whatever fails on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from molecule.conftest import INVENTORY, ROOT, Host, Run, play, podman, within
+from molecule.release.conftest import Load, changed, flat, serves, shop
+
+__all__ = ["changed", "shop"]
+
+# Other hosts of the same kind do, too: SLIPWAY_FLEET has their names, SLIPWAY_FLEET_INVENTORY where they stand.
+NAMES = os.environ.get("SLIPWAY_FLEET", "one.test two.test three.test").split()
+HOSTS_OF = Path(os.environ.get("SLIPWAY_FLEET_INVENTORY", INVENTORY))
+FIRST, SECOND, THIRD = FLEET = [Host(name, "shop") for name in NAMES]
+
+# A canary is measured for so long here.
+CANARY = {"app_canary_hosts": 1, "app_canary_seconds": 8}
+
+
+def limit() -> list[str]:
+    return [f"--limit={','.join(NAMES)}", f"--extra-vars={json.dumps({'app_watch_seconds': 1})}"]
+
+
+def deploy(*arguments: str, playbook: str = "playbooks/deploy.yml", **variables: object) -> Run:
+    """Run a playbook on the fleet, with variables on top of the inventory."""
+    return play(*limit(), f"--extra-vars={json.dumps(variables)}", *arguments, playbook=playbook, inventory=HOSTS_OF)
+
+
+def rollback(*arguments: str, **variables: object) -> Run:
+    """Go back on all hosts."""
+    return deploy(*arguments, playbook="playbooks/rollback.yml", **variables)
+
+
+def uniform() -> int:
+    """Return the release that all hosts serve, each of them that alone."""
+    (number,) = {serves(host) for host in FLEET}
+    return number
+
+
+def greetings() -> set[str | None]:
+    return {host.ask("/items/1").json()["greeting"] for host in FLEET}
+
+
+@contextlib.contextmanager
+def loaded(expected: str = "", down: Host | None = None) -> Iterator[dict[str, Load]]:
+    """Have clients at every host; no request fails, and none is answered twice.
+
+    Args:
+        expected: what a failure may be that the release is meant to have, as a regular expression.
+        down: a host whose clients may fail, for it is killed.
+    """
+    for host in FLEET:
+        host.run("rm -f /opt/shop/shared/ledger")
+    with contextlib.ExitStack() as stack:
+        loads = {host.name: stack.enter_context(Load(host, pause=3)) for host in FLEET}
+        yield loads
+    for host in FLEET:
+        result = loads[host.name].result
+        done = Counter(host.run("cat /opt/shop/shared/ledger", check=False).split())
+        assert [order for order, times in done.items() if times > 1] == [], host.name
+        if host is not down:
+            failures = [failure for failure in result["failures"] if not (expected and re.search(expected, failure))]
+            assert failures == [], host.name
+            assert set(done) == set(result["posted"]), host.name
+            assert result["requests"] > 50
+
+
+class Running:
+    """A run of ansible-playbook that something happens to."""
+
+    def __init__(self, **variables: object) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MOLECULE_", "ANSIBLE_"))}
+        command = ["ansible-playbook", "playbooks/deploy.yml", f"--inventory={HOSTS_OF}", *limit()]
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [*command, f"--extra-vars={json.dumps(variables)}"],
+            cwd=ROOT,
+            env={**environment, "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+
+    def read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    def reaches(self, text: str, times: int = 1) -> None:
+        """Wait until `text` was printed so many times."""
+        within(120, lambda: sum(text in line for line in list(self.lines)) >= times or self.process.poll() is not None)
+
+    def ends(self) -> Run:
+        """Wait for its end."""
+        code = self.process.wait(300)
+        self.reader.join(30)
+        return Run(code, "".join(self.lines))
+
+    def kill(self) -> None:
+        """Have its controller die."""
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def good() -> None:
+    """Begin with all hosts as the inventory has them."""
+    run = deploy()
+    assert run.code == 0, run.output[-3000:]
+    uniform()
+
+
+def test_a_good_release_is_one_on_all_hosts_and_is_taken_back_as_one(changed: Callable[[str], Path]) -> None:
+    before = uniform()
+    with loaded():
+        run = deploy(app_source=str(changed("# good")), app_env={"GREETING": "good"})
+        assert run.code == 0, run.output[-3000:]
+        assert (uniform(), greetings()) == (before + 1, {"good"})
+        again = deploy(app_source=str(changed("# good")), app_env={"GREETING": "good"})
+        assert (again.code, again.changed) == (0, dict.fromkeys(NAMES, 0)), again.output[-3000:]
+        back = rollback()
+        assert back.code == 0, back.output[-3000:]
+        assert uniform() == before
+
+
+def test_what_breaks_on_the_second_host_is_taken_back_on_the_first(changed: Callable[[str], Path]) -> None:
+    before = uniform()
+    with loaded():
+        broken = f"import socket\nif socket.gethostname() == {SECOND.name!r} and 'RELEASE_ID' in os.environ:"
+        broken += "\n    @app.get('/healthz', include_in_schema=False)\n    async def ill(): raise RuntimeError('ill')"
+        broken += "\n    app.router.routes.insert(0, app.router.routes.pop())"
+        run = deploy(app_source=str(changed(broken)))
+        assert run.code != 0
+        assert uniform() == before
+    said = flat(run)
+    assert f"of shop failed on {SECOND.name}: " in said
+    assert f"What serves now: {', '.join(f'{name} {before}' for name in NAMES)}." in said
+    assert f"{before}, taken back from {before + 1}" in said
+
+
+def test_a_canary_that_is_as_good_is_promoted(changed: Callable[[str], Path]) -> None:
+    before = uniform()
+    with loaded():
+        run = deploy(app_source=str(changed("# as good")), **CANARY)
+        assert run.code == 0, run.output[-3000:]
+        assert uniform() == before + 1
+    said = flat(run)
+    assert "promoted: 5xx 0.0% (others 0.0%), p95 " in said
+    assert re.search(rf"{FIRST.name} +canary +{before + 1} ", said)
+    assert re.search(rf"{SECOND.name} +other +{before} ", said)
+
+
+# Too few to be seen in the first seconds, and too many for good.
+ILL = """
+@app.middleware("http")
+async def ill(request, call_next):
+    if request.url.path.startswith("/items/") and int(request.url.path.split("/")[2]) % 34 == 0:
+        return StreamingResponse(iter(["ill"]), status_code=500)
+    return await call_next(request)
+"""
+SLOW = """
+@app.middleware("http")
+async def slowly(request, call_next):
+    if request.url.path.startswith("/items/") and int(request.url.path.split("/")[2]) % 8 == 0:
+        await asyncio.sleep(1)
+    return await call_next(request)
+"""
+
+
+@pytest.mark.parametrize(("code", "why"), [(ILL, "of its answers are 5xx"), (SLOW, "its p95 is")], ids=["ill", "slow"])
+def test_a_canary_that_is_worse_is_taken_back(changed: Callable[[str], Path], code: str, why: str) -> None:
+    before = uniform()
+    with loaded(expected=r"GET /items/\d+: 500") as loads:
+        run = deploy(app_source=str(changed(code)), **{**CANARY, "app_canary_seconds": 12})
+        assert run.code != 0
+        assert uniform() == before
+    said = flat(run)
+    assert f"failed on {FIRST.name}: taken back: " in said
+    assert why in said
+    assert f"{before}, taken back from {before + 1}" in said
+    assert [set(loads[host.name].result["releases"]) for host in (SECOND, THIRD)] == [{str(before)}] * 2
+
+
+def test_a_host_that_stands_still_for_some_seconds_divides_nothing(changed: Callable[[str], Path]) -> None:
+    with loaded():
+        run = Running(app_source=str(changed("# paused")))
+        run.reaches("next step: release", 2)
+        time.sleep(1)
+        podman("pause", SECOND.name)
+        time.sleep(6)
+        podman("unpause", SECOND.name)
+        ended = run.ends()
+        assert ended.code == 0, ended.output[-3000:]
+        uniform()
+
+
+def test_a_host_that_dies_takes_the_others_back_and_is_one_with_them_after_the_next_run(changed: Callable[[str], Path]) -> None:
+    before = uniform()
+    source = str(changed("# killed"))
+    try:
+        with loaded(down=SECOND):
+            run = Running(app_source=source)
+            run.reaches("next step: release", 2)
+            time.sleep(1)
+            podman("kill", SECOND.name)
+            ended = run.ends()
+            assert ended.code != 0
+            assert [serves(host) for host in (FIRST, THIRD)] == [before, before]
+            assert f"{SECOND.name} cannot be asked: it served {before} before" in flat(ended)
+    finally:
+        podman("start", SECOND.name)
+    within(60, SECOND.healthy)
+    with loaded():
+        again = deploy(app_source=source)
+        assert again.code == 0, again.output[-3000:]
+        assert uniform() > before
+
+
+@pytest.mark.parametrize("then", ["finish", "undo"])
+def test_a_run_that_is_killed_in_the_middle_is_finished_or_undone(changed: Callable[[str], Path], then: str) -> None:
+    before = uniform()
+    source = str(changed(f"# {then}"))
+    with loaded():
+        run = Running(app_source=source)
+        run.reaches("next step: release", 2)
+        time.sleep(0.5)
+        run.kill()
+        within(60, lambda: FIRST.live() == before + 1)
+        assert THIRD.live() == before
+        ended = deploy(app_source=source) if then == "finish" else rollback()
+        assert ended.code == 0, ended.output[-3000:]
+        assert uniform() == (before + 1 if then == "finish" else before)
+
+
+def test_a_host_that_is_not_there_refuses_the_release_unless_it_may_be_left_out(changed: Callable[[str], Path]) -> None:
+    before = uniform()
+    source = str(changed("# without one"))
+    podman("pause", THIRD.name)
+    try:
+        run = deploy(app_source=source)
+        assert run.code != 0
+        assert f"{THIRD.name} cannot be reached or has failed" in flat(run)
+        assert "-e app_fleet_incomplete=true" in flat(run)
+        assert [serves(host) for host in (FIRST, SECOND)] == [before, before]
+        run = deploy(app_source=source, app_fleet_incomplete=True)
+        assert [serves(host) for host in (FIRST, SECOND)] == [before + 1, before + 1]
+        assert f"Left out of this run, with the release that they had: {THIRD.name}." in flat(run)
+    finally:
+        podman("unpause", THIRD.name)
+    run = deploy(app_source=source)
+    assert run.code == 0, run.output[-3000:]
+    assert uniform() == before + 1
