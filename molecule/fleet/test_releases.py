@@ -78,6 +78,11 @@ def loaded(expected: str = "", down: Host | None = None) -> Iterator[dict[str, L
             assert result["requests"] > 50
 
 
+def pause(host: Host) -> None:
+    """Have a host stand still. A busy one is not frozen at the first try."""
+    within(30, lambda: subprocess.run(["podman", "pause", host.name], capture_output=True, check=False).returncode == 0)
+
+
 class Running:
     """A run of ansible-playbook that something happens to."""
 
@@ -117,9 +122,9 @@ class Running:
         self.process.wait()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def good() -> None:
-    """Begin with all hosts as the inventory has them."""
+    """Begin with all hosts as the inventory has them. Each test leaves them with one release."""
     run = deploy()
     assert run.code == 0, run.output[-3000:]
     uniform()
@@ -130,7 +135,8 @@ def test_a_good_release_is_one_on_all_hosts_and_is_taken_back_as_one(changed: Ca
     with loaded():
         run = deploy(app_source=str(changed("# good")), app_env={"GREETING": "good"})
         assert run.code == 0, run.output[-3000:]
-        assert (uniform(), greetings()) == (before + 1, {"good"})
+        assert uniform() > before
+        assert greetings() == {"good"}
         again = deploy(app_source=str(changed("# good")), app_env={"GREETING": "good"})
         assert (again.code, again.changed) == (0, dict.fromkeys(NAMES, 0)), again.output[-3000:]
         back = rollback()
@@ -150,7 +156,7 @@ def test_what_breaks_on_the_second_host_is_taken_back_on_the_first(changed: Call
     said = flat(run)
     assert f"of shop failed on {SECOND.name}: " in said
     assert f"What serves now: {', '.join(f'{name} {before}' for name in NAMES)}." in said
-    assert f"{before}, taken back from {before + 1}" in said
+    assert re.search(rf"{FIRST.name} .* {before}, taken back from \d+ ", said)
 
 
 def test_a_canary_that_is_as_good_is_promoted(changed: Callable[[str], Path]) -> None:
@@ -158,10 +164,10 @@ def test_a_canary_that_is_as_good_is_promoted(changed: Callable[[str], Path]) ->
     with loaded():
         run = deploy(app_source=str(changed("# as good")), **CANARY)
         assert run.code == 0, run.output[-3000:]
-        assert uniform() == before + 1
+        assert uniform() > before
     said = flat(run)
     assert "promoted: 5xx 0.0% (others 0.0%), p95 " in said
-    assert re.search(rf"{FIRST.name} +canary +{before + 1} ", said)
+    assert re.search(rf"{FIRST.name} +canary +{uniform()} ", said)
     assert re.search(rf"{SECOND.name} +other +{before} ", said)
 
 
@@ -192,7 +198,7 @@ def test_a_canary_that_is_worse_is_taken_back(changed: Callable[[str], Path], co
     said = flat(run)
     assert f"failed on {FIRST.name}: taken back: " in said
     assert why in said
-    assert f"{before}, taken back from {before + 1}" in said
+    assert re.search(rf"{FIRST.name} .* {before}, taken back from \d+ ", said)
     assert [set(loads[host.name].result["releases"]) for host in (SECOND, THIRD)] == [{str(before)}] * 2
 
 
@@ -201,7 +207,7 @@ def test_a_host_that_stands_still_for_some_seconds_divides_nothing(changed: Call
         run = Running(app_source=str(changed("# paused")))
         run.reaches("next step: release", 2)
         time.sleep(1)
-        podman("pause", SECOND.name)
+        pause(SECOND)
         time.sleep(6)
         podman("unpause", SECOND.name)
         ended = run.ends()
@@ -240,17 +246,18 @@ def test_a_run_that_is_killed_in_the_middle_is_finished_or_undone(changed: Calla
         run.reaches("next step: release", 2)
         time.sleep(0.5)
         run.kill()
-        within(60, lambda: FIRST.live() == before + 1)
+        within(60, lambda: FIRST.live() > before)
+        halfway = FIRST.live()
         assert THIRD.live() == before
         ended = deploy(app_source=source) if then == "finish" else rollback()
         assert ended.code == 0, ended.output[-3000:]
-        assert uniform() == (before + 1 if then == "finish" else before)
+        assert uniform() == (halfway if then == "finish" else before)
 
 
 def test_a_host_that_is_not_there_refuses_the_release_unless_it_may_be_left_out(changed: Callable[[str], Path]) -> None:
     before = uniform()
     source = str(changed("# without one"))
-    podman("pause", THIRD.name)
+    pause(THIRD)
     try:
         run = deploy(app_source=source)
         assert run.code != 0
@@ -258,10 +265,11 @@ def test_a_host_that_is_not_there_refuses_the_release_unless_it_may_be_left_out(
         assert "-e app_fleet_incomplete=true" in flat(run)
         assert [serves(host) for host in (FIRST, SECOND)] == [before, before]
         run = deploy(app_source=source, app_fleet_incomplete=True)
-        assert [serves(host) for host in (FIRST, SECOND)] == [before + 1, before + 1]
+        both = {serves(host) for host in (FIRST, SECOND)}
+        assert (len(both), both & {before}) == (1, set())
         assert f"Left out of this run, with the release that they had: {THIRD.name}." in flat(run)
     finally:
         podman("unpause", THIRD.name)
     run = deploy(app_source=source)
     assert run.code == 0, run.output[-3000:]
-    assert uniform() == before + 1
+    assert {uniform()} == both

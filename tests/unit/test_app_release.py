@@ -154,6 +154,8 @@ class Host:
             "keep": 5,
             "room": 1.0,
             "to": "",
+            "number": 0,
+            "limit": 0.0,
             "across_migrations": False,
             "rollback_settings": "theirs",
             "run": ANN,
@@ -1076,10 +1078,9 @@ def test_a_step_takes_over_from_a_dead_run(host: Host, module: Any) -> None:
 def test_the_module_goes_back(host: Host, module: Any) -> None:
     three(host)
     arguments = host.arguments(build="", revision="", origin="")
-    for check, step, changed in ((False, "look", False), (True, "look", False), (True, "rollback", True)):
-        result = module(check=check, step=step, **arguments)
-        assert (result["changed"], result["release"], result["before"]) == (changed, 2, 3)
-        host.is_served_by(3)
+    result = module(check=True, step="rollback", **arguments)
+    assert (result["changed"], result["release"], result["before"]) == (True, 2, 3)
+    host.is_served_by(3)
     result = module(step="rollback", **arguments)
     assert (result["changed"], result["release"], result["before"]) == (True, 2, 3)
     assert (result["reason"], result["record"]["revision"]) == ("rolled back from release 3", "r2")
@@ -1088,8 +1089,111 @@ def test_the_module_goes_back(host: Host, module: Any) -> None:
     for check in (False, True):
         result = module(check=check, step="rollback", **{**arguments, "to": "2"})
         assert (result["changed"], result["reason"]) == (False, None)
-    result = module(step="look", **{**arguments, "to": "9"})
+    result = module(step="rollback", **{**arguments, "to": "9"})
     assert "There is no release 9 of shop on this host. To choose from: 1." in result["msg"]
+
+
+# With other hosts beside it
+
+
+def test_a_host_says_what_it_has_for_an_agreement(host: Host, module: Any) -> None:
+    def said(check: bool = False, **changes: Any) -> tuple[Any, ...]:
+        result = module(check=check, step="plan", **host.arguments(**changes))
+        assert result["changed"] is False
+        return tuple(result[key] for key in ("release", "reason", "next", "prepared", "again"))
+
+    assert said() == said(check=True) == (None, "nothing was live yet", 1, None, None)
+    host.run()
+    assert said() == (1, None, 2, None, None)
+    wanted = {"settings": "{}"}
+    module(step="prepare", **host.arguments(number=7, **wanted))
+    assert said(**wanted) == said(check=True, **wanted) == (1, "the build or its settings changed", 8, 7, 7)
+    # What is prepared for something else is no use.
+    assert said(settings='{"A": "1"}')[2:] == (8, None, None)
+    # What another run left under way is ended, and told.
+    module(step="let_go", **host.arguments())
+    host.layout.current.unlink()
+    assert module(step="plan", **host.arguments())["changed"] is True
+    # It is free again.
+    assert module(step="plan", **host.arguments(run=BOB))["changed"] is False
+
+
+def test_a_release_takes_the_number_that_the_hosts_agreed_on(host: Host, module: Any) -> None:
+    host.run()
+    for step in ("prepare", "migrate", "release"):
+        result = module(step=step, **host.arguments(number=5, settings="{}", migrate={"command": "true", "timeout": 9}))
+        assert result["release"] == 5, result
+    host.is_served_by(5)
+    # Nothing of this host has changed, but the others need one.
+    result = module(step="release", **host.arguments(number=6, settings="{}"))
+    assert (result["release"], result["reason"]) == (6, "another host of the app needed it")
+    host.is_served_by(6)
+    assert module(step="release", **host.arguments(number=6, settings="{}"))["changed"] is False
+    # In the meantime somebody has given that number to something else.
+    result = module(step="release", **host.arguments(number=5))
+    assert "Release 5, as the hosts of shop had agreed to call it, is another one here by now." in result["msg"]
+    host.is_served_by(6)
+
+
+def test_a_host_is_taken_back_with_the_others(host: Host, module: Any) -> None:
+    host.run()
+    wanted = {"number": 4, "settings": "{}"}
+    module(step="release", **host.arguments(**wanted, lease=60.0))
+    # Until the fleet is through, nobody else changes the app.
+    assert "ann on laptop" in module(step="release", **host.arguments(run=BOB))["msg"]
+    result = module(step="take_back", **host.arguments(**wanted, before=1, lease=60.0))
+    assert (result["changed"], result["release"], result["reason"]) == (True, 1, "taken back from release 4")
+    assert result["summary"]["release"] == "1, taken back from 4"
+    host.is_served_by(1)
+    record = host.layout.record(4)
+    assert (record["outcome"], record["reason"]) == ("rolled back", "taken back to release 1")
+    assert module(step="take_back", **host.arguments(**wanted, before=1))["changed"] is False
+    # The others have it by now: it is the same again.
+    assert module(step="plan", **host.arguments(**wanted))["again"] == 4
+    assert module(step="release", **host.arguments(**wanted))["release"] == 4
+    host.is_served_by(4)
+
+
+def test_a_host_that_served_nothing_is_taken_back_to_that(host: Host, module: Any) -> None:
+    module(step="release", **host.arguments(number=4))
+    result = module(step="take_back", **host.arguments(number=4, before=0))
+    assert (result["changed"], result["release"], result["summary"]["release"]) == (True, None, "none, taken back from 4")
+    assert (host.layout.live(), host.sections(), host.supervisor.running()) == (None, [], [])
+    assert host.layout.record(4)["outcome"] == "rolled back"
+    assert module(step="take_back", **host.arguments(number=4, before=0))["changed"] is False
+    assert host.run() == 5
+
+
+def test_a_claim_is_let_go_by_who_has_it(host: Host, module: Any) -> None:
+    assert module(step="claim", **host.arguments(lease=60.0))["changed"] is False
+    assert "ann on laptop" in module(step="claim", **host.arguments(run=BOB))["msg"]
+    result = module(step="let_go", **host.arguments(run=BOB))
+    assert (result["changed"], result.get("failed")) == (False, None)
+    assert "ann on laptop" in module(step="claim", **host.arguments(run=BOB))["msg"]
+    result = module(step="let_go", **host.arguments(note="promoted"))
+    assert result["summary"] == {"canary": "promoted"}
+    assert module(step="claim", **host.arguments(run=BOB))["changed"] is False
+
+
+def test_what_takes_longer_than_the_run_waits_is_not_switched_to(host: Host, module: Any) -> None:
+    host.run()
+    host.clock.haste = 40
+    result = module(step="release", **host.arguments(settings="{}", limit=1.0, watch=5.0))
+    assert "after which the run gives up on a host" in result["msg"]
+    host.is_served_by(1)
+
+
+def test_a_host_says_what_it_can_go_back_to(host: Host, module: Any) -> None:
+    three(host)
+    result = module(step="look", **host.arguments(to="9"))
+    assert (result["release"], result["newest"], result["choices"], result["next"]) == (3, 3, [1, 2, 3], 4)
+    assert "There is no release 9 of shop on this host." in result["problems"].pop("9")
+    assert result["problems"] == {"1": "", "2": "", "3": ""}
+    # What a way back left that was interrupted.
+    host.releaser().remember(2, back_from=3)
+    app_layout.point(host.layout.live_socket, host.layout.socket(2))
+    result = module(step="look", **host.arguments())
+    assert (result["release"], result["newest"]) == (2, 3)
 
 
 def test_clearing_up_is_a_change(host: Host, module: Any) -> None:

@@ -594,7 +594,7 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     host = INVENTORIES[name]
     arguments = release_arguments(host)
     text = (ROOT / "roles/app/library/app_release.py").read_text(encoding="utf-8")
-    required = set(re.findall(r'^            "(\w+)": {"type"', text, re.MULTILINE))
+    required = set(re.findall(r'^            "(\w+)": {(?:"type"|$)', text, re.MULTILINE))
     assert {*arguments, "run"} == required
     assert {"launch.py", "server.py", "slipway_app.py", "slipway_guard.py"} <= set(arguments["files"])
     for text in [*arguments["files"].values(), arguments["program"]]:

@@ -117,9 +117,8 @@ def verdict(
     if found:
         words = f"taken back: {'; '.join(found)}"
     elif min(canary.timed, others.timed) < LEAST_REQUESTS:
-        words = (
-            f"promoted, though {canary.total} requests, and {others.total} of the others, are too few to compare ({LEAST_REQUESTS})"
-        )
+        few = f"{canary.total} requests, and {others.total} of the others"
+        words = f"promoted, though {few}, are too few to compare ({LEAST_REQUESTS})"
     else:
         words = (
             f"promoted: 5xx {canary.share:.1%} (others {others.share:.1%}), "

@@ -24,6 +24,7 @@ NOTHING: dict[str, Any] = {
     "hosts": [],
     "reasons": {},
     "turns": [],
+    "undo": False,
     "canaries": [],
     "compared": [],
     "no_canary": "",
@@ -75,7 +76,8 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
 
     Returns:
         `release`, its number; `hosts` that switch, their `reasons` and `turns`, what each had `before`; in `canaries` and
-        `compared` whom to measure, and in `no_canary` why nobody is.
+        `compared` whom to measure, and in `no_canary` why nobody is. `undo` says whether those that have switched are taken back
+        where one fails: where no host has an earlier release, one that serves is better than none.
     """
     before = {host: plan.get("release") for host, plan in plans.items()}
     plan: dict[str, Any] = {**NOTHING, "before": before}
@@ -91,7 +93,8 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
         plan["no_canary"] = "No canary: there is no other host with an earlier release to compare it with."
     reasons = {host: plans[host]["reason"] or "another host of the app needed it" for host in hosts}
     order = turns(hosts, len(plans), batch, len(plan["canaries"]))
-    return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "turns": order}
+    undo = any(before[host] not in (None, release) for host in plans)
+    return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "turns": order, "undo": undo}
 
 
 def agree_back(looks: Results, name: str, to: str, renew: bool, batch: str) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def agree_back(looks: Results, name: str, to: str, renew: bool, batch: str) -> d
     hosts = [host for host in serving if before[host] != int(to)]
     reasons = {host: f"rolled back from release {before[host]}" for host in hosts}
     order = turns(hosts, len(looks), batch)
-    return {**plan, "release": release, "to": to, "hosts": hosts, "reasons": reasons, "turns": order}
+    return {**plan, "release": release, "to": to, "hosts": hosts, "reasons": reasons, "turns": order, "undo": True}
 
 
 def failed(result: Mapping[str, Any]) -> bool:
@@ -170,10 +173,11 @@ def report(results: Results, plan: Mapping[str, Any], trouble: Mapping[str, str]
         before = plan["before"].get(host) or "nothing"
         lines.append(f"{host} cannot be asked: it served {before} before, and may serve {plan['release']} when it is back.")
     left = [host for host, release in now.items() if release == plan["release"] and plan["before"].get(host) != release]
-    # Where no host had another release before, there is nothing to go back to: what serves goes on.
     mixed = len(set(now.values()) | {plan["before"].get(host) for host in lost}) > 1
-    if left and any(plan["before"].values()):
+    if left and plan["undo"]:
         lines.append(f"{', '.join(left)} could not be taken back. To have them back, too: playbooks/rollback.yml")
+    elif left:
+        lines.append(f"{', '.join(left)} can serve it, and no host has an earlier one, so nothing was taken back.")
     elif not mixed:
         lines.append("That is what served before on every host; nothing is left half done.")
     hosts = ",".join(trouble)

@@ -62,9 +62,9 @@ options:
   keep: {type: int, required: true, description: "How many earlier releases stay on the host."}
   room: {type: float, required: true, description: "MiB that must be free on the disk of the app's home."}
   to: {type: str, default: "", description: "The release to go back to; empty for the last good one before the live one."}
-  number: {type: int, default: 0, description: "The number that the release has on all hosts of the app; 0 for the next one here."}
+  number: {type: int, default: 0, description: "The number of the release on all hosts of the app; 0 for the next one here."}
   before: {type: int, default: 0, description: "What C(take_back) makes live again; 0 for nothing."}
-  lease: {type: float, default: 0, description: "Seconds that the app stays held for the next step of this run; 0 for as many as usual."}
+  lease: {type: float, default: 0, description: "Seconds that the app stays held for the next step; 0 for as many as usual."}
   limit: {type: float, default: 0, description: "Seconds after which nothing is switched to any more; 0 for no limit."}
   note: {type: str, default: "", description: "What the end of a run tells of the canary."}
   across_migrations: {type: bool, default: false, description: "Whether to go back to one made for another schema."}

@@ -43,7 +43,7 @@ class Releaser:
         self.sleep = sleep
         self.warnings: list[str] = []
         self.back = "rolled back"  # what becomes of a release that is gone back from
-        self.deadline = time.monotonic() + (arguments.get("limit") or float("inf"))
+        self.deadline = time.monotonic() + (arguments["limit"] or float("inf"))
         self.secrets: list[str] = []
         self.keep_secret(arguments["settings"] or "{}")
 

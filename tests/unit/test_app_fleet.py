@@ -1,0 +1,223 @@
+"""What the hosts of one app agree on, in which order they switch, and how a canary is judged."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FILTERS = Path(__file__).resolve().parents[2] / "roles" / "app" / "filter_plugins"
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, FILTERS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fleet = load("app_fleet")
+canary = load("app_canary")
+
+
+def plan(live: int | None, needs: bool, free: int, prepared: int | None = None, again: int | None = None) -> dict[str, Any]:
+    """Return what a host says in the step `plan`."""
+    return {
+        "release": live,
+        "reason": "it changed" if needs else None,
+        "next": free,
+        "prepared": prepared,
+        "again": again or prepared,
+    }
+
+
+@pytest.mark.parametrize(
+    ("plans", "release", "hosts"),
+    [
+        pytest.param([plan(7, False, 8), plan(7, False, 8)], 0, "", id="nothing to do"),
+        pytest.param([plan(7, True, 8), plan(7, True, 8)], 8, "ab", id="all need it"),
+        pytest.param([plan(7, True, 8), plan(4, True, 5)], 8, "ab", id="numbers that differ become one"),
+        pytest.param([plan(7, False, 8), plan(4, False, 5)], 0, "", id="what differs is not released for that alone"),
+        pytest.param([plan(7, False, 8), plan(None, True, 1)], 7, "b", id="one that joins takes the others' number"),
+        pytest.param([plan(7, False, 8), plan(None, True, 9)], 9, "ab", id="one that joins and has had that number already"),
+        pytest.param([plan(None, True, 1), plan(None, True, 1)], 1, "ab", id="the first of all"),
+        pytest.param([plan(7, False, 8), plan(7, True, 8)], 8, "ab", id="one has settings of its own"),
+        pytest.param([plan(8, False, 9), plan(7, True, 9, prepared=8)], 8, "b", id="half switched: the rest follows"),
+        pytest.param([plan(8, False, 9), plan(7, True, 9, again=8)], 8, "b", id="one died with it, the others were taken back"),
+        pytest.param([plan(8, False, 9), plan(7, True, 9)], 9, "ab", id="one died with it, and it failed on another"),
+        pytest.param([plan(7, True, 9, prepared=8), plan(7, True, 9, prepared=8)], 8, "ab", id="ready, and never switched to"),
+        pytest.param([plan(7, True, 9, prepared=8), plan(7, True, 8)], 8, "ab", id="ready on one"),
+        pytest.param([plan(7, True, 9, again=8), plan(7, True, 9, again=8)], 9, "ab", id="what was taken back gets a new number"),
+        pytest.param([plan(8, False, 9), plan(7, False, 8), plan(7, True, 8)], 9, "abc", id="two that are settled, and differ"),
+    ],
+)
+def test_the_hosts_agree_on_one_release(plans: list[dict[str, Any]], release: int, hosts: str) -> None:
+    agreed = fleet.agree(dict(zip("abc", plans, strict=False)), "1", 0)
+    assert (agreed["release"], agreed["hosts"]) == (release, list(hosts))
+    assert [host for turn in agreed["turns"] for host in turn] == list(hosts)
+    assert set(agreed["reasons"]) == set(hosts)
+
+
+@pytest.mark.parametrize(
+    ("batch", "canaries", "sizes"),
+    [
+        ("1", 0, [1] * 8),
+        ("3", 0, [3, 3, 2]),
+        ("25%", 0, [2] * 4),
+        ("1%", 0, [1] * 8),
+        ("100%", 0, [8]),
+        ("100%", 1, [1, 7]),
+        (99, 2, [2, 6]),
+    ],
+)
+def test_they_switch_in_turns(batch: str, canaries: int, sizes: list[int]) -> None:
+    assert [len(group) for group in fleet.turns("abcdefgh", 8, batch, canaries)] == sizes
+
+
+def test_a_canary_needs_others_to_be_compared_with() -> None:
+    three = {host: plan(7, True, 8) for host in "abc"}
+    agreed = fleet.agree(three, "100%", 1)
+    assert (agreed["canaries"], agreed["compared"], agreed["turns"]) == (["a"], ["b", "c"], [["a"], ["b", "c"]])
+    for alone, many in ((three, 3), ({"a": plan(None, True, 1), "b": plan(None, True, 1)}, 1)):
+        agreed = fleet.agree(alone, "100%", many)
+        assert (agreed["canaries"], agreed["turns"]) == ([], [list(alone)])
+        assert "no other host" in agreed["no_canary"]
+    # However many there are, a few tell enough.
+    assert len(fleet.agree({f"h{index}": plan(7, True, 8) for index in range(40)}, "1", 2)["compared"]) == 10
+
+
+def look(live: int | None, *good: int, newest: int = 0, problems: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return what a host says in the step `look`."""
+    said = {**{str(number): "" for number in good}, **(problems or {})}
+    return {"release": live, "newest": newest or live or 0, "choices": list(good), "problems": said, "next": 20}
+
+
+@pytest.mark.parametrize(
+    ("looks", "release", "hosts"),
+    [
+        pytest.param([look(8, 6, 7, 8), look(8, 6, 7, 8)], 7, "ab", id="all from one"),
+        pytest.param([look(8, 6, 7, 8), look(8, 6, 8)], 6, "ab", id="to what all have"),
+        pytest.param([look(8, 6, 7, 8), look(7, 6, 7)], 7, "a", id="half switched: it is undone"),
+        pytest.param([look(7, 6, 7, newest=8), look(8, 6, 7, 8)], 7, "b", id="half gone back: the rest follows"),
+        pytest.param([look(7, 6, 7, newest=8), look(7, 6, 7)], 7, "", id="gone back, and not said so yet"),
+        pytest.param([look(8, 7, 8), look(None)], 7, "a", id="one that serves nothing yet keeps no other"),
+    ],
+)
+def test_the_hosts_agree_on_what_to_go_back_to(looks: list[dict[str, Any]], release: int, hosts: str) -> None:
+    agreed = fleet.agree_back(dict(zip("abc", looks, strict=False)), "shop", "", False, "1")
+    assert (agreed["release"], agreed["hosts"], agreed["problem"]) == (release, list(hosts), "")
+    assert agreed["to"] == str(release)
+
+
+def test_what_one_of_them_lacks_is_gone_back_to_by_none() -> None:
+    lacks = {"a": look(8, 6, 8), "b": look(8, 7, 8, problems={"6": "There is no release 6 of shop on this host."})}
+    assert fleet.agree_back(lacks, "shop", "6", False, "1")["problem"] == "b: There is no release 6 of shop on this host."
+    said = fleet.agree_back(lacks, "shop", "", False, "1")
+    assert "before release 8 that all its hosts have. Good ones: a: 6, 8; b: 7, 8." in said["problem"]
+    assert said["hosts"] == []
+    assert "nothing to go back from" in fleet.agree_back({"a": look(None)}, "shop", "", False, "1")["problem"]
+    # With today's settings it is a new release.
+    two = {"a": look(8, 7, 8), "b": {**look(8, 7, 8), "next": 23}}
+    assert [fleet.agree_back(two, "shop", "7", True, "1")[key] for key in ("to", "release")] == ["7", 23]
+
+
+def test_a_host_that_fails_has_nothing_agreed_on() -> None:
+    failed = {"a": plan(7, True, 8), "b": {"failed": True, "msg": "Another change of this app is under way: bob.\nMore."}}
+    assert fleet.agree(failed, "1", 0)["hosts"] == []
+    assert fleet.agree_back(failed, "shop", "", False, "1")["hosts"] == []
+    assert fleet.troubles(failed) == {"b": "Another change of this app is under way: bob"}
+    unreachable = {"unreachable": True, "msg": "Task failed: Failed to connect: refused"}
+    assert fleet.troubles({"a": unreachable}) == {"a": "cannot be reached: Failed to connect: refused"}
+    assert fleet.troubles({"a": {"failed": True}}) == {"a": "it said nothing"}
+
+
+def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
+    agreed = fleet.agree({host: plan(7, True, 8) for host in "abc"}, "1", 0)
+    seven = {"release": 7}
+    said = fleet.report(dict.fromkeys("abc", seven), agreed, {"b": "it is ill"}, "shop", "playbooks/deploy.yml")
+    assert "Release 8 of shop failed on b: it is ill." in said
+    assert "What serves now: a 7, b 7, c 7." in said
+    assert "nothing is left half done" in said
+    assert "playbooks/doctor.yml -l b." in said
+    gone = {"a": seven, "b": {"unreachable": True}, "c": seven}
+    said = fleet.report(gone, agreed, {"b": "cannot be reached: x"}, "shop", "playbooks/deploy.yml")
+    assert "b cannot be asked: it served 7 before, and may serve 8 when it is back." in said
+    said = fleet.report({"a": {"release": 8}, "b": seven, "c": seven}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
+    assert "a could not be taken back" in said
+    assert "half done" not in said
+    # The first release of all: one that serves is better than none.
+    agreed = fleet.agree({host: plan(None, True, 1) for host in "ab"}, "1", 0)
+    assert agreed["undo"] is False
+    said = fleet.report({"a": {"release": 1}, "b": {"release": None}}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
+    assert "What serves now: a 1, b nothing." in said
+    assert "a can serve it, and no host has an earlier one" in said
+
+
+def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, restarts: int = 0) -> dict[str, Any]:
+    """Return what a host measured."""
+    return {"release": 8, "total": total, "errors": errors, "seconds": times or {"0.02": total}, "restarts": restarts}
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "says"),
+    [
+        pytest.param(measured(0, times={}), measured(0, times={}), "promoted, though 0 requests", id="no traffic"),
+        pytest.param(measured(0, times={}), measured(900), "promoted, though 0 requests, and 900", id="traffic at the others"),
+        pytest.param(measured(900), measured(0, times={}), "promoted, though 900 requests, and 0", id="traffic at the canary"),
+        pytest.param(measured(900, 90), measured(0, times={}), "taken back: 10.0% of its answers", id="ill, beside none"),
+        pytest.param(measured(12, 12), measured(900), "taken back: 100.0%", id="few requests, all of them ill"),
+        pytest.param(measured(900), measured(900), "promoted: 5xx 0.0% (others 0.0%), p95 20 ms (others 20 ms)", id="alike"),
+        pytest.param(measured(900, 2), measured(900), "promoted: 5xx", id="two errors are chance"),
+        pytest.param(measured(900, 12), measured(900, 9), "promoted: 5xx", id="about as many errors as the others"),
+        pytest.param(measured(900, 90), measured(900, 90), "promoted: 5xx 10.0%", id="ill, and so are the others"),
+        pytest.param(measured(100, 3), measured(60), "promoted: 5xx", id="three errors of few are noise"),
+        pytest.param(measured(900, 27), measured(900), "taken back: 3.0% of its answers are 5xx, 0.0%", id="3 in 100 are ill"),
+        pytest.param(
+            measured(900, times={"0.9": 900}),
+            measured(900, times={"0.9": 900}),
+            "promoted: 5xx",
+            id="slow, as the others",
+        ),
+        pytest.param(
+            measured(900, times={"0.02": 700, "0.5": 200}),
+            measured(900),
+            "taken back: its p95 is 500 ms, the others' 20 ms",
+            id="slower",
+        ),
+        pytest.param(measured(900, times={"0.06": 900}), measured(900), "promoted: 5xx", id="thrice as slow, and nobody notices"),
+        pytest.param(
+            measured(60, times={"0.02": 56, "0.5": 4}),
+            measured(60, times={"0.02": 58, "0.5": 2}),
+            "promoted",
+            id="noise of few requests",
+        ),
+        pytest.param(measured(30, times={"0.9": 30}), measured(900), "promoted, though 30", id="slow, but of few requests"),
+        pytest.param(measured(900, restarts=1), measured(900), "promoted: 5xx", id="one process ended"),
+        pytest.param(measured(900, restarts=4), measured(900), "taken back: 4 of its processes ended", id="processes end"),
+        pytest.param(measured(900, restarts=4), measured(900, restarts=3), "promoted: 5xx", id="they end at the others, too"),
+    ],
+)
+def test_a_canary_is_judged(new: dict[str, Any], old: dict[str, Any], says: str) -> None:
+    half = {**old, "total": old["total"]}
+    verdict = canary.verdict({"a": new, "b": half}, ["a"], 1, 50)
+    assert verdict["words"].startswith(says)
+    assert verdict["promoted"] is says.startswith("promoted")
+    assert [row["role"] for row in verdict["rows"]] == ["canary", "other"]
+    assert verdict["rows"][0]["requests"] == new["total"]
+
+
+def test_how_a_canary_is_judged_is_the_operators() -> None:
+    ill = {"a": measured(900, 27), "b": measured(900)}
+    slow = {"a": measured(900, times={"0.3": 900}), "b": measured(900, times={"0.2": 900})}
+    assert [canary.verdict(ill, ["a"], percent, 50)["promoted"] for percent in ("1", 5)] == [False, True]
+    assert [canary.verdict(slow, ["a"], 1, percent)["promoted"] for percent in ("20", 80)] == [False, True]
+
+
+def test_chance_is_that_of_fishers_exact_test() -> None:
+    # Of eight cups of tea, four with milk first: who names three of them right may have guessed.
+    assert canary.chance(3, 4, 1, 4) == pytest.approx(17 / 70)
+    assert canary.chance(4, 4, 0, 4) == pytest.approx(1 / 70)
+    assert canary.chance(0, 4, 0, 4) == pytest.approx(1)
