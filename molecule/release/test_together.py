@@ -64,7 +64,8 @@ def test_a_migration_that_fails_switches_no_host(host: Host, changed: Callable[[
     before = (host.live(), twin.live())
     run = deploy(FLEET, app_source=str(changed("# never")), app_migrate_command="echo locked; false")
     assert run.code != 0
-    assert "The migration failed on release.test" in flat(run)
+    assert "of shop failed on release.test: Release " in flat(run)
+    assert "the migration (app_migrate_command) failed with exit code 1" in flat(run)
     assert (serves(host), serves(twin)) == before
 
 
