@@ -108,7 +108,7 @@ class Running:
 
     def reaches(self, text: str, times: int = 1) -> None:
         """Wait until `text` was printed so many times."""
-        within(120, lambda: sum(text in line for line in list(self.lines)) >= times or self.process.poll() is not None)
+        within(300, lambda: sum(text in line for line in list(self.lines)) >= times or self.process.poll() is not None)
 
     def ends(self) -> Run:
         """Wait for its end."""
