@@ -131,6 +131,8 @@ def test_a_host_that_fails_has_nothing_agreed_on() -> None:
     assert fleet.troubles(failed) == {"b": "Another change of this app is under way: bob"}
     unreachable = {"unreachable": True, "msg": "Task failed: Failed to connect: refused"}
     assert fleet.troubles({"a": unreachable}) == {"a": "cannot be reached: Failed to connect: refused"}
+    cut = {"failed": True, "rc": 137, "msg": "Module result deserialization failed: No start of json char found"}
+    assert fleet.troubles({"a": cut})["a"].startswith("it broke off (exit code 137)")
     assert fleet.troubles({"a": {"failed": True}}) == {"a": "it said nothing"}
 
 

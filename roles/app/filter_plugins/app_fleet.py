@@ -149,6 +149,8 @@ def troubles(results: Results) -> dict[str, str]:
         if failed(result):
             lines = str(result.get("msg") or "it said nothing").strip().splitlines()
             said = next(iter(lines), "it said nothing").removeprefix("Task failed: ").rstrip(".: ")
+            if "deserialization" in said:  # what Ansible says of a module that was cut off
+                said = f"it broke off (exit code {result.get('rc', '?')}): its connection, or the host itself, has gone"
             found[host] = f"cannot be reached: {said}" if result.get("unreachable") else said
     return found
 
@@ -178,7 +180,7 @@ def report(results: Results, plan: Mapping[str, Any], trouble: Mapping[str, str]
         lines.append(f"{', '.join(left)} could not be taken back. To have them back, too: playbooks/rollback.yml")
     elif left:
         lines.append(f"{', '.join(left)} can serve it, and no host has an earlier one, so nothing was taken back.")
-    elif not mixed:
+    elif not mixed and not lost:
         lines.append("That is what served before on every host; nothing is left half done.")
     hosts = ",".join(trouble)
     lines.append(f"To see why: playbooks/doctor.yml -l {hosts}. Mend it, and run {command} again: that makes all hosts one.")
