@@ -1177,7 +1177,6 @@ def test_a_claim_is_let_go_by_who_has_it(host: Host, module: Any) -> None:
 
 def test_what_takes_longer_than_the_run_waits_is_not_switched_to(host: Host, module: Any) -> None:
     host.run()
-    host.clock.haste = 40
     result = module(step="release", **host.arguments(settings="{}", limit=1.0, watch=5.0))
     assert "after which the run gives up on a host" in result["msg"]
     host.is_served_by(1)
@@ -1769,8 +1768,7 @@ def test_a_secret_in_what_a_command_prints_is_masked(shell: Host, module: Any, s
 
 def test_a_secret_in_the_reason_that_is_remembered_is_masked(host: Host, module: Any) -> None:
     module(step="release", **host.arguments())
-    host.clock.haste = 5
-    health = {**IMPATIENT, "path": "/hunter2"}
+    health = {**IMPATIENT, "path": "/hunter2", "timeout": 60, "attempts": 3}
     result = module(step="release", **host.arguments(settings='{"KEY": "hunter2"}', health=health))
     assert "GET /******** answers 404" in result["msg"]
     assert "hunter2" not in json.dumps(result)
