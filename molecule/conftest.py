@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -186,16 +186,21 @@ def polling(host: Host, path: str = "/version") -> Iterator[list[str]]:
         thread.join()
 
 
+@cache
+def inventory() -> dict[str, Any]:
+    """Return the test hosts, as Ansible lists them."""
+    listing = subprocess.run(
+        ["ansible-inventory", f"--inventory={INVENTORY}", "--list"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    return dict(json.loads(listing))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have each test that wants a `host` run for the HOSTS that its file names, or for every host of its GROUP."""
     if "host" in metafunc.fixturenames:
         group = getattr(metafunc.module, "GROUP", "all")
-        listing = subprocess.run(
-            ["ansible-inventory", f"--inventory={INVENTORY}", "--list"], capture_output=True, text=True, check=True, cwd=ROOT
-        ).stdout
-        inventory = json.loads(listing)
-        names = getattr(metafunc.module, "HOSTS", None) or inventory[group]["hosts"]
-        hosts = [Host(name, inventory["_meta"]["hostvars"].get(name, {}).get("app_name")) for name in names]
+        names = getattr(metafunc.module, "HOSTS", None) or inventory()[group]["hosts"]
+        hosts = [Host(name, inventory()["_meta"]["hostvars"].get(name, {}).get("app_name")) for name in names]
         metafunc.parametrize("host", hosts, ids=names, scope="module")
 
 
