@@ -11,7 +11,7 @@ from molecule.release.conftest import FLEET, deploy, serves
 
 HOSTS = ["release.test"]
 CALLBACKS = ROOT / "molecule" / "release" / "callbacks"
-SAMPLES = 28
+SAMPLES = 26
 
 
 def killed(host: Host, playbook: str, at: int, after: float, **variables: object) -> Run:
