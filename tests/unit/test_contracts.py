@@ -183,7 +183,11 @@ def test_every_task_has_a_name_and_modules_their_full_one(role: str) -> None:
         "block",
     }
     words |= {"rescue", "always", "check_mode", "changed_when", "failed_when", "no_log", "diff", "become", "delegate_to", "until"}
+<<<<<<< HEAD
     words |= {"retries", "delay", "run_once", "ignore_errors", "ignore_unreachable", "timeout", "become_user"}
+=======
+    words |= {"delegate_facts", "ignore_unreachable", "throttle", "retries", "delay", "run_once", "ignore_errors", "become_user"}
+>>>>>>> b
     for path in places(role, "tasks", "handlers"):
         for task in tasks(path):
             assert str(task.get("name", ""))[:1].isupper(), f"{path}: {task}"
