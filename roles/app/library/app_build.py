@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.app_layout import Layout, ReleaseError, digest, point, remove, room, run, settle, write
-from ansible.module_utils.app_lock import Busy, lock
+from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
 from ansible.module_utils.app_source import as_user, hook, hooks_of, sha256, take_back, unpack
 from ansible.module_utils.basic import AnsibleModule
 
@@ -51,9 +51,6 @@ options:
 """
 
 INSTALL_SECONDS = 900
-
-# How long the app stays held for the step that releases what was built.
-LEASE_SECONDS = 120.0
 
 # What an installer says, and what to do about it. The first that fits is told.
 ADVICE = (

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.app_engine import BUILD_SECONDS, Engine, repository
 from ansible.module_utils.app_layout import Layout, ReleaseError, digest, remove, room, settle, write
-from ansible.module_utils.app_lock import Busy, lock
+from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
 from ansible.module_utils.app_source import hook, hooks_of, take_back, unpack
 from ansible.module_utils.basic import AnsibleModule
 
@@ -44,9 +44,6 @@ options:
   hook_timeout: {type: float, default: 300, description: "Seconds that one of them may take."}
   run: {type: dict, required: true, description: "The run of Ansible that this is a step of."}
 """
-
-# How long the app stays held for the step that releases what was built.
-LEASE_SECONDS = 120.0
 
 
 def name_of(arguments: dict[str, Any]) -> str:

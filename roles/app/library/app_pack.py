@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 from ansible.module_utils.app_layout import Layout
-from ansible.module_utils.app_lock import Busy, lock
+from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
 from ansible.module_utils.app_source import sha256
 from ansible.module_utils.basic import AnsibleModule
 
@@ -23,9 +23,6 @@ options:
   folder: {type: path, required: true, description: "Where the packed files go."}
   run: {type: dict, required: true, description: "The run of Ansible that this is a step of."}
 """
-
-# How long the app stays held for the step that releases what was built.
-LEASE_SECONDS = 120.0
 
 
 def pack(directory: Path, file: Path) -> str:

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.app_layout import ReleaseError, masked
-from ansible.module_utils.app_lock import Busy, lock
+from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
 from ansible.module_utils.app_releaser import GOOD, Releaser
 from ansible.module_utils.basic import AnsibleModule
 
@@ -76,9 +76,6 @@ options:
   url: {type: str, default: "", description: "Where clients find the app, for what the end of a run tells."}
   run: {type: dict, required: true, description: "The run of Ansible that this is a step of."}
 """
-
-# How long the app stays held for the next step of the same run, if nobody sees that the run is dead.
-LEASE_SECONDS = 120.0
 
 
 def plan(releaser: Releaser) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from typing import Any, TextIO
 
 from ansible.module_utils.app_layout import Layout, ReleaseError
 
+# How long the app stays held for the next step of the same run, if nobody sees that the run is dead.
+LEASE_SECONDS = 120.0
+
 # How long a step that is still under way may keep the run that takes over from a dead one waiting.
 TAKE_OVER_SECONDS = 900.0
 
