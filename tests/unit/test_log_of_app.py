@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,15 @@ async def later():
     await asyncio.sleep(0.3)
     logger.warning("later")
     return {{}}
+
+@app.get("/long")
+async def long():
+    await asyncio.sleep(1.5)
+    return {{}}
+
+@app.get("/hours")
+async def hours():
+    await asyncio.sleep(7200)
 
 @app.get("/thread")
 def thread():
@@ -286,6 +296,33 @@ def test_all_that_is_logged_is_json_and_names_its_request(start: Start, server: 
         assert [count for text, count in times.items() if text.startswith(FIRST_SAYS[server])] == [1]
     # Both workers open and close.
     assert sorted(line["message"] for line in lines if line["logger"] == "shop") == ["closes"] * WORKERS + ["opens"] * WORKERS
+
+
+@each_server
+def test_a_worker_that_still_answers_is_not_ended_with_the_others(start: Start, server: str) -> None:
+    release = start(server)
+    release.opened()
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(release.ask, "/long")
+        time.sleep(0.5)
+        lines = release.end()
+    assert answer.result() == 200
+    assert [line["message"] for line in lines if line["logger"] == "shop"].count("closes") == WORKERS
+
+
+def test_workers_of_hypercorn_do_not_keep_its_replacement_waiting(start: Start) -> None:
+    """Its first process ends with a worker that is killed, and Supervisor starts it anew: soon, whatever the others are at."""
+    release = start("hypercorn", app_graceful_timeout=30)
+    release.opened()
+    with ThreadPoolExecutor() as pool:
+        busy = pool.submit(release.ask, "/hours")
+        time.sleep(0.5)
+        found = subprocess.run(
+            ["pgrep", "-P", str(release.process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        os.kill(max(int(pid) for pid in found), signal.SIGKILL)
+        assert release.process.wait(10) != 0
+        assert isinstance(busy.exception(10), (OSError, http.client.HTTPException))
 
 
 @pytest.mark.parametrize("setup", SETUPS)
