@@ -310,6 +310,18 @@ def test_a_worker_that_still_answers_is_not_ended_with_the_others(start: Start, 
     assert [line["message"] for line in lines if line["logger"] == "shop"].count("closes") == WORKERS
 
 
+@each_server
+def test_workers_serve_on_when_their_first_process_is_gone(start: Start, server: str) -> None:
+    """Until another has taken the socket's path over, however long that takes."""
+    release = start(server)
+    release.opened()
+    release.process.kill()
+    release.process.wait()
+    for _ in range(40):
+        assert release.ask("/print") == 200
+        time.sleep(0.1)
+
+
 def test_workers_of_hypercorn_do_not_keep_its_replacement_waiting(start: Start) -> None:
     """Its first process ends with a worker that is killed, and Supervisor starts it anew: soon, whatever the others are at."""
     release = start("hypercorn", app_graceful_timeout=30)
