@@ -24,7 +24,7 @@ WARM_UP_SECONDS = 0.5
 
 
 class Client:
-    """One kept connection to a door: `unix:PATH`, `http:PORT` or `https:PORT`."""
+    """One kept connection to a door: `unix:PATH`, `http:PORT` or `https:PORT`; another machine's is `https:ADDRESS:PORT`."""
 
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
@@ -43,7 +43,8 @@ class Client:
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.connect(self.place)
         else:
-            self.socket = socket.create_connection(("127.0.0.1", int(self.place)))
+            address, _, port = self.place.rpartition(":")
+            self.socket = socket.create_connection((address or "127.0.0.1", int(port)))
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.kind == "https":
             self.socket = self.trusting.wrap_socket(self.socket, server_hostname=self.host)
@@ -163,7 +164,7 @@ def costed(trees: dict[str, list[int]], ask: Callable[[], list[float]]) -> tuple
 def main() -> None:
     """Ask, first to see what a request costs, then at a fixed rate to see how long it takes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("door", help="unix:PATH, http:PORT or https:PORT")
+    parser.add_argument("door", help="unix:PATH, http:PORT or https:PORT; with ADDRESS: before the port on another machine")
     parser.add_argument("host", help="the name to ask for")
     parser.add_argument("--path", default="/")
     parser.add_argument("--connections", type=int, default=32)

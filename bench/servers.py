@@ -85,8 +85,12 @@ class Lab:
 
     def inventory(self, name: str, hosts: dict[str, dict[str, object]], **variables: object) -> Path:
         """Write an inventory whose group web has `hosts`, and return its path."""
+        return self.write(name, {"web": {"hosts": hosts, "vars": {"certbot_mode": "selfsigned", **variables}}})
+
+    def write(self, name: str, groups: dict[str, object]) -> Path:
+        """Write an inventory of groups, and return its path."""
         path = self.directory / f"{name}.yml"
-        path.write_text(json.dumps({"web": {"hosts": hosts, "vars": {"certbot_mode": "selfsigned", **variables}}}))
+        path.write_text(json.dumps(groups))
         return path
 
     def remove(self) -> None:

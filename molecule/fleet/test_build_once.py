@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from molecule.conftest import ROOT, Host, Run
+from molecule.fleet.conftest import FLEET
 from molecule.release.conftest import deploy, flat
 
 SHOP = ROOT / "molecule" / "release" / "shop"
 
 # The first is of another system, and so of no use to the others as a builder.
-ALONE, BUILDER, COPY = HOSTS = [Host(name, "shop") for name in ("one.test", "two.test", "three.test")]
+ALONE, BUILDER, COPY = FLEET
 
 
 @pytest.fixture
@@ -27,8 +28,7 @@ def source(tmp_path: Path) -> Path:
 
 def release(source: Path, *options: str, builder: str = "first", **variables: object) -> Run:
     """Release the app of `source` on all three hosts."""
-    names = ":".join(host.name for host in HOSTS)
-    return deploy(names, *options, app_source=str(source), app_builder=builder, app_watch_seconds=1, **variables)
+    return deploy("fleet", *options, app_source=str(source), app_builder=builder, app_watch_seconds=1, **variables)
 
 
 def change(source: Path, text: str, requirement: bool = False) -> None:

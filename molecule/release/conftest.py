@@ -79,18 +79,14 @@ class Load:
         self.pause = pause
         self.result: dict[str, Any] = {}
 
-    def __enter__(self) -> Load:
+    def command(self) -> list[str]:
+        """Return what is asked for where, and who vouches for it."""
         certificate = ROOT / ".artefacts" / f"{self.host.name}.pem"
         certificate.write_text(self.host.run(f"cat /etc/nginx/slipway/{self.host.app}/fullchain.pem"), encoding="ascii")
-        command = [
-            sys.executable,
-            "-m",
-            "molecule.release.load",
-            self.host.address,
-            self.host.name,
-            str(certificate),
-            str(self.pause),
-        ]
+        return [self.host.address, self.host.name, str(certificate), str(self.pause)]
+
+    def __enter__(self) -> Load:
+        command = [sys.executable, "-m", "molecule.release.load", *self.command()]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 

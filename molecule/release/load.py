@@ -1,8 +1,8 @@
 """Ask a test host for things at a steady pace until standard input ends, and print as JSON what became of every request.
 
-    python -m molecule.release.load ADDRESS NAME CERTIFICATE [PAUSE]
+    python -m molecule.release.load ADDRESS NAME CERTIFICATE [PAUSE [STREAMS]]
 
-PAUSE is how many times as long as usual a client waits between two requests.
+PAUSE is how many times as long as usual a client waits between two requests. With 0 for STREAMS there are none.
 
 Half of the requests are POSTs, each with a number of its own. Most come over kept connections, the others over new ones. Nothing
 is ever sent twice. Beside them a WebSocket and an event stream stay open; when one ends, it is opened again.
@@ -42,8 +42,9 @@ class Connection(http.client.HTTPConnection):
 class Load:
     """The clients of one host."""
 
-    def __init__(self, address: str, name: str, certificate: str, pause: str = "1") -> None:
+    def __init__(self, address: str, name: str, certificate: str, pause: str = "1", streams: str = "1") -> None:
         self.pause = float(pause)
+        self.long = [self.websocket, self.events] if int(streams) else []
         self.address = address
         self.name = name
         self.context = ssl.create_default_context(cafile=certificate)
@@ -134,7 +135,7 @@ class Load:
 
     def run(self) -> dict[str, Any]:
         """Ask until standard input ends."""
-        threads = [threading.Thread(target=self.websocket), threading.Thread(target=self.events)]
+        threads = [threading.Thread(target=stream) for stream in self.long]
         for number in range(KEPT_CLIENTS + NEW_CLIENTS):
             kept = number < KEPT_CLIENTS
             pause = self.pause * (KEPT_PAUSE if kept else NEW_PAUSE)

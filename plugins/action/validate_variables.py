@@ -213,13 +213,15 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         if self._task._role is None:
             raise AnsibleError("validate_variables finds roles beside the one that its task belongs to: use it in a role's tasks")
+        # What is worked out once stays so: Ansible works a variable out anew each time that another one names it.
+        self._templar.available_variables = known = dict(variables)
         roles = Path(self._task._role._role_path).parent
         declared = _declared(roles)
         problems: list[str] = []
         wrong: set[str] = set()
         for role, rules in self._task.args["rules"].items():
             specs = _options(roles / role / "meta" / "argument_specs.yml")
-            problems += self._problems(role, specs, rules, variables, declared, wrong)
+            problems += self._problems(role, specs, rules, variables, known, declared, wrong)
         if problems:
             host = variables["inventory_hostname"]
             count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
@@ -235,6 +237,7 @@ class ActionModule(ActionBase):
         specs: Mapping[str, Any],
         rules: list[dict[str, Any]],
         variables: Mapping[str, Any],
+        known: dict[str, Any],
         declared: set[str],
         wrong: set[str],
     ) -> list[str]:
@@ -244,7 +247,8 @@ class ActionModule(ActionBase):
             role: its name.
             specs: its options.
             rules: what they must be besides.
-            variables: all variables of the host.
+            variables: all variables of the host, as they stand in files.
+            known: the same for templates; this puts there what it has worked out.
             declared: the names of the options of all roles.
             wrong: the names of variables that were found to be wrong, or are made from one; this adds to it.
         """
@@ -274,7 +278,7 @@ class ActionModule(ActionBase):
                     report(name, f"{name} is missing. It is {_sentence(spec)}")
                 continue
             try:
-                values[name] = self._templar.template(raw)
+                values[name] = known[name] = self._templar.template(raw)
             except Exception as error:
                 why = "it is secret, so the reason is not shown" if spec.get("no_log") else str(error)
                 if name not in faulty:

@@ -31,7 +31,7 @@ options:
     elements: dict
     required: true
     description:
-      - Each has C(path), and C(content) or C(edit). Directories are made.
+      - Each has C(path), and C(content) or C(edit). Directories are made. What begins with C(#!) can be executed.
       - C(edit) is for a file that is somebody else's, and maps patterns for its lines to what each such line is replaced with.
       - C(group) is for a file that holds a secret. Nobody else may read it, and what it holds is not shown.
   absent: {type: list, elements: path, default: [], description: "Files that must not exist."}
@@ -116,7 +116,7 @@ def write(path: str, text: str, group: str | None = None) -> None:
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=".slipway-")
     with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         if group is None:
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), 0o755 if text.startswith("#!") else 0o644)
         else:
             os.fchmod(file.fileno(), 0o640)
             shutil.chown(temporary, group=group)

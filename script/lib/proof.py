@@ -77,6 +77,7 @@ FULL = [
     molecule("monitor", "second", {"chromium": ["chromium"]}),
     molecule("default", "second", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
     molecule("acme", "second"),
+    molecule("fleet", "second"),
 ]
 
 

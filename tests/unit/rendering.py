@@ -56,6 +56,7 @@ class Host:
             "playbook_dir": str(ROOT / "playbooks"),
             "group_names": ["web"],
             "groups": {"web": [name]},
+            "hostvars": {},
             "ansible_facts": {**usual, **(facts or {})},
             "ansible_check_mode": False,
             "__nginx_placeholder": {"nginx": answer},

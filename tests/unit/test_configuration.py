@@ -156,8 +156,13 @@ def test_files_are_brought_in_once(place: Path, module: Any) -> None:
 
 def test_files_and_their_directories_can_be_read_whatever_the_umask(place: Path, module: Any) -> None:
     os.umask(0o077)
-    module(files=[{"path": str(place / "new/deep/file"), "content": "x"}], directories=[str(place / "web/root")])
+    wanted = [
+        {"path": str(place / "new/deep/file"), "content": "x"},
+        {"path": str(place / "new/script"), "content": "#!/bin/sh\n"},
+    ]
+    module(files=wanted, directories=[str(place / "web/root")])
     assert (place / "new/deep/file").stat().st_mode & 0o777 == 0o644
+    assert (place / "new/script").stat().st_mode & 0o777 == 0o755, "a script cannot be run"
     for name in ("new", "new/deep", "web", "web/root"):
         assert (place / name).stat().st_mode & 0o777 == 0o755, name
 

@@ -184,6 +184,7 @@ def test_every_task_has_a_name_and_modules_their_full_one(role: str) -> None:
     }
     words |= {"rescue", "always", "check_mode", "changed_when", "failed_when", "no_log", "diff", "become", "delegate_to", "until"}
     words |= {"retries", "delay", "run_once", "ignore_errors", "ignore_unreachable", "timeout", "become_user"}
+    words |= {"delegate_facts", "throttle"}
     for path in places(role, "tasks", "handlers"):
         for task in tasks(path):
             assert str(task.get("name", ""))[:1].isupper(), f"{path}: {task}"

@@ -376,7 +376,9 @@ def test_an_app_that_does_not_answer_is_excused(name: str) -> None:
     shared = parse_nginx(host.render("nginx", "shared.conf.j2"))
     maps = {words[1]: dict(words[-1]) for words in shared.find("map")}
     number = "$slipway_retry_seconds"
-    assert maps[variable] == {"502": number, "503": number, "504": number, "default": ""}
+    # What the app, or a host behind a balancer, says of it itself is said once.
+    assert maps[variable] == {"": "$slipway_retry", "default": ""}
+    assert maps["$slipway_retry"] == {"502": number, "503": number, "504": number, "default": ""}
     assert server.find("set") == [[number, str(host["nginx_retry_after_seconds"])]]
     # Nginx must know the name where no site has it yet.
     assert any(words[-1].find("set") for words in shared.find("server"))

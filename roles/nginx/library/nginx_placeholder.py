@@ -19,6 +19,7 @@ description:
     replaced, since Nginx would not start with it.
   - A placeholder made earlier is renewed when the names change, or 30 days before it expires.
   - Returns in C(nginx) what C(nginx -V) says, on which the rest of the configuration depends. Empty in a dry run without Nginx.
+  - Returns in C(pem) the certificate that is there now, whoever made it. Empty where there is none.
 options:
   certificate: {type: path, required: true, description: "File of the certificate."}
   key: {type: path, required: true, description: "File of the private key."}
@@ -134,7 +135,8 @@ def main() -> None:
             create(Path(certificate), Path(key), domains)
         except subprocess.CalledProcessError as error:
             module.fail_json(msg=f"openssl could not make a certificate: {error.stderr.strip()}")
-    module.exit_json(changed=reason is not None, reason=reason, nginx=says)
+    pem = Path(certificate).read_text(encoding="ascii", errors="replace") if domains and os.path.exists(certificate) else ""
+    module.exit_json(changed=reason is not None, reason=reason, nginx=says, pem=pem)
 
 
 if __name__ == "__main__":

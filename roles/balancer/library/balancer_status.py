@@ -1,0 +1,123 @@
+#!/usr/bin/python
+"""Tell how a balancer is, which hosts it uses, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.app_door import Door
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: balancer_status
+short_description: Tell how a balancer is
+description:
+  - Nothing is changed.
+  - Returns C(status), a row of the table of all hosts, C(hosts), what each host behind is to it, and C(findings), what is
+    wrong, as the doctor tells it.
+options:
+  runtime: {type: path, required: true, description: "Where the balancer's service tells how it is."}
+  service: {type: str, required: true, description: "What systemd calls that service."}
+  door: {type: dict, required: true, description: "C(host), C(port) and C(tls) of the public door on this host."}
+  drift: {type: list, elements: str, default: [], description: "Files that differ from what the roles would write."}
+"""
+
+# A state that is older than this nobody keeps; a certificate that ends sooner should have been renewed.
+STALE_SECONDS = 30
+SHORT_DAYS = 21
+
+
+def state(runtime: Path) -> dict[str, dict[str, Any]]:
+    """Return what the balancer's service says of each host; nothing where it says nothing any more."""
+    try:
+        told = json.loads((runtime / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    hosts: dict[str, dict[str, Any]] = told["hosts"]
+    return hosts if time.time() - told["when"] < STALE_SECONDS else {}
+
+
+def runs(unit: str) -> bool:
+    """Say whether a service runs."""
+    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False, timeout=30).returncode == 0
+
+
+def finding(severity: str, what: str, evidence: str, remedy: str) -> dict[str, str]:
+    """Return a finding."""
+    return {"severity": severity, "what": what, "evidence": evidence, "remedy": remedy}
+
+
+def findings(
+    hosts: dict[str, dict[str, Any]], service: str, days: int | None, drift: list[str], stopped: list[str]
+) -> list[dict[str, str]]:
+    """Return what is wrong, the worst first.
+
+    Args:
+        hosts: what the service says of each.
+        service: what systemd calls it.
+        days: how long the certificate lasts that is served.
+        drift: files that somebody changed.
+        stopped: services that do not run.
+    """
+    found = [finding("error", f"{unit} does not run", "It is not active.", f"systemctl start {unit}") for unit in stopped]
+    if not hosts:
+        found.append(
+            finding("error", "The balancer does not look at its hosts", "Its state is old.", f"systemctl restart {service}")
+        )
+    for name, entry in hosts.items():
+        if entry["state"] == "unhealthy":
+            found.append(
+                finding("error", f"{name} is not well", entry["reason"], f"ansible-playbook playbooks/doctor.yml -l {name}")
+            )
+        elif entry["state"] == "drained":
+            remedy = f"ansible-playbook playbooks/drain.yml -e drain=false -l {name}"
+            found.append(finding("warning", f"{name} is drained", "Somebody took it out of use.", remedy))
+    if days is not None and days < SHORT_DAYS:
+        severity = "error" if days < 0 else "warning"
+        found.append(
+            finding(severity, "The certificate is short", f"{days} days are left.", "ansible-playbook site.yml --tags certbot")
+        )
+    if drift:
+        remedy = "ansible-playbook site.yml --check --diff"
+        found.append(finding("warning", "Files are not what the roles would write", ", ".join(drift), remedy))
+    return sorted(found, key=lambda each: each["severity"] != "error")
+
+
+def status(hosts: dict[str, dict[str, Any]], days: int | None) -> dict[str, Any]:
+    """Return the row of the table: `health` is `ok`, or what is wrong."""
+    unwell = [f"{name} is not well" for name, entry in hosts.items() if entry["state"] == "unhealthy"]
+    disk = os.statvfs("/var")
+    return {
+        "server": "balancer",
+        "health": "; ".join(unwell) or ("ok" if hosts else "it does not look at its hosts"),
+        "certificate_days": days,
+        "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
+    }
+
+
+def main() -> None:
+    """Tell it."""
+    module = AnsibleModule(
+        argument_spec={
+            "runtime": {"type": "path", "required": True},
+            "service": {"type": "str", "required": True},
+            "door": {"type": "dict", "required": True},
+            "drift": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    service = module.params["service"]
+    hosts, days = state(Path(module.params["runtime"])), Door(**module.params["door"]).certificate_days()
+    stopped = [unit for unit in ("nginx", service) if not runs(unit)]
+    found = findings(hosts, service, days, module.params["drift"], stopped)
+    told = {name: entry["state"] for name, entry in hosts.items()}
+    module.exit_json(changed=False, status=status(hosts, days), hosts=told, findings=found)
+
+
+if __name__ == "__main__":
+    main()
