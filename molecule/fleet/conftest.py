@@ -86,7 +86,7 @@ class DoorLoad(Load):
     """A load on the site through a balancer, with or without streams that no drain sees the end of."""
 
     def __init__(self, door: Door, streams: bool) -> None:
-        super().__init__(door)
+        super().__init__(door, pause=2)
         self.streams = streams
         # What hosts took that are no more.
         self.taken: Counter[str] = Counter()

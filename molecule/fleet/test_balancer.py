@@ -83,17 +83,17 @@ def test_a_request_has_one_name_on_its_whole_way_and_the_release_is_told() -> No
     assert f'"id":"{mark}"' in EDGE.run("tail -n 500 /var/log/nginx/edge-test.access.log")
 
 
-@pytest.mark.parametrize("host", FLEET, ids=NAMES)
-def test_an_app_host_answers_the_balancers_alone(host: Host) -> None:
+@pytest.mark.parametrize("member", FLEET, ids=NAMES)
+def test_an_app_host_answers_the_balancers_alone(member: Host) -> None:
     context = ssl._create_unverified_context()
-    for asked in (DOMAIN, host.name):
+    for asked in (DOMAIN, member.name):
         for path in ("/healthz", "/.slipway/health", "/"):
-            connection = http.client.HTTPSConnection(host.address, context=context, timeout=10)
+            connection = http.client.HTTPSConnection(member.address, context=context, timeout=10)
             with contextlib.closing(connection):
-                connection.sock = context.wrap_socket(socket.create_connection((host.address, 443)), server_hostname=asked)
+                connection.sock = context.wrap_socket(socket.create_connection((member.address, 443)), server_hostname=asked)
                 connection.request("GET", path, headers={"Host": asked, "X-Forwarded-For": "127.0.0.1"})
                 assert connection.getresponse().status == 403, path
-    assert host.ask("/healthz").status == 200, "it does not answer itself"
+    assert member.ask("/healthz").status == 200, "it does not answer itself"
 
 
 def test_what_the_hosts_say_to_each_other_is_not_for_clients() -> None:

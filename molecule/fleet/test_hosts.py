@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,11 @@ def test_a_host_is_drained_and_comes_back() -> None:
             assert door.state()["two.test"]["connections"] == 0
         again = drain("two.test")
         assert (again.code, again.changed["two.test"]) == (0, 0)
+        table = play("--limit=fleet,balancer", playbook="playbooks/status.yml")
+        assert table.code == 0, table.output[-3000:]
+        assert re.search(r"two\.test +shop .* drained +ok ", table.output)
+        assert re.search(r"one\.test +shop .* in use +ok ", table.output)
+        assert re.search(r"edge\.test +balancer +ok +\d+ ", table.output)
         # It may be stopped now.
         FLEET[1].run("systemctl stop nginx")
         time.sleep(1)
@@ -129,6 +135,9 @@ def test_an_app_that_fails_is_left_out_though_its_host_is_well() -> None:
         host.run(f"supervisorctl stop {host.app}-{host.live()}")
         within(10, lambda: EDGE.uses("one.test", "three.test"))
         assert "502" in EDGE.state()["two.test"]["reason"]
+        doctor = play("--limit=balancer", playbook="playbooks/doctor.yml")
+        assert doctor.code == 2
+        assert "error: two.test is not well it answers 502 instead of 200" in flat(doctor)
         host.run(f"supervisorctl start {host.app}-{host.live()}")
         within(30, lambda: EDGE.uses(*NAMES))
     assert [failure for failure in load.result["failures"] if "POST" not in failure] == []

@@ -152,7 +152,7 @@ async def ill(request, call_next):
 SLOW = """
 @app.middleware("http")
 async def slowly(request, call_next):
-    if request.url.path.startswith("/items/") and int(request.url.path.split("/")[2]) % 8 == 0:
+    if request.url.path.startswith("/items/") and int(request.url.path.split("/")[2]) % 4 == 0:
         await asyncio.sleep(1)
     return await call_next(request)
 """
