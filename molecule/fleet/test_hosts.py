@@ -131,7 +131,7 @@ def test_a_host_that_hangs_is_left_out() -> None:
 def test_an_app_that_fails_is_left_out_though_its_host_is_well() -> None:
     host = FLEET[1]
     # Of such a host no more than what was posted there fails, and that for a second or so: it answers, if with an error.
-    with loaded(allowed=90) as load:
+    with loaded(allowed=60) as load:
         host.run(f"supervisorctl stop {host.app}-{host.live()}")
         within(10, lambda: EDGE.uses("one.test", "three.test"))
         assert "502" in EDGE.state()["two.test"]["reason"]

@@ -74,10 +74,10 @@ FULL = [
     Step("podman", ["script/bootstrap", "--dev", "--containers"]),
     Step("the container image", pytest("molecule/image", "image.xml"), report="image.xml", packages={"catatonit": ["catatonit"]}),
     molecule("release", "first"),
-    molecule("monitor", "second", {"chromium": ["chromium"]}),
-    molecule("default", "second", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
-    molecule("acme", "second"),
+    molecule("default", "first", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
     molecule("fleet", "second"),
+    molecule("monitor", "second", {"chromium": ["chromium"]}),
+    molecule("acme", "second"),
 ]
 
 
