@@ -89,7 +89,7 @@ def test_a_broken_release_leaves_the_old_one_serving(host: Host, source: Path, f
     (source / file).write_text(text, encoding="utf-8")
     before = host.live()
     with polling(host) as failures:
-        run = deploy(host, app_source=str(source), app_health_timeout=6)
+        run = deploy(host, app_source=str(source), app_health_timeout=10)
     flat = " ".join(run.output.split())
     assert run.code != 0
     assert message in flat, flat[-3000:]
