@@ -22,7 +22,7 @@ TWO_OF_ONE = 1.8
 
 def begin(bench: Lab, processors: float) -> dict[str, Server]:
     """Start the servers, have them serve, and give each app host its part of a processor."""
-    servers = {name: bench.start(name) for name in (ALONE, ONE, TWO, EDGE, CLIENT)}
+    servers = {name: bench.start(name, name) for name in (ALONE, ONE, TWO, EDGE, CLIENT)}
     groups: dict[str, object] = {
         "web": {
             "hosts": {ALONE: {"app_name": "alone"}},
