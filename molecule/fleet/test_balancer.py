@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
 import time
@@ -182,6 +183,10 @@ def test_clients_go_on_while_one_balancer_is_away() -> None:
     podman("pause", SPARE.name)
     try:
         with loaded():
-            time.sleep(3)
+            table = play("--limit=fleet,balancer", playbook="playbooks/status.yml")
+        assert table.code == 2
+        assert re.search(r"spare\.test +it does not answer", table.output), table.output[-3000:]
+        assert re.search(r"edge\.test +balancer +ok ", table.output)
+        assert re.search(r"one\.test +shop .* in use +ok ", table.output)
     finally:
         podman("unpause", SPARE.name)

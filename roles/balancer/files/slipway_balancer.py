@@ -107,30 +107,6 @@ class Host:
         return "drained" if self.drained else "in use" if self.healthy else "unhealthy"
 
 
-class HostConnection(http.client.HTTPSConnection):
-    """An HTTPS connection through the socket of a host."""
-
-    def __init__(self, path: Path, domain: str, context: ssl.SSLContext, timeout: float) -> None:
-        super().__init__(domain, timeout=timeout, context=context)
-        self.path = path
-        self.trust = context
-
-    def connect(self) -> None:
-        """Connect, and see that it is the host.
-
-        Raises:
-            OSError: when nobody answers there, or somebody else.
-        """
-        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            raw.settimeout(self.timeout)
-            raw.connect(str(self.path))
-            self.sock = self.trust.wrap_socket(raw, server_hostname=self.host)
-        except BaseException:
-            raw.close()
-            raise
-
-
 def rename(link: Path, target: str) -> None:
     """Have a link lead to `target`, in one step."""
     if os.path.islink(link) and os.readlink(link) == target:
@@ -231,10 +207,13 @@ class Balancer:
         settings = self.settings
         try:
             context = ssl.create_default_context(cafile=settings["authority"])
-            context.check_hostname = True
-            connection = HostConnection(self.runtime / f"{name}.sock", settings["domain"], context, settings["timeout"])
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as raw:
+                raw.settimeout(settings["timeout"])
+                raw.connect(str(self.runtime / f"{name}.sock"))
+                connection = http.client.HTTPConnection(settings["domain"])
+                connection.sock = context.wrap_socket(raw, server_hostname=settings["domain"])
             with contextlib.closing(connection):
-                headers = {"Host": settings["domain"], "X-Forwarded-Proto": settings["scheme"], "Connection": "close"}
+                headers = {"X-Forwarded-Proto": settings["scheme"], "Connection": "close"}
                 connection.request("GET", settings["path"], headers=headers)
                 answer = connection.getresponse()
                 answer.read()

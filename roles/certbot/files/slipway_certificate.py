@@ -9,6 +9,7 @@ plain HTTP.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -71,39 +72,22 @@ def publish(settings: Mapping[str, Any]) -> None:
         write(Path(settings["to"], f"{recipient.stem}.cms"), sealed, 0o644)
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=SECONDS)
-        self.path = path
-
-    def connect(self) -> None:
-        """Connect to the socket.
-
-        Raises:
-            OSError: when nobody listens there.
-        """
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
 def asked(path: str, host: str, name: str) -> bytes:
     """Return what the host that orders has for `name`.
 
     Raises:
         CertificateError: when it has nothing, or does not answer.
     """
-    connection = UnixConnection(path)
-    try:
-        connection.request("GET", f"/.slipway/peer/{name}.cms", headers={"Host": host, "Connection": "close"})
-        answer = connection.getresponse()
-        body = answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise CertificateError(f"the host that orders the certificate does not answer: {error}") from error
-    finally:
-        connection.close()
+    connection = http.client.HTTPConnection(host)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as connection.sock:
+        try:
+            connection.sock.settimeout(SECONDS)
+            connection.sock.connect(path)
+            connection.request("GET", f"/.slipway/peer/{name}.cms", headers={"Connection": "close"})
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise CertificateError(f"the host that orders the certificate does not answer: {error}") from error
     if answer.status != 200:
         raise CertificateError(f"the host that orders the certificate answers {answer.status}: run site.yml for all balancers")
     return body
