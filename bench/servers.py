@@ -150,7 +150,8 @@ def play(inventory: Path, limit: str = "all", *options: str, playbook: str = "si
     Raises:
         BenchError: when it fails.
     """
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    unlike = ("ANSIBLE_", "MOLECULE_", "PYTHONDONTWRITEBYTECODE")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(unlike)}
     clean |= {
         "PATH": f"{TOOLS}:{clean['PATH']}",
         "ANSIBLE_NOCOLOR": "1",

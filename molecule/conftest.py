@@ -59,9 +59,8 @@ class Host:
 
     @property
     def address(self) -> str:
-        """The address on the test network. It changes when the container is started again."""
-        networks = json.loads(podman("inspect", self.name))[0]["NetworkSettings"]["Networks"]
-        return str(networks["slipway"]["IPAddress"])
+        """The address on the test network."""
+        return address(self.name)
 
     def run(self, command: str, check: bool = True) -> str:
         """Run a shell command as root inside the host and return what it prints."""
@@ -126,7 +125,15 @@ class Host:
 
 def podman(*arguments: str) -> str:
     """Run podman and return what it prints."""
+    if arguments[0] in ("start", "restart", "run"):  # which may give another address
+        address.cache_clear()
     return subprocess.run(["podman", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+@cache
+def address(container: str) -> str:
+    """Return the address of a container on the test network."""
+    return str(json.loads(podman("inspect", container))[0]["NetworkSettings"]["Networks"]["slipway"]["IPAddress"])
 
 
 def within(seconds: float, condition: Callable[[], Any], pause: float = 0.05) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-
-from molecule.conftest import Host, polling, within
+from molecule.conftest import Host, podman, polling, within
 
 GROUP = "systems"
 
@@ -79,7 +77,7 @@ def test_nginx_logs_go_on_after_a_rotation(host: Host) -> None:
 
 def test_everything_is_back_after_a_restart(host: Host) -> None:
     release = host.live()
-    subprocess.run(["podman", "restart", "--time=10", host.name], check=True, capture_output=True)
+    podman("restart", "--time=10", host.name)
     within(30, host.healthy)
     assert host.ask("/version").json()["release"] == str(release)
     within(10, lambda: no_orphans(host))

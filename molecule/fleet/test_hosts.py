@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from molecule.conftest import INVENTORY, ROOT, Run, play, podman, within
+from molecule.conftest import INVENTORY, ROOT, Run, address, play, podman, within
 from molecule.fleet.conftest import EDGE, FLEET, NAMES, SPARE, ledger, loaded
 
 
@@ -98,6 +98,7 @@ def test_a_host_is_taken_out_for_good_and_added(smaller: Path) -> None:
         for what in ("destroy", "create"):
             made = play("--limit=three.test", playbook=f"molecule/default/{what}.yml", MOLECULE_PROJECT_DIRECTORY=str(ROOT))
             assert made.code == 0, made.output[-3000:]
+        address.cache_clear()
         run = play("--limit=fleet,balancer")
         assert run.code == 0, run.output[-3000:]
         within(20, lambda: EDGE.uses(*NAMES))

@@ -46,6 +46,7 @@ def number(host: Host, tmp_path: Path) -> Iterator[int]:
     host.run(f"rm -rf {CERTIFICATES}; mv /root/certificates {CERTIFICATES}; mv /root/history /opt/shop/history.jsonl")
     host.run(f"mv /root/site {SITE}; rm -f /run/reboot-required; umount /tmp; pkill -f '[h]ttp.server 80'", check=False)
     host.run("systemctl enable nginx supervisor; systemctl restart nginx; systemctl start supervisor")
+    within(10, lambda: host.run("supervisorctl pid", check=False).strip().isdigit())
     host.run("rm -f /etc/supervisor/conf.d/shop-999.conf; supervisorctl update")
     assert deploy(host, playbook="site.yml").code == 0
     healthy(host, tmp_path)
