@@ -141,11 +141,12 @@ def test_a_canary_that_is_as_good_is_promoted(changed: Callable[[str], Path]) ->
     assert re.search(rf"{SECOND.name} +other +{before} ", said)
 
 
-# Too few to be seen in the first seconds, and too many for good.
+# So evenly that the host's own watch, which wants one in twenty, never sees enough, and too many for good.
 ILL = """
+ITEMS = iter(range(1, 10**9))
 @app.middleware("http")
 async def ill(request, call_next):
-    if request.url.path.startswith("/items/") and int(request.url.path.split("/")[2]) % 34 == 0:
+    if request.url.path.startswith("/items/") and next(ITEMS) % 25 == 0:
         return StreamingResponse(iter(["ill"]), status_code=500)
     return await call_next(request)
 """
