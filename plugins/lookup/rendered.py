@@ -10,8 +10,8 @@ DOCUMENTATION = """
 name: rendered
 short_description: The text that a template gives
 description:
-  - What P(ansible.builtin.template#lookup) gives. That one copies each variable of the host first, with all that is in it, and
-    so spends nearly all of its time. Here the names alone are copied.
+  - What P(ansible.builtin.template#lookup) gives. That one copies each variable of the host first, with all that is in it,
+    which takes most of its time. Here the names alone are copied.
 options:
   _terms: {type: list, elements: str, required: true, description: Files in the folder templates.}
   template_vars: {type: dict, default: {}, description: More variables.}
