@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -33,7 +35,9 @@ options:
     description:
       - Each has C(path), and C(content) or C(edit). Directories are made. What begins with C(#!) can be executed.
       - C(edit) is for a file that is somebody else's, and maps patterns for its lines to what each such line is replaced with.
-      - C(group) is for a file that holds a secret. Nobody else may read it, and what it holds is not shown.
+      - C(group) is for a file that holds a secret, whose content is in C(secrets). Nobody else may read it, and what it holds is
+        not shown.
+  secrets: {type: dict, default: {}, description: "What those of C(files) hold that are secret, by path. It is in no log."}
   absent: {type: list, elements: path, default: [], description: "Files that must not exist."}
   directories: {type: list, elements: path, default: [], description: "Directories that must exist."}
   reads: {type: list, elements: path, default: [], description: "Files made by others that the service reads on a reload."}
@@ -45,7 +49,9 @@ options:
 
 # Where a change that is under way is noted, so that its command is not forgotten when the run is interrupted.
 PENDING = Path("/var/lib/slipway")
-LOCK = "/run/lock/slipway-configuration.lock"
+# Nobody but root may open it, for who may open a file may lock it.
+LOCK = "/var/lib/slipway/configuration.lock"
+LOCK_SECONDS = 300.0
 RELOAD_SECONDS = 10.0
 SECONDS = 120.0
 UNIT_DIRECTORY = "/etc/systemd/system/"
@@ -114,22 +120,78 @@ def write(path: str, text: str, group: str | None = None) -> None:
     directory = Path(path).parent
     directory.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=".slipway-")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        if group is None:
-            os.fchmod(file.fileno(), 0o755 if text.startswith("#!") else 0o644)
-        else:
-            os.fchmod(file.fileno(), 0o640)
-            shutil.chown(temporary, group=group)
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            if group is None:
+                os.fchmod(file.fileno(), 0o755 if text.startswith("#!") else 0o644)
+            else:
+                os.fchmod(file.fileno(), 0o640)
+                shutil.chown(temporary, group=group)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    settle(directory)
+
+
+def settle(directory: Path) -> None:
+    """Have the file system remember the renames in `directory` across a loss of power."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
-def lock() -> Iterator[None]:
-    """Hold the machine's lock on configuration: two apps on one machine are configured one after the other."""
-    with open(LOCK, "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def lock(seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the machine's lock on configuration: two apps on one machine are configured one after the other.
+
+    Args:
+        seconds: how long to wait for another process that holds it.
+
+    Raises:
+        OSError: when the lock's file is not one of this user alone, or cannot be made.
+        ConfigurationError: when the lock is not free in time, with the process that holds it.
+    """
+    Path(LOCK).parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
+        found = os.fstat(handle)
+        if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077:
+            raise PermissionError(errno.EPERM, "is not a file of root's alone; remove it, then run this again", LOCK)
+        deadline = time.monotonic() + seconds
+        while not _taken(handle):
+            if time.monotonic() > deadline:
+                raise ConfigurationError(_who(file.read(20), seconds))
+            time.sleep(0.1)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
+
+
+def _taken(handle: int) -> bool:
+    """Take the lock of an open file, and say whether that was possible."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _who(pid: str, seconds: float) -> str:
+    """Say which process holds the lock, as it wrote itself down, and what to do."""
+    command = (read(f"/proc/{pid}/cmdline") or "").replace("\0", " ").strip()[:200] if pid.isdigit() else ""
+    holder = f"process {pid} ({command or 'which is gone'})" if pid.isdigit() else "another process"
+    return (
+        f"The configuration of this host is locked by {holder}, and this run waited {seconds:g} s for it. Nothing was changed. "
+        f"When that process is done, or ended by you, run this again. See who has the lock: fuser -v {LOCK}"
+    )
 
 
 class Change:
@@ -308,6 +370,38 @@ def _succeed(command: Sequence[str]) -> None:
         raise ConfigurationError(f"{' '.join(command)} failed:\n{answer.stdout.strip()}")
 
 
+def converge(module: AnsibleModule, service: Service | None, groups: Mapping[str, str]) -> None:
+    """Compare what is there with what is wanted, make it so unless this is a dry run, and report.
+
+    Args:
+        module: the module with its arguments.
+        service: the service that reads the files.
+        groups: who may read those that hold secrets.
+
+    Raises:
+        ConfigurationError: when that fails; the files that were there before are in place again.
+        OSError: when a file cannot be read, or a directory cannot be made.
+    """
+    arguments = module.params
+    files = dict(arguments["secrets"])
+    for file in arguments["files"]:
+        text = edited(file["path"], file["edit"] or {}) if file["content"] is None else file["content"]
+        if text is not None and file["path"] not in arguments["secrets"]:
+            files[file["path"]] = text
+    change = Change(files, arguments["absent"], groups)
+    missing = [path for path in arguments["directories"] if not os.path.isdir(path)]
+    read = [path for path in [*files, *arguments["reads"]] if not path.startswith(UNIT_DIRECTORY)]
+    running = service is not None and service.runs()
+    to_do = service is not None and (not running or not service.starts_at_boot() or service.is_older_than(read))
+    pending = PENDING / f"pending-{hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16]}"
+    changed = bool(change.after or missing or to_do or pending.exists())
+    if changed and not module.check_mode:
+        for path in missing:
+            os.makedirs(path, mode=0o755)
+        bring_in(change, arguments, service, running, pending)
+    module.exit_json(changed=changed, diff=change.diff())
+
+
 def main() -> None:
     """Bring the files to what is wanted, and the service to the files."""
     module = AnsibleModule(
@@ -323,6 +417,7 @@ def main() -> None:
                     "group": {"type": "str"},
                 },
             },
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
             "absent": {"type": "list", "elements": "path", "default": []},
             "directories": {"type": "list", "elements": "path", "default": []},
             "reads": {"type": "list", "elements": "path", "default": []},
@@ -336,31 +431,14 @@ def main() -> None:
     os.umask(0o022)  # services read these files as users of their own
     arguments = module.params
     service = Service(arguments["service"], arguments["workers"]) if arguments["service"] else None
-    with lock():
-        try:
-            files = {file["path"]: file["content"] for file in arguments["files"] if file["content"] is not None}
-            for file in arguments["files"]:
-                text = edited(file["path"], file["edit"] or {}) if file["content"] is None else None
-                if text is not None:
-                    files[file["path"]] = text
-        except ConfigurationError as error:
-            module.fail_json(msg=str(error))
-        groups = {file["path"]: file["group"] for file in arguments["files"] if file["group"]}
-        change = Change(files, arguments["absent"], groups)
-        missing = [path for path in arguments["directories"] if not os.path.isdir(path)]
-        read = [path for path in [*files, *arguments["reads"]] if not path.startswith(UNIT_DIRECTORY)]
-        running = service is not None and service.runs()
-        to_do = service is not None and (not running or not service.starts_at_boot() or service.is_older_than(read))
-        pending = PENDING / f"pending-{hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:16]}"
-        changed = bool(change.after or missing or to_do or pending.exists())
-        if changed and not module.check_mode:
-            for path in missing:
-                os.makedirs(path, mode=0o755)
-            try:
-                bring_in(change, arguments, service, running, pending)
-            except ConfigurationError as error:
-                module.fail_json(msg=str(error))
-        module.exit_json(changed=changed, diff=change.diff())
+    groups = {file["path"]: file["group"] for file in arguments["files"] if file["group"]}
+    for path in arguments["secrets"].keys() - groups.keys():
+        module.fail_json(msg=f"{path} is among the secrets, and has no group among the files: everybody could read it")
+    try:
+        with lock():
+            converge(module, service, groups)
+    except (ConfigurationError, OSError) as error:
+        module.fail_json(msg=str(error))
 
 
 if __name__ == "__main__":

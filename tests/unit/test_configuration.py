@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import grp
 import os
 import signal
 import subprocess
@@ -20,6 +21,9 @@ import pytest
 from configuration import Change, ConfigurationError, Service, newest, read
 
 TITLE = "nginx: worker process"
+
+# Where it is on a host: the tests have their own.
+LOCK = configuration.LOCK
 
 # A master whose workers have a title of their own, and that replaces them when it is asked to; or ignores it.
 MASTER = """
@@ -311,13 +315,59 @@ def test_a_file_that_is_no_text_is_put_back_as_it_was(place: Path) -> None:
     assert (place / "file").read_bytes() == b"caf\xe9\r\n"
 
 
+def test_a_secret_is_written_for_its_group_alone_and_shown_nowhere(place: Path, module: Any) -> None:
+    secret = {str(place / "password"): "hunter2-hunter2"}
+    wanted = [{"path": str(place / "password"), "group": grp.getgrgid(os.getegid()).gr_name}, *files(plain="x")]
+    result = module(files=wanted, secrets=secret)
+    assert contents(place) == {"password": "hunter2-hunter2", "plain": "x"}
+    assert (place / "password").stat().st_mode & 0o777 == 0o640
+    assert "hunter2" not in str(result)
+    assert [diff["after"] for diff in result["diff"]] == ["(not shown)\n", "x"]
+    assert not module(files=wanted, secrets=secret)["changed"]
+
+
+def test_a_secret_that_everybody_could_read_is_refused(place: Path, module: Any) -> None:
+    result = module(files=files(plain="x"), secrets={str(place / "password"): "hunter2-hunter2"})
+    assert result["failed"]
+    assert "has no group" in result["msg"]
+    assert contents(place) == {}
+
+
+def test_the_arguments_that_are_secret_reach_no_log(monkeypatch: pytest.MonkeyPatch, place: Path, module: Any) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(configuration.AnsibleModule, "log", lambda self, text, log_args=None: told.append(f"{text} {log_args}"))
+    wanted = [{"path": str(place / "password"), "group": grp.getgrgid(os.getegid()).gr_name}]
+    module(files=wanted, secrets={str(place / "password"): "hunter2-hunter2"})
+    assert told
+    assert "hunter2" not in str(told)
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (order.append("rename"), replace(*names)))
+    configuration.write(str(place / "new/file"), "x")
+    assert [Path(each).name.split("-")[0] for each in order] == [".slipway", "rename", "new"]
+
+
+@contextlib.contextmanager
+def locked(path: Path, text: str = "") -> Iterator[None]:
+    """Hold a lock while the block runs, with what its holder wrote down."""
+    path.touch(mode=0o600)
+    with open(path, "r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(text)
+        file.flush()
+        yield
+
+
 def test_two_changes_wait_for_each_other(place: Path, module: Any, tmp_path: Path) -> None:
     held = threading.Event()
     waited: list[float] = []
 
     def hold() -> None:
-        with open(tmp_path / "lock", "w", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(tmp_path / "lock"):
             held.set()
             time.sleep(0.3)
             waited.append(time.monotonic())
@@ -330,6 +380,44 @@ def test_two_changes_wait_for_each_other(place: Path, module: Any, tmp_path: Pat
     other.join()
     assert waited[0] <= done
     assert contents(place) == {"file": "1"}
+
+
+def test_a_lock_that_is_never_free_is_waited_for_so_long_and_named(
+    place: Path, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuration.lock.__wrapped__, "__defaults__", (0.2,))  # type: ignore[attr-defined]
+    with locked(tmp_path / "lock", str(os.getpid())):
+        result = module(files=files(file="1"))
+    assert result["failed"]
+    assert f"locked by process {os.getpid()} (" in result["msg"]
+    assert "pytest" in result["msg"]
+    assert "run this again" in result["msg"]
+    assert contents(place) == {}
+    assert module(files=files(file="1"))["changed"], "a lock that is free again is taken"
+
+
+def test_nobody_else_can_open_the_lock(tmp_path: Path, module: Any) -> None:
+    os.umask(0)
+    module(files=files(file="1"))
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+    assert os.path.dirname(LOCK) == "/var/lib/slipway", "users may make files in /run/lock"
+
+
+@pytest.mark.parametrize("how", ["a link", "a file that others may open"])
+def test_what_somebody_else_put_in_the_place_of_the_lock_is_refused(place: Path, module: Any, tmp_path: Path, how: str) -> None:
+    (tmp_path / "victim").write_text("precious", encoding="utf-8")
+    if how == "a link":
+        (tmp_path / "lock").symlink_to(tmp_path / "victim")
+    else:
+        (tmp_path / "lock").touch()
+        (tmp_path / "lock").chmod(0o644)
+    begin = time.monotonic()
+    result = module(files=files(file="1"))
+    assert result["failed"]
+    assert str(tmp_path / "lock") in result["msg"]
+    assert (tmp_path / "victim").read_text(encoding="utf-8") == "precious"
+    assert contents(place) == {}
+    assert time.monotonic() - begin < 5
 
 
 # The service
