@@ -75,11 +75,25 @@ def _relations(**relations: Any) -> dict[str, Any]:
 
 
 def _addresses(facts: Mapping[str, Any]) -> list[str] | None:
-    """Return the addresses that others reach a host at; None where it was not asked for them."""
+    """Return the addresses from which a host reaches others; None where it was not asked for them.
+
+    Those of a bridge for containers or virtual machines are left out, unless the default route leads through it: other hosts have
+    a bridge with the same address, and whoever has one there would be taken for the balancer.
+    """
     if "all_ipv4_addresses" not in facts:
         return None
-    every = [*facts["all_ipv4_addresses"], *facts.get("all_ipv6_addresses", [])]
-    return [address for address in every if not address.startswith("fe80:")]
+    routes = [facts[name] for name in ("default_ipv4", "default_ipv6") if facts.get(name)]
+    if not routes and "interfaces" not in facts:
+        every = [*facts["all_ipv4_addresses"], *facts.get("all_ipv6_addresses", [])]
+    else:
+        ways = {route.get("interface") for route in routes}
+        every = [str(route["address"]) for route in routes if "address" in route]
+        for name in facts.get("interfaces", []):
+            interface = facts.get(name) or facts.get(name.replace("-", "_").replace(":", "_")) or {}
+            if name in ways or interface.get("type") not in ("bridge", "loopback", None):
+                fourth = [interface.get("ipv4"), *interface.get("ipv4_secondaries", [])]
+                every += [entry["address"] for entry in [*fourth, *interface.get("ipv6", [])] if entry]
+    return _unique(address for address in every if not address.startswith("fe80:"))
 
 
 def _unique(names: Iterable[str]) -> list[str]:

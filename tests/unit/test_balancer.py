@@ -469,6 +469,43 @@ def test_hosts_and_balancers_know_of_each_other() -> None:
     assert (edge["strangers"], one["strangers"]) == ([], [])
 
 
+def interface(kind: str, *addresses: str, sixth: str = "fe80::1") -> dict[str, Any]:
+    """Return what a host says of a network interface."""
+    first, *others = [{"address": address, "prefix": "24"} for address in addresses]
+    return {"type": kind, "ipv4": first, "ipv4_secondaries": others, "ipv6": [{"address": sixth, "scope": "link"}]}
+
+
+@pytest.mark.parametrize("through", ["eth0", "br-lan"])
+def test_a_balancers_bridges_for_containers_are_not_trusted(through: str) -> None:
+    bridges = {"docker0": interface("bridge", "172.17.0.1"), "podman0": interface("bridge", "10.88.0.1", sixth="fd00:88::1")}
+    kind = "ether" if through == "eth0" else "bridge"
+    own = {through.replace("-", "_"): interface(kind, "192.0.2.1", "192.0.2.9", sixth="2001:db8::1")}
+    private = {"eth1": interface("ether", "10.0.0.5"), "lo": interface("loopback", "127.0.0.1", sixth="::1")}
+    facts = {
+        **bridges,
+        **own,
+        **private,
+        "interfaces": ["lo", "docker0", "podman0", through, "eth1"],
+        "default_ipv4": {"address": "192.0.2.1", "interface": through},
+        "default_ipv6": {"address": "2001:db8::1", "interface": through},
+        "all_ipv4_addresses": ["172.17.0.1", "10.88.0.1", "192.0.2.1", "192.0.2.9", "10.0.0.5"],
+        "all_ipv6_addresses": ["fe80::1", "fd00:88::1", "2001:db8::1"],
+    }
+    known = {**VARS, "edge.test": {"balancer_group": "fleet", "ansible_facts": facts}}
+    assert sorted(balancer_relations(EDGE, known, "spare.test")["addresses"]) == [
+        "10.0.0.5",
+        "192.0.2.1",
+        "192.0.2.9",
+        "2001:db8::1",
+    ]
+
+
+def test_of_a_balancer_that_tells_no_interfaces_the_way_out_is_trusted() -> None:
+    facts = {"all_ipv4_addresses": ["172.17.0.1", "192.0.2.1"], "default_ipv4": {"address": "192.0.2.1", "interface": "eth0"}}
+    known = {**VARS, "edge.test": {"balancer_group": "fleet", "ansible_facts": facts}}
+    assert balancer_relations(EDGE, known, "spare.test")["addresses"] == ["192.0.2.1"]
+
+
 def test_a_balancer_that_was_not_asked_is_a_stranger_and_one_of_other_hosts_no_peer() -> None:
     groups = {**EDGE, "balancer": [*EDGE["balancer"], "other.test"], "blog": ["blog.test"]}
     known = {**VARS, "spare.test": {"balancer_group": "fleet"}, "other.test": {"balancer_group": "blog"}, "blog.test": {}}
