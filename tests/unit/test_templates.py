@@ -545,7 +545,7 @@ def launched(host: Host, directory: Path, monkeypatch: pytest.MonkeyPatch, **env
     started: list[dict[str, str]] = []
     monkeypatch.setattr(os, "execve", lambda path, words, environment: started.append(environment))
     (directory / "settings.json").write_text("{}", encoding="utf-8")
-    code = host.render("app", "launch.py.j2").replace("@RELEASE@", "7")
+    code = host.render("app", "launch.py.j2").replace("@RELEASE@", "7").replace("\nconfine()\n", "\n")  # not these tests
     exec(compile(code, "launch.py", "exec"), {"__file__": str(directory / "launch.py")})
     return started[0]
 
@@ -741,6 +741,47 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
     environment = {name: bytes.fromhex(value) for name, value in values.items()}
     assert (words[1:], environment["SLIPWAY_TO"], environment["PERCENT"]) == (["hook"], b"8", TRICKY["PERCENT"].encode())
     assert "SECRET_OF_ROOT" not in environment
+
+
+@pytest.mark.parametrize("rights", [True, "false"])
+def test_a_release_gives_up_what_no_app_needs(tmp_path: Path, rights: Any) -> None:
+    (tmp_path / "build" / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / "build" / ".venv" / "bin" / "python").symlink_to(PYTHON)
+    (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
+    host = Host({"app_no_new_privileges": rights})
+    (tmp_path / "launch.py").write_text(host.render("app", "launch.py.j2"), encoding="utf-8")
+    look = "cat /proc/self/status /proc/self/limits /proc/self/oom_score_adj"
+    limited = ["sh", "-c", 'ulimit -S -n 64 && exec "$@"', "sh", PYTHON, str(tmp_path / "launch.py"), "--shell", look]
+    shown = subprocess.run(limited, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"NoNewPrivs:\s+(\d)", shown)[1] == str(int(rights is True))  # type: ignore[index]
+    assert re.search(r"Max core file size\s+0\s+0\s", shown)
+    soft, hard = re.search(r"Max open files\s+(\d+)\s+(\d+)", shown).groups()  # type: ignore[union-attr]
+    assert soft == hard != "64"
+    assert shown.splitlines()[-1] == "500"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_limit_of_memory_is_set_before_the_app_starts_as_its_user(count: int) -> None:
+    host = Host({"app_name": "shop", "app_user": "clerk", "app_memory_mb": "256", "app_instances": count})
+    told = section(host)
+    assert told["user"] == "root"
+    limit, user, app = told["command"].split(" -- ")
+    assert limit.split()[:2] == ["/usr/bin/systemd-run", "--quiet"]
+    assert {"--scope", "--collect", "--property=MemoryMax=256M", "--property=MemorySwapMax=0"} <= set(limit.split())
+    assert user.split() == ["/usr/bin/setpriv", "--reuid=clerk", "--regid=clerk", "--init-groups"]
+    assert app.split() == section(Host({"app_name": "shop"}))["command"].split()
+    assert "%" not in told["command"]
+
+
+@pytest.mark.parametrize(("memory", "workers"), [(0, 5), (256, 1), ("800", 5), (500, 3)])
+def test_as_many_workers_as_fit_into_the_limit(
+    memory: Any, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 4096 * 256, "SC_PAGE_SIZE": 4096}.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    host = Host({"app_memory_mb": memory})
+    assert launched(host, tmp_path, monkeypatch)["WEB_CONCURRENCY"] == str(workers)
+    assert str(host["app_container_memory_mb"]) == str(memory)
 
 
 def test_settings_go_before_what_slipway_sets_but_for_its_own_names() -> None:
