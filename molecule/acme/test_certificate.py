@@ -6,10 +6,12 @@ import json
 import re
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from molecule.conftest import ARTEFACTS, Host, play, podman, within
+from tests.unit.certificates import LIFETIMES
 
 GROUP = "certified"
 AUTHORITY = Host("acme.lab.test")
@@ -146,3 +148,32 @@ def test_the_grade_of_the_tls(root: str) -> None:
     (ARTEFACTS / "testssl.json").write_text(findings, encoding="utf-8")
     values = {finding["id"]: finding["finding"] for finding in json.loads(findings)}
     assert values["overall_grade"] == "A+", values
+
+
+# Last, since the authority forgets its root and all accounts when it starts again.
+@pytest.mark.parametrize("days", LIFETIMES)
+def test_certbot_renews_before_anybody_is_alarmed_however_long_a_certificate_lasts(days: float, tmp_path: Path) -> None:
+    """Without an address of the operator's, too, which each of these accounts is registered without."""
+    host, seconds = Host("app.lab.test"), round(days * 86400)
+    AUTHORITY.run(f"sed -i -E 's/(ValidityPeriod\": )[0-9]+/\\1{seconds}/' /etc/pebble/pebble.json && systemctl restart pebble")
+    within(10, lambda: "pebble" in AUTHORITY.run("ss -ltnp 'sport = :14000'"))
+    host.run("command -v faketime || (apt-get update -q && apt-get install -qy --no-install-recommends faketime)")
+    host.run("rm -rf /etc/letsencrypt/accounts && sed -i '/^account = /d' /etc/letsencrypt/renewal/*.conf")
+
+    def renew(*options: str, later: float = 0) -> tuple[str, list[float]]:
+        """Have certbot renew what is due some seconds from now; return the certificate's number, and when it begins and ends."""
+        words = "--no-random-sleep-on-renew --agree-tos --register-unsafely-without-email"
+        host.run(f"faketime -f +{later:.0f}s certbot renew {words} {' '.join(options)}")
+        text = host.run("openssl x509 -noout -serial -dates -in /etc/letsencrypt/live/app-lab-test/cert.pem")
+        found = dict(line.split("=", 1) for line in text.splitlines())
+        return found["serial"], [ssl.cert_time_to_seconds(found[name]) for name in ("notBefore", "notAfter")]
+
+    number, (begin, end) = renew("--force-renewal")
+    assert abs(end - begin - seconds) < 2
+    share = 1 / 2 if days < 10 else 1 / 3
+    assert renew(later=(1 - share) * seconds - 3600)[0] == number, "it is not due yet"
+    assert renew(later=0.74 * seconds)[0] != number, "the alarm is at a quarter"
+    # What is an alarm for one that lasts longer is none for this one.
+    run = play(f"--limit={host.name}", f"--extra-vars=doctor_directory={tmp_path}", playbook="playbooks/doctor.yml")
+    findings = json.loads((tmp_path / f"doctor-{host.name}.json").read_text(encoding="utf-8"))["findings"]
+    assert not [finding for finding in findings if "ertificate" in finding["what"]], run.output[-3000:]

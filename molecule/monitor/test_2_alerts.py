@@ -11,6 +11,7 @@ import yaml
 
 from molecule.conftest import ROOT, play, podman, within
 from molecule.monitor.conftest import WATCH, WATCHED, Told, deploy, query
+from tests.unit.certificates import certify
 
 APP = WATCHED.app
 TLS = f"/etc/nginx/slipway/{APP}"
@@ -104,23 +105,29 @@ def test_a_door_that_leads_nowhere(somebody: Told) -> None:
         WATCHED.run(f"mv /root/site.conf {site} && systemctl reload nginx")
 
 
-def test_certificates(somebody: Told) -> None:
-    """Another one in the file than is served, which is a placeholder; and an authority that does not answer."""
-    short = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=watched.test"
-    WATCHED.run(
-        f"cd {TLS} && mkdir -p /root/tls && mv fullchain.pem privkey.pem /root/tls/ && openssl req {short} "
-        "-addext subjectAltName=DNS:watched.test -keyout privkey.pem -out fullchain.pem"
-    )
+def test_certificates(somebody: Told, tmp_path: Path) -> None:
+    """One in the file that is not served and a placeholder, one that is served and about to expire, and an authority that does
+    not answer."""
+    certify(tmp_path / "fullchain.pem", tmp_path / "privkey.pem", ["watched.test"], issuer="watched.test", days=5, lifetime=64)
+    WATCHED.run(f"mkdir -p /root/tls && mv {TLS}/*.pem /root/tls/")
+    for file in ("fullchain.pem", "privkey.pem"):
+        podman("cp", str(tmp_path / file), f"{WATCHED.name}:{TLS}/{file}")
+    # Served to the host itself alone: Prometheus asks nobody who has a certificate like that.
+    pair = f"ssl_certificate {TLS}/fullchain.pem; ssl_certificate_key {TLS}/privkey.pem;"
+    short = f"server {{ listen 127.0.0.1:443 ssl; {pair} return 200; }}"
     WATCHED.run(f"sed -i 's,acme.lab.test:14000,acme.lab.test:1,' /etc/letsencrypt/renewal/{APP}.conf")
     try:
         somebody.hears("CertificateNotServed")
         somebody.hears("CertificatePlaceholder")
+        WATCHED.run(f"echo '{short}' > /etc/nginx/conf.d/short.conf && systemctl reload nginx")
+        somebody.hears("CertificateShort")
+        somebody.hears("CertificateNearlyOver")
         WATCHED.run("sed -i 's/certbot -q renew/certbot -q renew --force-renewal/' /lib/systemd/system/certbot.service")
         WATCHED.run("systemctl daemon-reload && systemctl start certbot.service", check=False)
         somebody.hears("CertificateRenewalFailed")
     finally:
         WATCHED.run(f"sed -i 's,acme.lab.test:1/,acme.lab.test:14000/,' /etc/letsencrypt/renewal/{APP}.conf")
-        WATCHED.run(f"mv /root/tls/* {TLS}/")
+        WATCHED.run(f"rm -f /etc/nginx/conf.d/short.conf; mv /root/tls/* {TLS}/")
         WATCHED.run(
             "sed -i 's/ --force-renewal//' /lib/systemd/system/certbot.service; systemctl daemon-reload; systemctl reload nginx"
         )
@@ -128,12 +135,11 @@ def test_certificates(somebody: Told) -> None:
     within(60, lambda: not firing("CertificateNotServed"), pause=0.5)
 
 
-def test_a_full_disk_little_memory_and_a_short_certificate(somebody: Told) -> None:
-    """Two limits are drawn where this host is beyond them: memory is the machine's, and certificates here last for 90 days."""
+def test_a_full_disk_and_little_memory(somebody: Told) -> None:
+    """The limit of memory, which is the machine's, is drawn where this host is beyond it."""
     limits: dict[str, Any] = {
         "prometheus_alert_webhook": somebody.url,
         "prometheus_alert_memory_percent": 1,
-        "prometheus_alert_certificate_days": 90,
     }
     run = play(f"--limit={WATCH.name}", "--tags=prometheus", f"--extra-vars={json.dumps(limits)}")
     assert run.code == 0, run.output[-3000:]
@@ -141,7 +147,6 @@ def test_a_full_disk_little_memory_and_a_short_certificate(somebody: Told) -> No
     try:
         somebody.hears("DiskNearlyFull")
         somebody.hears("MemoryNearlyUsedUp")
-        somebody.hears("CertificateShort")
     finally:
         WATCHED.run("umount /srv/full")
 

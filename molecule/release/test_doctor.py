@@ -10,6 +10,7 @@ import pytest
 
 from molecule.conftest import Host, Run, play, podman, within
 from molecule.release.conftest import deploy, flat, serves
+from tests.unit.certificates import certify
 
 HOSTS = ["twin.test"]
 SITE = "/etc/nginx/conf.d/shop.conf"
@@ -52,12 +53,11 @@ def number(host: Host, tmp_path: Path) -> Iterator[int]:
     healthy(host, tmp_path)
 
 
-def certificate(host: Host, name: str, days: int) -> None:
-    """Put another certificate where Nginx finds it the next time that it is loaded."""
-    host.run(
-        f"cd {CERTIFICATES} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days {days} "
-        f"-subj /CN=x -addext subjectAltName=DNS:{name} -keyout privkey.pem -out fullchain.pem 2>/dev/null"
-    )
+def certificate(host: Host, directory: Path, name: str, days: float) -> None:
+    """Put another certificate where Nginx finds it the next time that it is loaded, one of 64 days that ends in so many."""
+    certify(directory / "fullchain.pem", directory / "privkey.pem", [name], issuer=name, days=days, lifetime=64)
+    for file in ("fullchain.pem", "privkey.pem"):
+        podman("cp", str(directory / file), f"{host.name}:{CERTIFICATES}/{file}")
 
 
 def test_nothing_is_wrong_with_a_healthy_host(host: Host, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_faults_that_no_client_sees_yet(host: Host, number: int, tmp_path: Path)
     host.run(f"supervisorctl reread; supervisorctl add shop-999; echo '# somebody' >>{SITE}")
     host.run("mount -t tmpfs -o size=1m tmpfs /tmp; head -c 2M /dev/zero >/tmp/full", check=False)
     host.run("""echo '{"release": 998, "outcome": "failed", "reason": "no such table"}' >>/opt/shop/history.jsonl""")
-    certificate(host, host.name, 300)
+    certificate(host, tmp_path, host.name, 20)
     try:
         run, found = examine(host, tmp_path)
     finally:
@@ -118,7 +118,7 @@ def test_warnings_fail_where_that_is_asked_for(host: Host, number: int, tmp_path
 
 
 def test_faults_that_clients_see(host: Host, number: int, tmp_path: Path) -> None:
-    certificate(host, "other.example.com", 3)
+    certificate(host, tmp_path, "other.example.com", 2.5)
     host.run(f"systemctl reload nginx; chmod 0700 /run/shop; supervisorctl stop shop-{number}; echo 'server {{' >>{SITE}")
     try:
         run, found = examine(host, tmp_path)

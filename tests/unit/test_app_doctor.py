@@ -10,7 +10,10 @@ from typing import Any
 
 import app_doctor
 import pytest
+from ansible.module_utils.app_state import OVERDUE, overdue
 from app_doctor import Doctor, facts_of
+from certificates import LIFETIMES, certify, renewed_at_the_latest
+from rendering import ROOT, load
 
 
 def doctor(directory: Path, **changes: Any) -> Doctor:
@@ -125,4 +128,57 @@ def test_a_certificate_is_read(tmp_path: Path) -> None:
     assert facts["names"] == ["a.example.com", "www.a.example.com"]
     assert facts["issuer"] == facts["subject"] == "CN = a" or facts["subject"] == "CN=a"
     assert len(facts["fingerprint"]) == 95
-    assert facts["end"] > time.time()
+    assert abs(facts["begin"] - time.time()) < 60
+    assert facts["end"] - facts["begin"] == 30 * 86400
+
+
+def issued(directory: Path, days: float, lifetime: float, issuer: str = "Authority") -> str:
+    certify(directory / "fullchain.pem", directory / "privkey.pem", ["shop.example.com"], issuer, days, lifetime)
+    return (directory / "fullchain.pem").read_text(encoding="ascii")
+
+
+@pytest.mark.parametrize("lifetime", LIFETIMES)
+@pytest.mark.parametrize(
+    ("share", "severity"), [(1, None), (None, None), (0.24, "warning"), (0.11, "warning"), (0.09, "error"), (-0.01, "error")]
+)
+def test_a_certificate_is_short_by_its_own_lifetime(
+    tmp_path: Path, lifetime: float, share: float | None, severity: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = renewed_at_the_latest(lifetime) if share is None else share * lifetime
+    text = issued(tmp_path, days, lifetime)
+    monkeypatch.setattr(app_doctor, "served", lambda door: text)
+    assert [finding["severity"] for finding in doctor(tmp_path).certificate()] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("days", "what"),
+    [
+        (10.5, "The certificate ends in 10 days"),
+        (1.5, "The certificate ends in 35 hours"),
+        (0.06, "The certificate ends in 1 hour"),
+        (0, "The certificate has expired"),
+    ],
+)
+def test_what_is_left_of_a_certificate_is_told_in_days_or_hours(tmp_path: Path, days: float, what: str) -> None:
+    assert [found[1] for found in overdue(facts_of(issued(tmp_path, days, 90)))] == [what]
+
+
+@pytest.mark.parametrize(
+    ("authority", "issuer", "remedy"),
+    [
+        (True, "Authority", "ansible-playbook site.yml --tags certbot"),
+        (False, "Slipway placeholder", "ansible-playbook site.yml --tags nginx"),
+        (False, "Authority", "Put a newer one where certbot_own_certificate"),
+    ],
+)
+def test_the_remedy_of_a_short_certificate_is_of_its_kind(
+    tmp_path: Path, authority: bool, issuer: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = issued(tmp_path, 5, 90, issuer)
+    monkeypatch.setattr(app_doctor, "served", lambda door: text)
+    (finding,) = doctor(tmp_path, authority=authority).certificate()
+    assert finding["remedy"].startswith(remedy)
+
+
+def test_the_alert_and_the_doctor_draw_one_limit() -> None:
+    assert load(ROOT / "roles/prometheus/defaults/main.yml")["prometheus_alert_certificate_percent"] == 100 * OVERDUE

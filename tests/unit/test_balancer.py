@@ -25,6 +25,7 @@ import slipway_balancer
 import yaml
 from ansible.template import trust_as_template
 from balancer_relations import balancer_relations
+from certificates import certify, renewed_at_the_latest
 from rendering import ROOT, load, parse_nginx
 from rendering import Host as Inventory
 from slipway_balancer import Balancer, Host, leading, shared_out
@@ -387,10 +388,11 @@ def test_the_authority_is_made_once_and_vouches_once(
 
 @pytest.fixture
 def status(short: Path, run_module: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
-    """Tell how a balancer is whose certificate lasts for some days and of whose services some do not run."""
+    """Tell how a balancer is whose certificate of 90 days lasts for so many more, and of whose services some do not run."""
 
-    def tell(days: int | None = 60, stopped: tuple[str, ...] = (), **arguments: Any) -> Answer:
-        monkeypatch.setattr(balancer_status.Door, "certificate_days", lambda _: days)
+    def tell(days: float = 60.5, stopped: tuple[str, ...] = (), **arguments: Any) -> Answer:
+        certify(short / "c.pem", short / "c.key", ["shop.test"], days=days)
+        monkeypatch.setattr(balancer_status, "served", lambda _: (short / "c.pem").read_text(encoding="ascii"))
         monkeypatch.setattr(balancer_status, "runs", lambda unit: unit not in stopped)
         door = {"host": "shop.test", "port": 443, "tls": True}
         return run_module(
@@ -414,17 +416,25 @@ def test_a_balancer_that_is_well_has_nothing_to_tell(short: Path, status: Callab
 
 def test_a_balancer_tells_what_is_wrong_the_worst_first(short: Path, status: Callable[..., Answer]) -> None:
     told(short, {"one.test": entry("drained"), "two.test": {**entry("unhealthy"), "reason": "it is slow"}})
-    result = status(days=3, stopped=("nginx",), drift=["/etc/nginx/nginx.conf"])
+    result = status(days=12.5, stopped=("nginx",), drift=["/etc/nginx/nginx.conf"])
     found = [(finding["severity"], finding["what"]) for finding in result["findings"]]
     assert found == [
         ("error", "nginx does not run"),
         ("error", "two.test is not well"),
         ("warning", "one.test is drained"),
-        ("warning", "The certificate is short"),
+        ("warning", "The certificate ends in 12 days"),
         ("warning", "Files are not what the roles would write"),
     ]
     assert "it is slow" in str(result["findings"]) and "/etc/nginx/nginx.conf" in str(result["findings"])
     assert result["status"]["health"] == "two.test is not well"
+
+
+@pytest.mark.parametrize(("days", "severity"), [(renewed_at_the_latest(90), None), (22, "warning"), (8, "error"), (-1, "error")])
+def test_the_certificate_of_a_balancer_is_short_by_its_own_lifetime(
+    short: Path, status: Callable[..., Answer], days: float, severity: str | None
+) -> None:
+    told(short, {"one.test": entry("in use")})
+    assert [finding["severity"] for finding in status(days=days)["findings"]] == ([severity] if severity else [])
 
 
 @pytest.mark.parametrize("age", [None, 60])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import errno
 import functools
 import http.server
@@ -21,10 +20,7 @@ from typing import Any
 import certbot_certificate
 import pytest
 from certbot_certificate import CertificateError, look, order, point, preflight, reach, usable, why_order
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import LIFETIMES, certify, renewed_at_the_latest
 
 DOMAINS = ["api.example.com", "www.api.example.com"]
 NO_ROUTE = "2001:db8::dead"
@@ -158,26 +154,6 @@ def issue(directory: Path, domains: list[str] = DOMAINS, server: str = AUTHORITY
     return live, renewal
 
 
-def certify(certificate: Path, key: Path, domains: list[str] = DOMAINS, issuer: str = "Authority", days: float = 60) -> None:
-    """Write a certificate from `issuer` that ends in so many days, and its key."""
-    secret = ec.generate_private_key(ec.SECP256R1())
-    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, domains[0])]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(secret.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(end - datetime.timedelta(days=90))
-        .not_valid_after(end)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(domain) for domain in domains]), critical=False)
-        .sign(secret, hashes.SHA256())
-    )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    key.write_bytes(secret.private_bytes(*form))
-
-
 # Whether to order
 
 
@@ -204,6 +180,13 @@ def test_one_that_expired_is(tmp_path: Path) -> None:
     assert why_order(*issue(tmp_path, days=-0.1), DOMAINS, AUTHORITY) == "it expired"
 
 
+@pytest.mark.parametrize("lifetime", LIFETIMES)
+@pytest.mark.parametrize(("share", "reason"), [(None, None), (0.24, "its renewal is overdue"), (0.02, "its renewal is overdue")])
+def test_one_whose_renewal_certbot_missed_is(tmp_path: Path, lifetime: float, share: float | None, reason: str | None) -> None:
+    days = renewed_at_the_latest(lifetime) if share is None else share * lifetime
+    assert why_order(*issue(tmp_path, days=days, lifetime=lifetime), DOMAINS, AUTHORITY) == reason
+
+
 @pytest.mark.parametrize("lost", ["fullchain.pem", "renewal", "damaged", "no server"])
 def test_one_that_is_not_whole_is(tmp_path: Path, lost: str) -> None:
     live, renewal = issue(tmp_path)
@@ -222,7 +205,7 @@ def test_one_that_is_not_whole_is(tmp_path: Path, lost: str) -> None:
     ("options", "expected"), [({}, True), ({"days": 0.1}, True), ({"days": -0.1}, False), ({"issuer": DOMAINS[0]}, False)]
 )
 def test_what_browsers_take(tmp_path: Path, options: dict[str, Any], expected: bool) -> None:
-    certify(tmp_path / "certificate", tmp_path / "key", **options)
+    certify(tmp_path / "certificate", tmp_path / "key", DOMAINS, **options)
     assert usable(str(tmp_path / "certificate")) is expected
 
 
@@ -346,6 +329,13 @@ def test_an_order_says_what_it_must(certbot: Any, arguments: dict[str, Any]) -> 
     assert [word for before, word in itertools.pairwise(call) if before == "--domain"] == DOMAINS
     # Kept by certbot for each renewal.
     assert "--deploy-hook systemctl reload nginx" in " ".join(call)
+
+
+def test_an_order_without_an_address_registers_none(certbot: Any, arguments: dict[str, Any]) -> None:
+    calls = certbot()
+    order({**arguments, "email": ""}, DOMAINS)
+    (call,) = calls()
+    assert "--register-unsafely-without-email" in call and "--email" not in call
 
 
 def test_an_order_that_fails_says_what_certbot_says(certbot: Any, arguments: dict[str, Any]) -> None:

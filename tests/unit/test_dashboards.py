@@ -25,6 +25,7 @@ KNOWN = {
         slipway_program_state slipway_program_start_timestamp_seconds slipway_workers slipway_memory_bytes
         slipway_process_exits_total slipway_http_requests_total slipway_http_request_duration_seconds_bucket
         slipway_http_response_bytes_total slipway_certificate_not_after_timestamp_seconds
+        slipway_certificate_not_before_timestamp_seconds
         slipway_certificate_served_is_stored slipway_certificate_renewal_failed slipway_certificate_placeholder
         slipway_gathered_timestamp_seconds
     """,
@@ -228,3 +229,16 @@ def test_grafana_knows_every_key(name: str) -> None:
     broken = json.loads(json.dumps(DASHBOARDS[name]))
     broken["panels"][-1]["fieldConfg"] = {}
     assert list(missing(broken, json.loads(encoder.JSONEncoder().encode(Dashboard.from_json(broken)))))
+
+
+@each_dashboard
+def test_a_certificate_is_coloured_by_the_share_of_its_lifetime_that_is_left(name: str) -> None:
+    """As the alerts are: a number of days is much for some certificates, and little for others."""
+    text = json.dumps(DASHBOARDS[name])
+    assert not re.findall(r'"value": \d{5,}', text), "a threshold in seconds"
+    shares = [panel for panel in panels(name) if panel["type"] == "stat" and "certificate_not_after" in json.dumps(panel)]
+    assert shares
+    for panel in shares:
+        assert all("certificate_not_before" in target["expr"] for target in panel["targets"])
+        steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        assert [(step["color"], step["value"]) for step in steps] == [("red", None), ("orange", 0.1), ("green", 0.25)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import slipway_metrics
+from certificates import certify
 from prometheus_client import CollectorRegistry, generate_latest
 from slipway_metrics import Log, State, Traffic
 
@@ -98,11 +99,11 @@ def test_answers_are_counted(log: Path) -> None:
     assert found["slipway_http_response_bytes_total"] == 60
 
 
-def test_an_app_that_was_never_released_is_not_up(tmp_path: Path) -> None:
+def never_released(tmp_path: Path) -> dict[str, Any]:
+    """Return the settings of an app that was never released."""
     for name in ("home", "run", "logs"):
         (tmp_path / name).mkdir()
-    registry = CollectorRegistry()
-    settings = {
+    return {
         "name": "shop",
         "server": "gunicorn",
         "runtime": "venv",
@@ -114,8 +115,25 @@ def test_an_app_that_was_never_released_is_not_up(tmp_path: Path) -> None:
         "certificate": str(tmp_path / "none.pem"),
         "certbot": "",
     }
-    State(settings, registry)
+
+
+def test_an_app_that_was_never_released_is_not_up(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    State(never_released(tmp_path), registry)
     found = samples(registry)
     assert (found["slipway_up"], found["slipway_door_up"], found["slipway_release_failed"]) == (0, 0, 0)
     assert abs(found["slipway_gathered_timestamp_seconds"] - time.time()) < 60
     assert not [name for name in found if name.startswith(("slipway_release_info", "slipway_certificate"))]
+
+
+def test_when_the_certificate_begins_and_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alert is a share of what lies in between."""
+    certify(tmp_path / "none.pem", tmp_path / "none.key", ["shop.example.com"], days=60, lifetime=64)
+    monkeypatch.setattr(slipway_metrics, "served", lambda door: (tmp_path / "none.pem").read_text(encoding="ascii"))
+    registry = CollectorRegistry()
+    State(never_released(tmp_path), registry)
+    found = samples(registry)
+    for which in ("served", "stored"):
+        end = found[f'slipway_certificate_not_after_timestamp_seconds{{which="{which}"}}']
+        assert end - found[f'slipway_certificate_not_before_timestamp_seconds{{which="{which}"}}'] == 64 * 86400
+        assert abs(end - time.time() - 60 * 86400) < 60

@@ -12,6 +12,7 @@ from typing import Any
 
 import nginx_placeholder
 import pytest
+from certificates import certify
 
 DOMAINS = ["api.example.com", "www.api.example.com"]
 
@@ -110,9 +111,11 @@ def test_a_placeholder_follows_the_names(pair: Pair) -> None:
     assert pair.names() == set(DOMAINS)
 
 
-@pytest.mark.parametrize(("days", "renewed"), [(29, True), (31, False)])
-def test_a_placeholder_is_renewed_in_time(pair: Pair, days: int, renewed: bool) -> None:
-    pair.make(f"/O={nginx_placeholder.MARK}/CN=x", days)
+@pytest.mark.parametrize("lifetime", [397, 30])
+@pytest.mark.parametrize(("share", "renewed"), [(0.32, True), (0.35, False), (-0.01, True)])
+def test_a_placeholder_is_renewed_with_a_third_left(pair: Pair, lifetime: int, share: float, renewed: bool) -> None:
+    pair.key.parent.mkdir()
+    certify(pair.certificate, pair.key, DOMAINS, nginx_placeholder.MARK, days=share * lifetime, lifetime=lifetime)
     result = pair.run()
     assert result["changed"] is renewed
     assert result["reason"] == ("the placeholder is about to expire" if renewed else None)

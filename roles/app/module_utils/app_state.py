@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from ansible.module_utils.app_door import NO_ANSWER, Door, UnixConnection, ask
 from ansible.module_utils.app_layout import Layout, run
 from ansible.module_utils.app_supervisor import Supervisor
 from ansible.module_utils.app_watch import children
+
+# certbot renews when a third of a certificate's lifetime is left, or half where that is below ten days. Less than the first of
+# these shares says that it missed that, whatever the lifetime; less than the second, that nobody did anything about it.
+OVERDUE, URGENT = 1 / 4, 1 / 10
 
 
 def masters(layout: Layout, supervisor: Supervisor, number: int) -> list[int]:
@@ -73,22 +78,43 @@ def facts_of(certificate: str) -> dict[str, Any]:
     """Return what a certificate in PEM says.
 
     Returns:
-        `fingerprint`, `subject`, `issuer`, `names`, and `end` (seconds since 1970; 0 where it cannot be read).
+        `fingerprint`, `subject`, `issuer`, `names`, and `begin` and `end` (seconds since 1970; 0 where they cannot be read).
     """
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(certificate)
         file.flush()
-        options = ["-noout", "-fingerprint", "-sha256", "-subject", "-issuer", "-enddate", "-ext", "subjectAltName"]
+        options = ["-noout", "-fingerprint", "-sha256", "-subject", "-issuer", "-dates", "-ext", "subjectAltName"]
         command = ["openssl", "x509", "-in", file.name, *options]
         text = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
-    found = dict(
-        line.split("=", 1) for line in text.splitlines() if re.match(r"(subject|issuer|notAfter|sha256 Fingerprint)=", line, re.I)
-    )
+    wanted = re.compile(r"(subject|issuer|notBefore|notAfter|sha256 Fingerprint)=", re.I)
+    found = dict(line.split("=", 1) for line in text.splitlines() if wanted.match(line))
     known = {name.lower(): value.strip() for name, value in found.items()}
     return {
         "fingerprint": known.get("sha256 fingerprint", ""),
         "subject": known.get("subject", ""),
         "issuer": known.get("issuer", ""),
+        "begin": ssl.cert_time_to_seconds(known["notbefore"]) if "notbefore" in known else 0,
         "end": ssl.cert_time_to_seconds(known["notafter"]) if "notafter" in known else 0,
         "names": re.findall(r"DNS:([^\s,]+)", text),
     }
+
+
+def overdue(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Say that a certificate should have been renewed by now, by the share of its own lifetime that is left.
+
+    Args:
+        facts: those of the certificate.
+
+    Returns:
+        `error` or `warning`, what is wrong, and the evidence; nothing while enough is left.
+    """
+    left, lifetime = facts["end"] - time.time(), facts["end"] - facts["begin"]
+    end = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts["end"]))
+    if left <= 0:
+        return [("error", "The certificate has expired", f"It ended {end}.")]
+    if left >= OVERDUE * lifetime:
+        return []
+    number, unit = (left // 86400, "day") if left >= 2 * 86400 else (left // 3600, "hour")
+    what = f"The certificate ends in {number:.0f} {unit}{'' if number == 1 else 's'}"
+    evidence = f"It should have been renewed by now: {100 * left / lifetime:.0f} % of its lifetime is left, until {end}."
+    return [("error" if left < URGENT * lifetime else "warning", what, evidence)]

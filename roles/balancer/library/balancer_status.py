@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.app_door import Door
+from ansible.module_utils.app_state import facts_of, overdue, served
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -27,9 +28,8 @@ options:
   drift: {type: list, elements: str, default: [], description: "Files that differ from what the roles would write."}
 """
 
-# A state that is older than this nobody keeps; a certificate that ends sooner should have been renewed.
+# A state that is older than this nobody keeps.
 STALE_SECONDS = 30
-SHORT_DAYS = 21
 
 
 def state(runtime: Path) -> dict[str, dict[str, Any]]:
@@ -52,15 +52,27 @@ def finding(severity: str, what: str, evidence: str, remedy: str) -> dict[str, s
     return {"severity": severity, "what": what, "evidence": evidence, "remedy": remedy}
 
 
+def certificate(door: Door) -> dict[str, Any] | None:
+    """Return what the certificate says that is served; None where none is."""
+    try:
+        return facts_of(served(door)) if door.tls else None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def findings(
-    hosts: dict[str, dict[str, Any]], service: str, days: int | None, drift: list[str], stopped: list[str]
+    hosts: dict[str, dict[str, Any]],
+    service: str,
+    certificate: dict[str, Any] | None,
+    drift: list[str],
+    stopped: list[str],
 ) -> list[dict[str, str]]:
     """Return what is wrong, the worst first.
 
     Args:
         hosts: what the service says of each.
         service: what systemd calls it.
-        days: how long the certificate lasts that is served.
+        certificate: what the one says that is served; None where none is.
         drift: files that somebody changed.
         stopped: services that do not run.
     """
@@ -77,25 +89,22 @@ def findings(
         elif entry["state"] == "drained":
             remedy = f"ansible-playbook playbooks/drain.yml -e drain=false -l {name}"
             found.append(finding("warning", f"{name} is drained", "Somebody took it out of use.", remedy))
-    if days is not None and days < SHORT_DAYS:
-        severity = "error" if days < 0 else "warning"
-        found.append(
-            finding(severity, "The certificate is short", f"{days} days are left.", "ansible-playbook site.yml --tags certbot")
-        )
+    for severity, what, evidence in overdue(certificate) if certificate else []:
+        found.append(finding(severity, what, evidence, "ansible-playbook site.yml --tags certbot"))
     if drift:
         remedy = "ansible-playbook site.yml --check --diff"
         found.append(finding("warning", "Files are not what the roles would write", ", ".join(drift), remedy))
     return sorted(found, key=lambda each: each["severity"] != "error")
 
 
-def status(hosts: dict[str, dict[str, Any]], days: int | None) -> dict[str, Any]:
+def status(hosts: dict[str, dict[str, Any]], certificate: dict[str, Any] | None) -> dict[str, Any]:
     """Return the row of the table: `health` is `ok`, or what is wrong."""
     unwell = [f"{name} is not well" for name, entry in hosts.items() if entry["state"] == "unhealthy"]
     disk = os.statvfs("/var")
     return {
         "server": "balancer",
         "health": "; ".join(unwell) or ("ok" if hosts else "it does not look at its hosts"),
-        "certificate_days": days,
+        "certificate_days": int((certificate["end"] - time.time()) // 86400) if certificate else None,
         "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
     }
 
@@ -112,11 +121,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     service = module.params["service"]
-    hosts, days = state(Path(module.params["runtime"])), Door(**module.params["door"]).certificate_days()
+    hosts, served_one = state(Path(module.params["runtime"])), certificate(Door(**module.params["door"]))
     stopped = [unit for unit in ("nginx", service) if not runs(unit)]
-    found = findings(hosts, service, days, module.params["drift"], stopped)
+    found = findings(hosts, service, served_one, module.params["drift"], stopped)
     told = {name: entry["state"] for name, entry in hosts.items()}
-    module.exit_json(changed=False, status=status(hosts, days), hosts=told, findings=found)
+    module.exit_json(changed=False, status=status(hosts, served_one), hosts=told, findings=found)
 
 
 if __name__ == "__main__":

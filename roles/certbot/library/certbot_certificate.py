@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -23,14 +24,15 @@ DOCUMENTATION = r"""
 module: certbot_certificate
 short_description: Get a certificate from an ACME authority
 description:
-  - A certificate that is for these names, from this authority, and valid is left to certbot's own timer. Nothing is ordered.
+  - A certificate that is for these names, from this authority, and valid is left to certbot's own timer. Nothing is ordered,
+    unless less than a quarter of its lifetime is left, so that the timer must have failed.
   - Before an order, each name must lead to this host, and a challenge must be found there. Where that fails nothing is ordered,
     since authorities count failures.
 options:
   name: {type: str, required: true, description: "What certbot calls the certificate."}
   domains: {type: list, elements: str, required: true, description: "Names that it is for."}
   server: {type: str, required: true, description: "Directory address of the authority."}
-  email: {type: str, required: true, description: "Address for the authority's letters."}
+  email: {type: str, default: "", description: "Address for the authority's letters; empty for none."}
   webroot: {type: path, required: true, description: "Where challenges are answered."}
   preflight: {type: bool, default: true, description: "Whether to look before ordering."}
   certificate: {type: path, required: true, description: "Link to the certificate with its chain."}
@@ -40,6 +42,10 @@ options:
 
 CHALLENGES = ".well-known/acme-challenge"
 SECONDS = 10
+
+# The share of a certificate's lifetime that is left when its renewal is overdue. certbot renews with a third left, or half of
+# less than ten days.
+OVERDUE = 1 / 4
 
 
 class CertificateError(Exception):
@@ -58,12 +64,16 @@ def why_order(live: Path, renewal: Path, domains: list[str], server: str) -> str
     certificate = live / "fullchain.pem"
     if not certificate.exists() or not renewal.exists():
         return "there is none"
-    command = ["openssl", "x509", "-in", str(certificate), "-noout", "-ext", "subjectAltName", "-checkend", "0"]
+    command = ["openssl", "x509", "-in", str(certificate), "-noout", "-ext", "subjectAltName", "-dates", "-checkend", "0"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if set(re.findall(r"DNS:([^\s,]+)", answer.stdout)) != set(domains):
         return "the names changed"
     if answer.returncode:
         return "it expired"
+    dates = re.findall(r"^not(?:Before|After)=(.+)$", answer.stdout, re.MULTILINE)
+    begin, end = map(ssl.cert_time_to_seconds, dates)
+    if end - time.time() < OVERDUE * (end - begin):
+        return "its renewal is overdue"
     known = re.search(r"^server\s*=\s*(\S+)", renewal.read_text(encoding="utf-8"), re.MULTILINE)
     if known is None or known[1] != server:
         return "the authority changed"
@@ -150,7 +160,8 @@ def order(arguments: dict[str, object], domains: list[str]) -> None:
     """
     command = ["certbot", "certonly", "--non-interactive", "--agree-tos", "--webroot"]
     command += ["--webroot-path", str(arguments["webroot"]), "--cert-name", str(arguments["name"])]
-    command += ["--server", str(arguments["server"]), "--email", str(arguments["email"]), "--key-type", "ecdsa"]
+    command += ["--server", str(arguments["server"]), "--key-type", "ecdsa"]
+    command += ["--email", str(arguments["email"])] if arguments["email"] else ["--register-unsafely-without-email"]
     command += ["--config-dir", str(arguments["directory"]), "--renew-with-new-domains", "--force-renewal"]
     command += ["--deploy-hook", "systemctl reload nginx"]
     for domain in domains:
@@ -195,7 +206,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "domains": {"type": "list", "elements": "str", "required": True},
             "server": {"type": "str", "required": True},
-            "email": {"type": "str", "required": True},
+            "email": {"type": "str", "default": ""},
             "webroot": {"type": "path", "required": True},
             "preflight": {"type": "bool", "default": True},
             "certificate": {"type": "path", "required": True},

@@ -49,6 +49,7 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_program_start_timestamp_seconds": ("When a program was started.", ["release", "program"]),
     "slipway_workers": ("Processes that serve.", ["release"]),
     "slipway_memory_bytes": ("Resident memory of all processes.", ["release"]),
+    "slipway_certificate_not_before_timestamp_seconds": ("When the certificate begins.", ["which"]),
     "slipway_certificate_not_after_timestamp_seconds": ("When the certificate ends.", ["which"]),
     "slipway_certificate_served_is_stored": ("Whether Nginx serves the certificate that is in its file.", []),
     "slipway_certificate_placeholder": ("Whether the certificate is a placeholder where a real one is wanted.", []),
@@ -250,6 +251,7 @@ class State:
         with suppress(OSError, ValueError):
             found["served"] = facts_of(served(self.door))
         for which, facts in found.items():
+            yield "slipway_certificate_not_before_timestamp_seconds", facts["begin"], [which]
             yield "slipway_certificate_not_after_timestamp_seconds", facts["end"], [which]
         if len(found) == 2:
             same = found["stored"]["fingerprint"] == found["served"]["fingerprint"]

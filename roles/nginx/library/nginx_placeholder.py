@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -17,7 +19,7 @@ short_description: Put a self-signed certificate where Nginx looks for one
 description:
   - A usable pair of certificate and key is left alone, whoever made it. One that is missing, damaged or does not fit together is
     replaced, since Nginx would not start with it.
-  - A placeholder made earlier is renewed when the names change, or 30 days before it expires.
+  - A placeholder made earlier is renewed when the names change, or when less than a third of its lifetime is left.
   - Returns in C(nginx) what C(nginx -V) says, on which the rest of the configuration depends. Empty in a dry run without Nginx.
   - Returns in C(pem) the certificate that is there now, whoever made it. Empty where there is none.
 options:
@@ -28,7 +30,7 @@ options:
 
 MARK = "Slipway placeholder"
 DAYS = 397  # the longest that browsers accept
-RENEW_SECONDS = 30 * 86400
+RENEW_SHARE = 1 / 3  # of its lifetime that is left, as certbot does
 
 CONFIGURATION = """[req]
 prompt = no
@@ -70,12 +72,13 @@ def reason_to_replace(certificate: str, key: str, domains: list[str]) -> str | N
         return "the certificate is damaged"
     if openssl("pkey", "-in", key, "-pubout") != public:
         return "the key does not fit the certificate"
-    text = openssl("x509", "-in", certificate, "-noout", "-issuer", "-ext", "subjectAltName") or ""
+    text = openssl("x509", "-in", certificate, "-noout", "-issuer", "-dates", "-ext", "subjectAltName") or ""
     if MARK not in text:
         return None
     if set(re.findall(r"DNS:([^\s,]+)", text)) != set(domains):
         return "the names changed"
-    if openssl("x509", "-in", certificate, "-noout", "-checkend", str(RENEW_SECONDS)) is None:
+    begin, end = map(ssl.cert_time_to_seconds, re.findall(r"^not(?:Before|After)=(.+)$", text, re.MULTILINE))
+    if end - time.time() < RENEW_SHARE * (end - begin):
         return "the placeholder is about to expire"
     return None
 
