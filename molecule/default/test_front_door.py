@@ -59,7 +59,7 @@ def test_static_files_come_from_nginx(host: Host) -> None:
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/css")
     assert "x-release" not in answer.headers, "the app answered"
-    assert answer.headers["cache-control"] == "max-age=3600"
+    assert answer.headers["cache-control"] == "no-cache", "it may change at any release"
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ def test_what_was_packed_is_unpacked(tmp_path: Path) -> None:
     assert (tmp_path / "out/a/link").read_text(encoding="utf-8") == "x = 'ü'\n"
     assert (tmp_path / "out/folder").is_dir()
     assert (tmp_path / "out/..odd").read_text(encoding="utf-8") == "odd"
+    assert (tmp_path / "out/run").stat().st_mtime > time.time() - 60, "a file without a time is as new as its build"
     assert {path.stat().st_uid for path in (tmp_path / "out").rglob("*") if path.exists()} == {os.geteuid()}
 
 

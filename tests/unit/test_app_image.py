@@ -11,6 +11,7 @@ import pwd
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -253,6 +254,7 @@ def test_the_controller_builds_once_for_hosts_that_ask_at_the_same_time(tmp_path
     assert spec.loader is not None
     plugin = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(plugin)
+    assert plugin.timed(tarfile.TarInfo("index.html"), "/x").mtime > time.time() - 60, "a changed page must not look unchanged"
     cache = Path(os.environ["XDG_CACHE_HOME"], "slipway")
     cache.mkdir(parents=True)
     with tarfile.open(cache / "source.tar.gz", "w:gz") as tar:

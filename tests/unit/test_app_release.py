@@ -535,6 +535,29 @@ def test_a_proof_that_fails_at_the_door_takes_the_link_back(host: Host) -> None:
     host.is_served_by(1)
 
 
+def test_a_page_that_a_release_or_a_way_back_changes_is_newer_than_what_was_served(host: Host) -> None:
+    def page(build: str, text: str) -> Path:
+        file = host.layout.builds / build / "app" / "index.html"
+        file.write_text(text, encoding="utf-8")
+        os.utime(file, (1, 1))
+        return file
+
+    one, at = page("b1", "AAAA"), 2 * 10**9
+    host.run(run={**ANN, "at": str(at)})
+    two = page(host.build("b2"), "BBBB")
+    host.run(run={**ANN, "at": str(at + 60)}, build="b2")
+    assert (one.stat().st_mtime, two.stat().st_mtime) == (at, at + 60)
+    releaser = host.releaser(run={**ANN, "at": str(at + 120)})
+    releaser.roll_back(1, "theirs")
+    assert one.stat().st_mtime == at + 120
+    # The next one is live for a moment only, and what it served must not stay with those who saw it.
+    host.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 1\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(ReleaseError, match="public door"):
+        host.run(run={**ANN, "at": str(at + 180)}, build="b2")
+    host.door.answer = None
+    assert (one.stat().st_mtime, two.stat().st_mtime) == (at + 181, at + 180)
+
+
 @pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), ReleaseError("in the way")])
 def test_a_switch_that_is_only_half_done_is_undone(host: Host, monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
     host.run()

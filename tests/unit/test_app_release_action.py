@@ -29,6 +29,7 @@ def test_a_run_is_the_process_that_a_worker_came_from(monkeypatch: pytest.Monkey
     assert run["id"] == f"{action.machine()} {action.process(os.getpid())}"
     assert (run["who"], run["dead"]) == ("ann", "")
     assert run["where"]
+    assert run["at"] == str(action.STARTED), "one time for all hosts, whichever worker asks"
 
 
 def test_a_worker_of_a_dead_run_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

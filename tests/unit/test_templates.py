@@ -111,7 +111,8 @@ def test_no_location_loses_the_headers_of_its_server(host: Host) -> None:
 def test_no_header_is_sent_twice() -> None:
     server = main_server(INVENTORIES["plain"])
     hidden = [words[0] for words in server.find("proxy_hide_header")]
-    assert sorted(hidden) == sorted({*server.pairs("add_header")} - {"Retry-After"})
+    # These two are added to answers without them only.
+    assert sorted(hidden) == sorted({*server.pairs("add_header")} - {"Retry-After", "Cache-Control"})
 
 
 def test_a_request_has_one_name_for_client_app_and_log() -> None:
@@ -286,6 +287,25 @@ def test_headers_are_the_operators() -> None:
     assert ["Content-Security-Policy"] in server.find("proxy_hide_header")
 
 
+@pytest.mark.parametrize(
+    ("said", "added"),
+    [
+        (",,Tue, 01 Jan 2030", True),
+        ("max-age=60,,Tue, 01 Jan 2030", False),
+        (",Wed, 02 Jan 2030,Tue, 01 Jan 2030", False),
+        (",,", False),
+    ],
+)
+def test_a_file_of_the_apps_own_is_asked_for_each_time_unless_the_app_says_how_long_it_lasts(said: str, added: bool) -> None:
+    host = INVENTORIES["plain"]
+    maps = {words[1]: (words[0], words[-1]) for words in parse_nginx(host.render("nginx", "shared.conf.j2")).find("map")}
+    about, entries = maps["$slipway_cache_control"]
+    assert about == "$upstream_http_cache_control,$upstream_http_expires,$upstream_http_last_modified"
+    (pattern,) = (entry[0][1:] for entry in entries if entry[0].startswith("~"))
+    assert bool(re.search(pattern, said)) == added
+    assert main_server(host).pairs("add_header")["Cache-Control"] == ["$slipway_cache_control", "always"]
+
+
 def test_a_static_file_is_looked_for_in_its_folder_and_not_beside_it() -> None:
     for host, directory in [
         (INVENTORIES["plain"], "/opt/api-example-com/current/build/app/static"),
@@ -294,8 +314,14 @@ def test_a_static_file_is_looked_for_in_its_folder_and_not_beside_it() -> None:
         location = main_server(host).locations()["^~ /static/"]
         # Without both slashes, /static../ would lead to its neighbours.
         assert location.one("alias") == f"{directory}/"
-        assert seconds(location.one("expires")) == 3600
+        assert location.one("expires") == "-1", "a file may change at any release"
         assert location.find("proxy_pass") == []
+        # The app has what is not there.
+        assert location.find("error_page") == [["403", "404", "405", "=", "@slipway_app"]]
+        app = main_server(host).locations()["@slipway_app"]
+        assert app.find("proxy_pass") == main_server(host).locations()["/"].find("proxy_pass")
+    cached = main_server(Host({"nginx_static_cache_seconds": 3600})).locations()["^~ /static/"]
+    assert seconds(cached.one("expires")) == 3600
     assert "^~ /static/" not in main_server(INVENTORIES["no static files"]).locations()
     assert release_arguments(INVENTORIES["plain"])["layout"]["home"] == "/opt/api-example-com"
 

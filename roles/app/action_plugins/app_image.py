@@ -28,6 +28,11 @@ KEEP_SECONDS = 14 * 86400
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
 
 
+def timed(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """Return a file of the source as it is unpacked: now, for what changed would otherwise look like what it was before."""
+    return tarfile.data_filter(member, path).replace(mtime=int(time.time()))
+
+
 class ActionModule(Build):
     """Run the module app_image; where it needs the source, or the image, transfer that and run it again."""
 
@@ -72,7 +77,7 @@ class ActionModule(Build):
                 return file
             root = Path(scratch, "source")
             with tarfile.open(source["archive"]) as tar:
-                tar.extractall(root, filter="data")
+                tar.extractall(root, filter=timed)
             context, recipe = root / str(source["directory"]), root / str(source["directory"]) / str(source["requirements"])
             told = dict(arguments.get("arguments") or {})
             if arguments.get("recipe"):

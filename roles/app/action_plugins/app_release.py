@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import socket
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ def machine() -> str:
     except OSError:
         boot = str(uuid.getnode())
     return hashlib.sha256(f"{boot.strip()} {socket.gethostname()}".encode()).hexdigest()[:12]
+
+
+# The time of files that change with this run, on all of its hosts: it is read before workers are forked.
+STARTED = int(time.time())
 
 
 def process(pid: int) -> str:
@@ -61,6 +66,7 @@ def this_run() -> dict[str, str]:
         "who": os.environ.get("USER") or who,
         "where": socket.gethostname(),
         "dead": "",
+        "at": str(STARTED),
     }
 
 

@@ -14,6 +14,7 @@ from ansible.module_utils.app_engine import BUILD_SECONDS, Engine, repository
 from ansible.module_utils.app_layout import Layout, ReleaseError, digest, remove, room, settle, write
 from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
 from ansible.module_utils.app_source import hook, hooks_of, take_back, unpack
+from ansible.module_utils.app_times import freshen
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -85,6 +86,8 @@ class Images:
         partial = self._begin(name)
         unpack(Path(self.arguments["archive"]), partial)
         hook("before_build", partial, self.arguments)
+        live = self.layout.current / "build"
+        freshen(partial, live if live.is_dir() else None, time.time())  # for the files in the image, whose times stay
         if self.arguments["image"]:
             self.engine.call("load", "--input", self.arguments["image"], seconds=BUILD_SECONDS)
         else:

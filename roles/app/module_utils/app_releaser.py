@@ -20,6 +20,7 @@ from ansible.module_utils.app_layout import Layout, ReleaseError, digest, masked
 from ansible.module_utils.app_log import ends
 from ansible.module_utils.app_openapi import breaking_changes
 from ansible.module_utils.app_supervisor import Supervisor
+from ansible.module_utils.app_times import freshen
 from ansible.module_utils.app_watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic
 
 # How long Nginx may go on using a connection to the old release after a switch: both times of its upstream, and some.
@@ -416,6 +417,17 @@ class Releaser:
                 "To release it all the same: -e app_openapi_gate=false"
             )
 
+    def freshen(self, number: int) -> None:
+        """Give the files of release `number` the times by which clients of what is live see which of them differ."""
+        live = self.layout.live()
+        before = self.layout.release(live) / "build" if live is not None else None
+        with contextlib.suppress(OSError):  # no reason not to go back
+            freshen(
+                self.layout.release(number) / "build",
+                before if before is not None and before.is_dir() else None,
+                float(self.arguments["run"].get("at") or time.time()),
+            )
+
     def switch(self, number: int) -> None:
         """Make release `number` live: from these renames on, each new connection reaches it.
 
@@ -594,6 +606,7 @@ class Releaser:
         old = self.layout.live()
         with self.failing(number, old):
             before = Processes(self.masters(old))
+            self.freshen(number)
             self.supervisor.add(number, self.layout.release(number) / "program.conf")
             self.gate(number)
             self.compare(number, old)
@@ -639,6 +652,7 @@ class Releaser:
     def go_back(self, old: int | None) -> None:
         """Make release `old` live again after a switch that did not hold."""
         if old is not None:
+            self.freshen(old)
             self.switch(old)
         else:
             remove(self.layout.live_socket)

@@ -8,6 +8,7 @@ import os
 import pwd
 import stat
 import tarfile
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
     """
     directory.mkdir()
     links: set[str] = set()
+    now = int(time.time())  # what app_fetch packs has no time
     try:
         with gzip.open(archive) as stream:
             while stream.read(2**20):  # to its end, where the checksum is
@@ -46,6 +48,7 @@ def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
                 ):
                     raise ReleaseError(f"The source holds {member.name}, which leads outside or is no ordinary file.")
                 member.uid = member.gid = 0
+                member.mtime = member.mtime or now
                 member.uname = member.gname = "root"
             if hasattr(tarfile, "fully_trusted_filter"):
                 tar.extraction_filter = tarfile.fully_trusted_filter  # checked above
