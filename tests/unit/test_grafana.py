@@ -19,7 +19,10 @@ def configured(host: Host) -> dict[str, str]:
     """Return the files of the service, by path."""
     (arguments,) = host.arguments("grafana", "configuration", "grafana.yml")
     assert arguments["service"] == "grafana-server"
-    return {file["path"]: file["content"] for file in arguments["files"]}
+    plain = {file["path"]: file["content"] for file in arguments["files"] if "content" in file}
+    groups = {file["path"]: file.get("group") for file in arguments["files"]}
+    assert {groups[path] for path in arguments["secrets"]} == {"grafana"}
+    return {**plain, **arguments["secrets"]}
 
 
 def settings(host: Host) -> configparser.ConfigParser:
@@ -85,6 +88,11 @@ def test_it_asks_prometheus_and_has_the_dashboards() -> None:
     (source,) = yaml.safe_load(files["/etc/grafana/provisioning/datasources/slipway.yml"])["datasources"]
     assert (source["uid"], source["type"], source["isDefault"]) == ("slipway", "prometheus", True)
     assert source["url"] == "http://127.0.0.1:9090/.slipway/prometheus"
+    assert "basicAuth" not in source
+    own = Host({"grafana_enabled": True, "prometheus_enabled": True, "metrics_password": "with-a-$-and-a-quote-'\""})
+    (source,) = yaml.safe_load(configured(own)["/etc/grafana/provisioning/datasources/slipway.yml"])["datasources"]
+    assert (source["basicAuth"], source["basicAuthUser"]) == (True, "monitor")
+    assert source["secureJsonData"]["basicAuthPassword"] == "with-a-$$-and-a-quote-'\""
     (provider,) = yaml.safe_load(files["/etc/grafana/provisioning/dashboards/slipway.yml"])["providers"]
     directory = provider["options"]["path"]
     for name in ("fleet", "app"):

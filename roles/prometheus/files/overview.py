@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import calendar
 import dataclasses
 import json
@@ -71,12 +72,15 @@ class Prometheus:
         url: where its API is, less the /api/v1.
         now: the moment, in seconds since the epoch.
         interval: seconds between two of its measurements.
+        password: the password of the user monitor; empty where it asks for none.
     """
 
-    def __init__(self, url: str, now: float, interval: int) -> None:
+    def __init__(self, url: str, now: float, interval: int, password: str = "") -> None:
         self.url = url.rstrip("/")
         self.now = now
         self.interval = interval
+        login = base64.b64encode(f"monitor:{password}".encode()).decode()
+        self.headers = {"Authorization": f"Basic {login}"} if password else {}
 
     def _ask(self, path: str, **parameters: Any) -> Any:
         """Return the data of an answer.
@@ -86,7 +90,7 @@ class Prometheus:
         """
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=self.headers), timeout=TIMEOUT_SECONDS) as answer:
                 document = json.load(answer)
         except urllib.error.HTTPError as error:
             raise NoAnswerError(f"{error.code} {error.reason}{reason(error.read())}") from error
@@ -938,8 +942,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("dashboards", type=Path, help="directory of fleet.json and app.json")
     parser.add_argument("output", type=Path, help="directory of the pages")
     parser.add_argument("--interval", type=int, default=15, help="seconds between two measurements (15)")
+    parser.add_argument("--password-file", type=Path, help="file of the password of the user monitor")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    prometheus = Prometheus(options.prometheus, time.time(), options.interval)
+    password = options.password_file.read_text(encoding="utf-8").strip() if options.password_file else ""
+    prometheus = Prometheus(options.prometheus, time.time(), options.interval, password)
     try:
         make(prometheus, options.dashboards, options.output)
     except NoAnswerError as error:

@@ -1,0 +1,115 @@
+"""Who is asked how, and who may ask: the monitoring's password is for those alone that can prove who they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.template import trust_as_template
+from rendering import ROOT, Host, load, parse_nginx
+
+MODES = {"real.test": "acme", "own.test": "files", "self.test": "selfsigned", "plain.test": "none", "watch.test": "none"}
+PASSWORD = "a-password-of-the-monitoring"
+
+
+def watch(**inventory: Any) -> Host:
+    """Return the host that asks, which has no certificate itself."""
+    host = Host({"metrics_password": PASSWORD, "certbot_mode": "none", **inventory}, name="watch.test")
+    host.variables["groups"] = {"web": list(MODES), "monitoring": ["watch.test"]}
+    host.variables["group_names"] = ["web", "monitoring"]
+    host.variables["hostvars"] = {name: {"certbot_mode": mode, "nginx_domains": [name]} for name, mode in MODES.items()}
+    return host
+
+
+def jobs() -> dict[str, Any]:
+    settings = yaml.safe_load(watch().render("prometheus", "prometheus.yml.j2"))
+    return {job["job_name"]: job for job in settings["scrape_configs"]}
+
+
+def asked(job: dict[str, Any]) -> set[str]:
+    return {target for each in job["static_configs"] for target in each["targets"]}
+
+
+def test_each_host_is_asked_by_a_way_on_which_it_proves_who_it_is() -> None:
+    found = jobs()
+    assert asked(found["verified"]) == {"real.test", "own.test"}
+    assert asked(found["selfsigned"]) == {"self.test"}
+    assert found["selfsigned"]["tls_config"] == {"ca_file": "/etc/prometheus/slipway.selfsigned.pem"}
+    assert "insecure" not in str(found)
+    encrypted = {name for name, job in found.items() if job.get("scheme") == "https"}
+    assert encrypted == {"verified", "selfsigned"}
+
+
+def test_over_http_a_host_asks_itself_alone_and_by_no_network() -> None:
+    plain = jobs()["plain"]
+    assert asked(plain) == {"watch.test"}
+    assert (plain["scheme"], plain["proxy_url"]) == ("http", "http://127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("mode", "watchers", "holds"),
+    [
+        ("none", ["else.test"], False),
+        ("none", ["else.test", "api.example.com"], False),
+        ("none", ["api.example.com"], True),
+        ("selfsigned", ["else.test"], True),
+        ("none", [], True),
+    ],
+)
+def test_a_host_without_a_certificate_is_watched_by_itself_alone(mode: str, watchers: list[str], holds: bool) -> None:
+    host = Host({"certbot_mode": mode, "metrics_enabled": True})
+    host.variables["groups"] = {"web": ["api.example.com"], "monitoring": watchers}
+    (rule,) = [
+        rule
+        for rule in load(ROOT / "roles" / "metrics" / "vars" / "main" / "rules.yml")["__metrics_rules"]
+        if rule["variable"] == "metrics_enabled"
+    ]
+    assert host.work_out(trust_as_template("{{ " + rule["that"] + " }}")) is holds
+    assert "certbot_mode" in rule["expected"]
+
+
+def test_prometheus_and_alertmanager_ask_for_the_password_on_the_host_itself_too() -> None:
+    host = watch()
+    for arguments in ("__prometheus_arguments", "__prometheus_alertmanager_arguments"):
+        assert "--web.config.file=/etc/prometheus/slipway.web.yml" in host[arguments]
+    users = yaml.safe_load(host.render("prometheus", "web.yml.j2"))["basic_auth_users"]
+    assert list(users) == ["monitor"]
+    assert users["monitor"].startswith("$2b$10$")
+    assert users == yaml.safe_load(watch().render("prometheus", "web.yml.j2"))["basic_auth_users"], "it differs from run to run"
+    assert users != yaml.safe_load(watch(metrics_password="x" * 20).render("prometheus", "web.yml.j2"))["basic_auth_users"]
+    # What they say to each other has it.
+    settings = yaml.safe_load(host.render("prometheus", "prometheus.yml.j2"))
+    known = {"username": "monitor", "password_file": "/etc/prometheus/slipway.password"}
+    assert [each["basic_auth"] for each in settings["alerting"]["alertmanagers"]] == [known]
+    assert [job["basic_auth"] for job in settings["scrape_configs"]] == [known] * len(settings["scrape_configs"])
+    assert "--password-file /etc/prometheus/slipway.password" in host.render("prometheus", "overview.service.j2")
+
+
+def test_only_a_service_that_asks_for_the_password_is_given_it() -> None:
+    host = watch(prometheus_enabled=True)
+    passed = {}
+    for words in parse_nginx(host.render("nginx", "site.conf.j2")).find("server"):
+        for name, location in words[-1].locations().items():
+            if location.find("auth_basic"):
+                passed[name.split()[-1]] = ["$slipway_authorization", "$http_authorization"] in location.find("set")
+    assert {path for path, handed in passed.items() if handed} == set(host["prometheus_locations"])
+    assert {path for path, handed in passed.items() if not handed} == set(host["metrics_locations"])
+
+
+@pytest.mark.parametrize(("mode", "closed"), [("none", True), ("selfsigned", False)])
+def test_the_password_is_taken_over_https_alone_or_from_the_host_itself(mode: str, closed: bool) -> None:
+    host = watch(certbot_mode=mode)
+    for words in parse_nginx(host.render("nginx", "site.conf.j2")).find("server"):
+        for location in words[-1].locations().values():
+            if location.find("auth_basic"):
+                rules = [directive[:2] for directive in location if directive[0] in ("allow", "deny")]
+                assert rules == ([["allow", "127.0.0.1"], ["allow", "::1"], ["deny", "all"]] if closed else [])
+
+
+def test_the_pages_are_made_with_the_password(tmp_path: Path) -> None:
+    import overview
+
+    assert overview.Prometheus("http://x", 0, 15, "öpen").headers == {"Authorization": "Basic bW9uaXRvcjrDtnBlbg=="}
+    assert overview.Prometheus("http://x", 0, 15).headers == {}
