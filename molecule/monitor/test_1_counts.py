@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from molecule.conftest import ARTEFACTS, ROOT, Host, within
-from molecule.monitor.conftest import WATCH, WATCHED, deploy, look, number, query, summed, told
+from molecule.monitor.conftest import LOGIN, WATCH, WATCHED, deploy, look, number, query, summed, told
 
 COUNTED = 'http_requests_total{handler="/items/{item_id}",method="GET",status="200"}'
 
@@ -145,6 +146,50 @@ def test_who_does_not_know_the_password_learns_nothing(path: str) -> None:
 def test_the_watch_itself_is_behind_the_password(path: str) -> None:
     assert WATCH.ask(f"/.slipway/{path}").status == 401
     assert look(WATCH, f"/.slipway/{path}").status in (200, 302)
+
+
+ASK = """
+import sys, urllib.error, urllib.request
+headers = {"Authorization": sys.argv[2]} if sys.argv[2] else {}
+try:
+    print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], headers=headers), timeout=10).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9090/.slipway/prometheus/api/v1/query?query=up",
+        "http://127.0.0.1:9093/.slipway/alertmanager/api/v2/silences",
+    ],
+)
+def test_a_user_of_the_host_itself_needs_the_password_too(url: str) -> None:
+    def ask(login: str) -> str:
+        return WATCH.run(f"setpriv --reuid=nobody --clear-groups python3 -c {shlex.quote(ASK)} '{url}' '{login}'").strip()
+
+    assert [ask(login) for login in ("", "Basic bW9uaXRvcjp3cm9uZw==", LOGIN["Authorization"])] == ["401", "401", "200"]
+
+
+def test_no_journal_has_a_secret() -> None:
+    # They are there.
+    WATCH.run("grep canary-of-the-monitoring /etc/prometheus/slipway.password")
+    WATCH.run("grep canary-of-the-mail-server /etc/prometheus/alertmanager.yml")
+    for host in (WATCHED, WATCH):
+        assert "Started nginx.service" in host.run("journalctl --no-pager --unit=nginx"), host.name
+        assert host.run("journalctl --no-pager --all | grep -F -e canary-of || :") == "", host.name
+
+
+@pytest.mark.parametrize(
+    ("machine", "unit", "rights"),
+    [(WATCHED, "slipway-metrics-watched-test", "cap_dac_override cap_dac_read_search"), (WATCH, "slipway-overview", "")],
+    ids=["metrics", "overview"],
+)
+def test_our_own_services_are_confined(machine: Host, unit: str, rights: str) -> None:
+    wanted = {"NoNewPrivileges": "yes", "ProtectSystem": "strict", "PrivateTmp": "yes", "CapabilityBoundingSet": rights}
+    shown = machine.run(f"systemctl show {unit} {' '.join(f'--property={name}' for name in wanted)}").splitlines()
+    assert dict(line.split("=", 1) for line in shown) == wanted
 
 
 @pytest.mark.parametrize("machine", [WATCHED, WATCH], ids=lambda machine: machine.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections import Counter
@@ -71,3 +72,42 @@ def test_what_is_under_way_is_finished(host: Host) -> None:
     assert len(asking) > 2
     assert [answer.status for answer in answers] == [200] * len(asking)
     assert str(old) in {answer.json()["release"] for answer in answers}
+
+
+# Half a gigabyte, each page of it.
+EATER = "x = bytearray(1 << 29)\nfor i in range(0, len(x), 4096): x[i] = 1"
+
+
+def test_a_release_has_no_more_memory_than_its_limit(host: Host) -> None:
+    # Where the kernel's control groups are of the first version, a test host may only look at them.
+    of_its_own = (
+        "umount /sys/fs/cgroup/memory && mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory && systemctl daemon-reexec"
+    )
+    host.run(f"test -e /sys/fs/cgroup/cgroup.controllers || {{ {of_its_own}; }}")
+    run = deploy(host, app_memory_mb=200)
+    assert run.code == 0, run.output[-3000:]
+    number = serves(host)
+
+    def group() -> str:
+        """Return the control group of the release, which has the limit and all its processes."""
+        master = host.master()
+        path = host.run(f"sed -n 's/.*:memory:/memory/p;s/^0:://p' /proc/{master}/cgroup | head -n1").strip()
+        limit = host.run(f"cd /sys/fs/cgroup/{path} && cat memory.max 2>/dev/null || cat memory.limit_in_bytes").strip()
+        assert int(limit) == 200 * 2**20
+        inside = {int(pid) for pid in host.run(f"cat /sys/fs/cgroup/{path}/cgroup.procs").split()}
+        assert {master, *map(int, host.run(f"pgrep --parent {master}").split())} == inside
+        return f"/sys/fs/cgroup/{path}"
+
+    master = host.master()
+    enter = (
+        f"echo $$ >{group()}/cgroup.procs; exec setpriv --reuid=shop --regid=shop --clear-groups python3 -c {shlex.quote(EATER)}"
+    )
+    assert host.run(f"sh -c {shlex.quote(enter)} >/dev/null 2>&1; echo $?").strip() == "137", "it took more than the limit"
+    assert (host.master(), host.healthy()) == (master, True)
+    # It is the app's user's, with no group of root's, and stays so.
+    host.run(f"supervisorctl restart shop-{number}")
+    assert group()
+    shown = host.run(f"grep -E '^(Uid|Groups|NoNewPrivs)' /proc/{host.master()}/status; id --user shop; id --group shop").split()
+    uid, gid = shown[-2:]
+    assert shown[:-2] == ["Uid:", uid, uid, uid, uid, "Groups:", gid, "NoNewPrivs:", "1"]
+    serves(host)

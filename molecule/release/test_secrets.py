@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from molecule.conftest import INVENTORY, Host, Run, play
+from molecule.conftest import INVENTORY, ROOT, Host, Run, play
 from molecule.release.conftest import SHOP, serves
 
 HOSTS = ["release.test"]
@@ -50,6 +51,14 @@ VALUES = [
     "*&|<>()[]~?",
     "null\x7f\x1b[31m",
 ]
+# What the roles keep secret, found in their specifications, so that a new one is looked for, too. Those of the app come below.
+OPTIONS = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
+KEPT = {
+    name: option
+    for options in OPTIONS
+    for name, option in options["argument_specs"]["main"]["options"].items()
+    if option.get("no_log") and name != "app_secrets"
+}
 SECRETS = {f"SECRET_{number}": f"{value}{CANARY}{number}{value}" for number, value in enumerate(VALUES)}
 
 
@@ -70,6 +79,10 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     variables.parent.mkdir(parents=True)
     (inventory / "hosts.yml").write_text("all: {hosts: {release.test: }}\n", encoding="ascii")
     lines = ["app_secrets:", *(f"  {name}: {quoted(value)}" for name, value in SECRETS.items())]
+    assert {option["type"] for option in KEPT.values()} == {"str"}
+    lines += [f"{name}: {CANARY}-{name.replace('_', '-')}" for name in sorted(KEPT)]
+    # Where some of them are used.
+    lines += ["app_registry_username: ann", "nginx_private_locations: {/.slipway/metrics/host: /run/shop.prom}"]
     lines += ["app_env:", "  EMPTY: ''", f"  PLAIN: {quoted(' pläin % $x ')}"]
     variables.write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = ["ansible-vault", "encrypt", f"--vault-password-file={password}", str(variables)]
@@ -113,6 +126,7 @@ def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: t
     assert [what for what, run in runs.items() if run.code] == ["a failure", "a migration"]
     assert "RuntimeError" in runs["a failure"].output
     assert [what for what, run in runs.items() if CANARY in run.output] == []
+    assert host.run("cat /etc/nginx/slipway/shop/private.htpasswd").startswith("monitor:")
 
     sinks = {
         "process list": "ps auxwwww",
