@@ -53,7 +53,7 @@ def certify(
 def renewed_at_the_latest(lifetime: float) -> float:
     """Return with how many days left certbot renews at the latest, where all goes well.
 
-    It does so with a third left, or half of less than ten days; an authority that names the time (ARI) may name one that is
-    a hundredth of the lifetime later. The timer fires twice a day at random, so that up to a day passes in between.
+    It does so with a third left, or half of less than ten days, and older ones no later. An authority that names the time (ARI)
+    may name one that is a hundredth of the lifetime later. The timer fires twice a day at random: up to a day passes in between.
     """
     return lifetime / (2 if lifetime < 10 else 3) - lifetime / 100 - 1

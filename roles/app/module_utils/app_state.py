@@ -16,8 +16,8 @@ from ansible.module_utils.app_layout import Layout, run
 from ansible.module_utils.app_supervisor import Supervisor
 from ansible.module_utils.app_watch import children
 
-# certbot renews when a third of a certificate's lifetime is left, or half where that is below ten days. Less than the first of
-# these shares says that it missed that, whatever the lifetime; less than the second, that nobody did anything about it.
+# certbot renews with a third of a certificate's lifetime left, or half of less than ten days; older ones with 30 days left, if
+# that is sooner. Less than the first of these shares says that it missed that; less than the second, that nobody mended it.
 OVERDUE, URGENT = 1 / 4, 1 / 10
 
 

@@ -43,8 +43,8 @@ options:
 CHALLENGES = ".well-known/acme-challenge"
 SECONDS = 10
 
-# The share of a certificate's lifetime that is left when its renewal is overdue. certbot renews with a third left, or half of
-# less than ten days.
+# The share of a certificate's lifetime that is left when its renewal is overdue. certbot renews with a third left at the
+# latest, or half of less than ten days.
 OVERDUE = 1 / 4
 
 
