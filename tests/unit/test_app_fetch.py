@@ -108,6 +108,7 @@ def text_in(archive: Any, name: str) -> str:
         "ssh://git@host:22/a/b",
         "git://host/x",
         "git+file:///srv/x",
+        "file:///srv/x",
         "/srv/x.git",
         "x.git/",
     ],
@@ -222,6 +223,35 @@ def test_links_in_a_circle_are_packed_or_refused(app: Path, tmp_path: Path) -> N
     (app / "two").symlink_to("one")
     with contextlib.suppress(AnsibleActionFail):
         pack(app, EXCLUDE, tmp_path)
+
+
+def test_a_chain_of_links_that_leads_out_is_refused(app: Path, tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    # Each link stays inside by its words; with the other it leads to a file of the machine.
+    (app / "a/b/c/d").mkdir(parents=True)
+    (app / "a/b/c/d/up").symlink_to("../../../..")
+    (app / "app/static/logo.svg").symlink_to("../../a/b/c/d/up/../../../../secret")
+    (tmp_path.parent / "secret").touch()
+    for refuse in (lambda: pack(app, EXCLUDE, tmp_path), lambda: fetch(app)):
+        with pytest.raises(AnsibleActionFail, match=r"logo\.svg is a link that leads out.*add logo\.svg to app_exclude"):
+            refuse()
+    fetch(app, exclude=[*EXCLUDE, "logo.svg"])
+
+
+def test_links_are_judged_before_any_file_is_read_through_one(
+    app: Path, tmp_path: Path, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    (tmp_path / "key").write_text("-i https://hunter2.example.com\n", encoding="utf-8")
+    (app / "requirements.txt").unlink()
+    (app / "requirements.txt").symlink_to("../key")
+    with pytest.raises(AnsibleActionFail, match="link that leads out") as error:
+        fetch(app)
+    assert "hunter2" not in str(error.value)
+
+
+def test_no_bit_but_that_of_a_program_is_packed(app: Path, tmp_path: Path) -> None:
+    (app / "run").chmod(0o6755)
+    with tarfile.open(pack(app, EXCLUDE, tmp_path)[1]) as tar:
+        assert tar.getmember("run").mode == 0o755
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
@@ -415,6 +445,190 @@ def test_git_waits_neither_for_an_answer_nor_for_ever(program: Callable[[str, st
     assert time.monotonic() - before < 10
     program("git", '#!/bin/sh\necho "$GIT_TERMINAL_PROMPT"\n')
     assert git(["fetch"], 5) == "0"
+
+
+def test_what_git_started_ends_with_it(program: Callable[[str, str], Path], tmp_path: Path) -> None:
+    program("git", f"#!/bin/sh\n(sleep 2; touch {tmp_path}/late) &\nsleep 60\n")
+    with pytest.raises(AnsibleActionFail, match="took longer"):
+        git(["fetch", "x"], 0.2)
+    time.sleep(2.5)
+    assert not (tmp_path / "late").exists()
+
+
+def test_a_clone_that_a_killed_git_left_locked_or_torn_is_mended(repository: Repository, tmp_path: Path) -> None:
+    commit = repository.commit(main__py="one")
+    checkout(str(repository.path), "", 20, tmp_path / "1")
+    (clone,) = (path for path in cache_directory("git").iterdir() if path.is_dir())
+    for lock in ("packed-refs.lock", "refs/slipway/HEAD.lock", "shallow.lock", "config.lock"):
+        (clone / lock).touch()
+    second = repository.commit(main__py="two")
+    assert checkout(str(repository.path), "", 20, tmp_path / "2") == second
+    for torn in clone.glob("objects/*/*"):
+        torn.chmod(0o644)
+        torn.write_bytes(b"")
+    third = repository.commit(main__py="three")
+    assert checkout(str(repository.path), "", 20, tmp_path / "3") == third
+    assert checkout(str(repository.path), commit, 20, tmp_path / "4") == commit
+
+
+def test_clones_and_leftovers_that_nobody_asks_for_are_removed(repository: Repository, app: Path, tmp_path: Path) -> None:
+    repository.commit(main__py="one")
+    other = Repository(tmp_path / "other.git")
+    other.commit(main__py="one")
+    checkout(str(other.path), "", 20, tmp_path / "1")
+    (old,) = (path for path in cache_directory("git").iterdir() if path.is_dir())
+    left = cache_directory() / ".4711.partial"
+    left.touch()
+    for path in (old, left):
+        os.utime(path, (1, 1))
+    checkout(str(repository.path), "", 20, tmp_path / "2")
+    pack(app, EXCLUDE, cache_directory())
+    assert not old.exists()
+    assert not left.exists()
+    assert len([path for path in cache_directory("git").iterdir() if path.is_dir()]) == 1
+
+
+def test_no_more_is_kept_than_there_is_room_for(app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_fetch, "KEEP_BYTES", 1000)
+    for number, age in (("1", 9000), ("2", 8000), ("3", 60)):
+        (tmp_path / f"{number}.tar.gz").write_bytes(b"x" * 600)
+        os.utime(tmp_path / f"{number}.tar.gz", (time.time() - age,) * 2)
+    pack(app, EXCLUDE, tmp_path)
+    kept = {path.name for path in tmp_path.glob("?.tar.gz")}
+    assert kept == {"3.tar.gz"}, "what was asked for within the hour stays: another run may need it"
+
+
+@pytest.mark.parametrize("address", ["file://{path}", "git+file://{path}", "{path}"])
+def test_an_address_on_this_machine(tmp_path: Path, address: str, fetch: Callable[..., dict[str, Any]]) -> None:
+    repository = Repository(tmp_path / "my shop.git")
+    commit = repository.commit(requirements__txt="fastapi", main__py="one")
+    assert fetch(address.format(path=repository.path))["source"]["revision"] == commit
+    if "://" in address:
+        assert fetch(address.format(path=str(repository.path).replace(" ", "%20")))["source"]["revision"] == commit
+
+
+def test_a_file_address_of_an_archive_is_its_path(tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    archive = archive_of(tmp_path / "my shop.tar.gz", FILES)
+    assert fetch(f"file://{tmp_path}/my%20shop.tar.gz")["source"]["digest"] == fetch(archive)["source"]["digest"]
+
+
+# Submodules
+
+
+@pytest.fixture
+def nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A repository with a submodule by a relative address, which has one by an absolute address."""
+    for number, (name, value) in enumerate({"protocol.file.allow": "always"}.items()):
+        monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", name)
+        monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+        monkeypatch.setenv("GIT_CONFIG_COUNT", str(number + 1))
+    inner, lib, shop = (Repository(tmp_path / name) for name in ("inner", "lib.git", "shop.git"))
+    inner.commit(deep__py="deep")
+    lib.git("submodule", "--quiet", "add", f"file://{inner.path}", "inner")
+    lib.commit(lib__py="lib")
+    shop.git("submodule", "--quiet", "add", "../lib.git", "libs/my lib")
+    shop.commit(requirements__txt="fastapi", main__py="one")
+    # What the shop was made with, on no branch any more.
+    lib.git("commit", "--quiet", "--amend", "--allow-empty", "--message=y")
+    return shop
+
+
+NESTED = {
+    ".gitmodules",
+    "libs/my lib/.gitmodules",
+    "libs/my lib/inner/deep.py",
+    "libs/my lib/lib.py",
+    "main.py",
+    "requirements.txt",
+}
+
+
+def test_submodules_are_fetched_with_their_own(nested: Repository, fetch: Callable[..., dict[str, Any]]) -> None:
+    for address in (f"file://{nested.path}", str(nested.path)):
+        assert set(names(fetch(address)["source"]["archive"])) == NESTED
+
+
+def test_a_version_of_a_directory_has_its_submodules(
+    nested: Repository, tmp_path: Path, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    for options in ([], ["--recurse-submodules"]):
+        work = tmp_path / f"work{len(options)}"
+        nested.git("clone", "--quiet", *options, str(nested.path), str(work))
+        assert set(names(fetch(work, version="main")["source"]["archive"])) == NESTED
+
+
+def test_a_directory_whose_submodules_are_not_checked_out_is_refused(
+    nested: Repository, tmp_path: Path, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    nested.git("clone", "--quiet", str(nested.path), str(tmp_path / "work"))
+    with pytest.raises(AnsibleActionFail, match=r"submodule libs/my lib of app_source is not checked out.*git submodule update"):
+        fetch(tmp_path / "work")
+    fetch(tmp_path / "work", exclude=[*EXCLUDE, "my lib"])
+
+
+def test_a_submodule_that_cannot_be_had_is_named(
+    nested: Repository, tmp_path: Path, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    (tmp_path / "inner").rename(tmp_path / "gone")
+    with pytest.raises(AnsibleActionFail, match=r"(?s)submodule inner of the source cannot be fetched.*add inner to app_exclude"):
+        fetch(f"file://{nested.path}")
+    assert "libs/my lib/lib.py" in names(fetch(f"file://{nested.path}", exclude=[*EXCLUDE, "inner"])["source"]["archive"])
+
+
+def test_a_submodule_without_an_address_is_named(repository: Repository, fetch: Callable[..., dict[str, Any]]) -> None:
+    commit = repository.commit(requirements__txt="fastapi")
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},lib")
+    repository.git("commit", "--quiet", "--message=x")
+    with pytest.raises(AnsibleActionFail, match="lib of the source is a git submodule without an address"):
+        fetch(f"file://{repository.path}")
+
+
+@pytest.mark.parametrize(
+    ("parent", "place", "address"),
+    [
+        ("https://host/team/shop.git", "../lib.git", "https://host/team/lib.git"),
+        ("https://host/team/shop.git/", "../../other/lib", "https://host/other/lib"),
+        ("git@host:team/shop.git", "../lib.git", "git@host:team/lib.git"),
+        ("git@host:shop.git", "../lib.git", "git@host:lib.git"),
+        ("ssh://git@host:22/team/shop", "./lib", "ssh://git@host:22/team/shop/lib"),
+        ("/srv/git/shop.git", "../lib.git", "/srv/git/lib.git"),
+    ],
+)
+def test_a_relative_address_is_that_beside_its_parents(parent: str, place: str, address: str) -> None:
+    assert app_fetch.beside(parent, place) == address
+
+
+@pytest.mark.parametrize("place", ["/srv/secret", "file:///srv/secret", "../../../../srv/secret", "ext::sh -c id"])
+@pytest.mark.parametrize("parent", ["https://host/shop.git", "git@host:shop.git"])
+def test_a_repository_from_elsewhere_names_nothing_on_this_machine(
+    parent: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(app_fetch, "checkout", lambda address, *arguments: asked.append(address))
+    with contextlib.suppress(AnsibleActionFail):
+        app_fetch._submodule("lib", "0" * 40, place, parent, 20, tmp_path, ("", ""), [])
+    assert [address for address in asked if not app_fetch.REMOTE.match(address)] == []
+    assert not asked or "srv/secret" in place
+
+
+@pytest.mark.parametrize(
+    ("parent", "place", "address", "token"),
+    [
+        ("https://ann@host/a.git", "https://host/b.git", "https://ann@host/b.git", "t"),
+        ("https://ann@host/a.git", "../b.git", "https://ann@host/b.git", "t"),
+        ("https://host/a.git", "https://other/b.git", "https://other/b.git", ""),
+        ("https://host/a.git", "https://host.evil/b.git", "https://host.evil/b.git", ""),
+        ("git@host:a.git", "git@host:b.git", "git@host:b.git", "t"),
+    ],
+)
+def test_a_token_goes_to_the_host_of_the_source_only(
+    parent: str, place: str, address: str, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(app_fetch, "checkout", lambda *arguments: asked.append(arguments))
+    app_fetch._submodule("lib", "0" * 40, place, parent, 20, tmp_path, ("key", "t"), [])
+    ((found, _, _, target, key, given, _),) = asked
+    assert (found, target, key, given) == (address, tmp_path / "lib", "key", token)
 
 
 def test_a_controller_without_git_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1172,3 +1386,136 @@ def test_a_recipe_is_found_where_one_is_wanted(app: Path, fetch: Callable[..., d
     assert (source["kind"], source["requirements"]) == ("dockerfile", "Containerfile")
     with pytest.raises(AnsibleActionFail, match=r"The source has no Dockerfile\.web"):
         fetch(app, dockerfiles=["Dockerfile.web"])
+
+
+# What is asked of the interpreter
+
+
+@pytest.fixture
+def fetch_on(fetch: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Run the action for a host whose interpreter says something of itself."""
+
+    def run(said: str, source: Any, **arguments: Any) -> dict[str, Any]:
+        answer = {"rc": 0 if said.startswith("Python") else 127, "stdout": f"{said}\n"}
+        monkeypatch.setattr(app_fetch.ActionModule, "_low_level_execute_command", lambda *words, **options: answer, raising=False)
+        return fetch(source, **{"interpreter": "/usr/bin/python3", "requirements": "", **arguments})
+
+    return run
+
+
+PROJECT = '[project]\nname = "shop"\nrequires-python = ">=3.13"\ndependencies = []\n'
+LOCKED = 'version = 1\nrequires-python = ">=3.13"\n[[package]]\nname = "shop"\nversion = "1"\nsource = { virtual = "." }\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"pyproject.toml": PROJECT}, r"pyproject\.toml \(requires-python\) says >=3\.13"),
+        ({"pyproject.toml": PROJECT, "requirements.txt": "fastapi"}, r"pyproject\.toml \(requires-python\)"),
+        ({"requirements.txt": "fastapi", ".python-version": "3.13.1\n"}, r"\.python-version says 3\.13\.1.*app_exclude"),
+        ({"pyproject.toml": '[project]\nname = "shop"\ndependencies = []\n', "uv.lock": LOCKED}, r"uv\.lock \(requires-python\)"),
+        ({"pylock.toml": 'lock-version = "1.0"\nrequires-python = ">=3.13"\n'}, r"pylock\.toml \(requires-python\)"),
+    ],
+)
+def test_an_app_that_asks_for_another_python_is_refused(
+    tmp_path: Path, files: dict[str, str], words: str, fetch_on: Callable[..., dict[str, Any]]
+) -> None:
+    root = tmp_path / "shop"
+    (root / "backend").mkdir(parents=True)
+    for name, text in files.items():
+        (root / name).write_text(text, encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=words) as error:
+        fetch_on("Python 3.11.2", root)
+    for part in ("the host", "/usr/bin/python3 there is Python 3.11.2", "python_interpreter", "app_runtime: container"):
+        assert part in str(error.value)
+    assert fetch_on("Python 3.13.0", root)["source"]["python"]
+    # Not installed yet: it is asked again before the build.
+    source = fetch_on("sh: no such file", root)
+    with pytest.raises(AnsibleActionFail, match=words):
+        fetch_on("Python 3.11.2", root, known=source)
+    # By its image, where it runs in one.
+    fetch_on("Python 3.11.2", root, interpreter="", base="docker.io/library/python:3.13-slim")
+    with pytest.raises(AnsibleActionFail, match=r"python:3\.12 \(app_image_base\) has Python 3\.12.*app_image_base"):
+        fetch_on("Python 3.13.2", root, interpreter="", base="python:3.12")
+
+
+def test_a_pin_above_the_apps_folder_counts(tmp_path: Path, fetch_on: Callable[..., dict[str, Any]]) -> None:
+    (tmp_path / "shop/backend").mkdir(parents=True)
+    (tmp_path / "shop/.python-version").write_text("3.13", encoding="utf-8")
+    (tmp_path / "shop/backend/requirements.txt").write_text("fastapi", encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=r"\.python-version says 3\.13"):
+        fetch_on("Python 3.11.2", tmp_path / "shop", directory="backend")
+    fetch_on("Python 3.11.2", tmp_path / "shop", directory="backend", exclude=[".python-version"])
+
+
+def test_a_wheel_asks_for_its_python(tmp_path: Path, fetch_on: Callable[..., dict[str, Any]]) -> None:
+    wheel = tmp_path / "shop-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("shop-1.0.dist-info/METADATA", "Name: shop\nRequires-Python: >=3.13\n\nRequires-Python: no\n")
+    with pytest.raises(AnsibleActionFail, match=r"shop-1\.0-py3-none-any\.whl \(Requires-Python\) says >=3\.13"):
+        fetch_on("Python 3.12.1", wheel)
+    fetch_on("Python 3.13.1", wheel)
+
+
+def test_what_was_fetched_in_this_run_is_not_fetched_again(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    first = fetch(app)
+    (app / "app/main.py").write_text("app = 1\n", encoding="utf-8")
+    assert fetch(app, known=first) == first
+    assert fetch(app, known={}) != first
+
+
+# What its files may say
+
+
+def test_a_line_that_is_the_operators_to_say_is_refused(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    (app / "requirements.txt").write_text("fastapi\n--extra-index-url https://x.example.com/simple\n", encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=r"requirements\.txt:2 .*python_extra_index_urls"):
+        fetch(app)
+    fetch(app, environment={"UV_INDEX": "https://x.example.com/simple"})
+    (app / "requirements.txt").write_text("--no-binary :all:\n", encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=r"requirements\.txt:1 .*app_source_builds: true"):
+        fetch(app)
+    fetch(app, source_builds=True)
+
+
+def test_a_source_that_installs_itself_is_built_as_a_package(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    (app / "pyproject.toml").write_text('[project]\nname = "shop"\ndependencies = ["six"]\n', encoding="utf-8")
+    (app / "requirements.txt").write_text("fastapi\n-e .\n", encoding="utf-8")
+    source = fetch(app)["source"]
+    assert (source["packages"], source["resolve"]) == ({"shop": "."}, False)
+    assert text_in(source["archive"], "requirements.txt") == "fastapi\n# -e . (built by itself)\nsix\n"
+    assert (app / "requirements.txt").read_text(encoding="utf-8") == "fastapi\n-e .\n", "the operator's own file stays"
+    assert "replaced" not in source
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"pyproject.toml": "[tool.poetry]\n", "poetry.lock": ""}, "poetry export --with-hashes"),
+        ({"pyproject.toml": PROJECT, "poetry.lock": ""}, r"poetry\.lock.*uv lock.*app_requirements: pyproject\.toml"),
+        ({"pyproject.toml": "[tool.poetry]\n"}, "poetry export --with-hashes"),
+        ({"pyproject.toml": "[tool.ruff]\n"}, "uv lock"),
+        ({"Pipfile.lock": ""}, "pipenv requirements --hash"),
+        ({"pdm.lock": "", "pyproject.toml": PROJECT}, "pdm export"),
+        ({"setup.py": ""}, r"requirements\.txt with the line `\.`"),
+        ({"pyproject.toml": '[project]\nname = "x"\ndynamic = ["dependencies"]\n'}, "uv lock.*with the line `.`"),
+        ({"pyproject.toml": '[project]\nname = "x"\ndependencies = ["y @ git+https://x.example.com"]\n'}, "app_source_builds"),
+        ({"pyproject.toml": f'{PROJECT}[tool.uv]\nindex-url = "https://x.example.com"\n'}, "python_index_url"),
+    ],
+)
+def test_what_is_not_read_here_is_refused_with_the_remedy(
+    tmp_path: Path, files: dict[str, str], words: str, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    root = tmp_path / "shop"
+    root.mkdir()
+    for name, text in files.items():
+        (root / name).write_text(text, encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=words):
+        fetch(root, requirements="")
+
+
+def test_a_project_whose_lock_is_left_aside_on_purpose_is_fetched(tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (tmp_path / "shop/poetry.lock").touch()
+    assert fetch(tmp_path / "shop", requirements="pyproject.toml")["source"]["kind"] == "pyproject"

@@ -158,7 +158,7 @@ def test_workers_heed_the_limits(memory: int, cpus: Any, workers: int, tmp_path:
     assert environment["PATH"] == os.environ["PATH"]
 
 
-SOURCE = {"kind": "requirements", "requirements": "requirements.txt", "packages": {}}
+SOURCE = {"kind": "requirements", "requirements": "requirements.txt", "packages": {}, "resolve": False, "asks": ""}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,9 @@ SOURCE = {"kind": "requirements", "requirements": "requirements.txt", "packages"
         ({}, ["--requirements requirements.txt", "--require-hashes"]),
         ({"kind": "uv.lock", "requirements": "../uv.lock"}, ["uv export --quiet --frozen", "--require-hashes --requirements /"]),
         ({"kind": "pyproject", "requirements": "pyproject.toml"}, ["--requirements pyproject.toml"]),
-        ({"packages": {"shop": "libs/shop"}}, ["--no-deps /srv/source/libs/shop"]),
+        ({"packages": {"shop": "libs/shop"}}, ["/srv/source/libs/shop", "--no-deps /tmp/wheels/*.whl"]),
+        ({"packages": {"shop": "libs/shop"}, "resolve": True}, ["--no-build /tmp/wheels/*.whl"]),
+        ({"asks": ">=3.13,==3.14.*"}, ["uv venv --quiet --python '>=3.13,==3.14.*' /srv/.venv"]),
     ],
 )
 def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:

@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import tarfile
@@ -53,6 +54,11 @@ options:
   requirements: {type: str, description: "The file in that folder that names the app's dependencies. Found where it is empty."}
   installer: {type: str, description: "What will install them, uv or pip."}
   elsewhere: {type: bool, description: "Whether packages come from another place than a lock file says."}
+  environment: {type: dict, description: "Environment for the installer, with the operator's package indexes in it."}
+  source_builds: {type: bool, description: "Whether packages may be built from source."}
+  interpreter: {type: str, description: "The host's Python, to be asked for its version. Empty where an image has one."}
+  base: {type: str, description: "The image that the app's own is made from, where it runs in a container."}
+  known: {type: dict, description: "What this returned before in the same run, which is returned again."}
   wheelhouse: {type: str, description: "A directory of wheels for hosts without a package index."}
   exclude: {type: list, elements: str, description: "Names of files and folders that are left out, with wildcards."}
   timeout: {type: float, required: true, description: "Seconds that git, or a download, may take."}
@@ -65,10 +71,12 @@ options:
 ARCHIVE = re.compile(r".+\.(tar|tar\.gz|tgz|tar\.bz2|tar\.xz|zip)", re.IGNORECASE)
 WHEEL = re.compile(r"(.*/)?[A-Za-z0-9._]+-(?P<version>[A-Za-z0-9._+!]+)(-[A-Za-z0-9._]+){3,4}\.whl")
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,-]+\])?==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*)")
-GIT = re.compile(r"^(git\+.+|git@.+|ssh://.+|git://.+|https?://.+|.+\.git/?)$")
+GIT = re.compile(r"^(git\+.+|git@.+|ssh://.+|git://.+|file://.+|https?://.+|.+\.git/?)$")
 
-# How long what nobody asks for stays on the controller.
+# How long what nobody asks for stays on the controller, and how much of it.
 KEEP_SECONDS = 14 * 86400
+KEEP_BYTES = 10 * 2**30
+BUSY_SECONDS = 3600
 
 # An archive that unpacks to more is a mistake, or an attack.
 LARGEST = 2 * 2**30
@@ -77,8 +85,29 @@ LARGEST = 2 * 2**30
 COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError, NotImplementedError)
 
+# Lock files of other tools, and what makes one of use here from them.
+OTHER_LOCKS = {
+    "poetry.lock": "`uv lock`, or `poetry export --with-hashes --output requirements.txt` (with poetry-plugin-export)",
+    "pdm.lock": "`uv lock`, or `pdm export --format requirements --output requirements.txt`",
+    "Pipfile.lock": "`pipenv requirements --hash > requirements.txt`",
+}
+
 # What other systems put beside the folder that was archived.
 LITTER = {"__MACOSX", ".DS_Store", "Thumbs.db"}
+
+
+def helper(name: str) -> Any:
+    """Return one of the role's module_utils: Ansible puts those on no path of the controller."""
+    path = Path(__file__).resolve().parents[1] / "module_utils" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"slipway_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+interpreters = helper("app_interpreter")
+requirement_files = helper("app_requirements")
 
 
 # What it is, and where it is kept
@@ -96,6 +125,12 @@ def kind_of(source: str) -> str:
     if ARCHIVE.fullmatch(place):
         return "archive"
     return "git" if is_git(source) else "directory"
+
+
+def on_this_machine(source: str) -> str:
+    """Return the path that a file:// address of an archive or a wheel stands for; any other source as it is."""
+    path = unquote(urlsplit(source).path) if source.startswith("file://") else ""
+    return path if path and (WHEEL.fullmatch(path) or ARCHIVE.fullmatch(path)) else source
 
 
 def is_url(source: str) -> bool:
@@ -154,8 +189,45 @@ def files_below(root: Path, exclude: list[str]) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def pack(root: Path, exclude: list[str], directory: Path, files: Iterable[Path] | None = None) -> tuple[str, Path]:
+def leads_out(path: Path, root: Path) -> bool:
+    """Say whether the link `path` leads out of `root`: by its words, or by the links that it passes through."""
+    target = os.readlink(path)
+    inside = os.path.normpath(os.path.join(os.path.dirname(os.path.relpath(path, root)), target))
+    if os.path.isabs(target) or inside == ".." or inside.startswith("../"):
+        return True
+    end, top = os.path.realpath(path), os.path.realpath(root)
+    return end != top and not end.startswith(f"{top}/")
+
+
+def check_links(root: Path, exclude: list[str]) -> None:
+    """Refuse links that lead out of `root`: a build could not follow them, and what follows them would show what is there.
+
+    Raises:
+        AnsibleActionFail: when there is one.
+    """
+    for path in files_below(root, exclude):
+        if path.is_symlink() and leads_out(path, root):
+            raise AnsibleActionFail(
+                f"{path} is a link that leads out of the source (to {os.readlink(path)}): a build could not follow it. Put what "
+                f"it leads to into the source, or add {path.name} to app_exclude."
+            )
+
+
+def pack(
+    root: Path,
+    exclude: list[str],
+    directory: Path,
+    files: Iterable[Path] | None = None,
+    replaced: Mapping[str, str] | None = None,
+) -> tuple[str, Path]:
     """Pack `files`, or all below `root`, into an archive in `directory` that depends on nothing but their content.
+
+    Args:
+        root: the source.
+        exclude: patterns of names that are left out.
+        directory: where the archive goes.
+        files: what is packed; None for all.
+        replaced: files, from `root`, with the text that is packed in place of theirs.
 
     Returns:
         The digest of paths, contents and executable bits (40 hex digits), and the archive's path.
@@ -172,13 +244,13 @@ def pack(root: Path, exclude: list[str], directory: Path, files: Iterable[Path] 
                 content = b""
                 if path.is_symlink():
                     entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
-                    inside = os.path.normpath(os.path.join(os.path.dirname(entry.name), entry.linkname))
-                    if os.path.isabs(entry.linkname) or inside == ".." or inside.startswith("../"):
-                        raise AnsibleActionFail(f"{path} is a link that leads out of {root}: a build could not follow it.")
+                    if leads_out(path, root):
+                        raise AnsibleActionFail(f"{path} is a link that leads out of {root}: add {path.name} to app_exclude.")
                     body = os.fsencode(entry.linkname)
                 elif path.is_file():
                     # Read once: what is digested is what is packed, even if somebody saves the file meanwhile.
-                    content = path.read_bytes()
+                    text = (replaced or {}).get(entry.name)
+                    content = path.read_bytes() if text is None else text.encode("utf-8", "surrogateescape")
                     entry.size, entry.mode = len(content), 0o755 if path.stat().st_mode & 0o100 else 0o644
                     body = hashlib.sha256(content).digest()
                 else:
@@ -191,16 +263,30 @@ def pack(root: Path, exclude: list[str], directory: Path, files: Iterable[Path] 
     finally:
         partial.unlink(missing_ok=True)
     archive.touch()
-    sweep(directory.glob("*.tar.gz"))
+    sweep([*directory.glob("*.tar.gz"), *directory.glob(".*.partial")])
     return name, archive
 
 
 def sweep(files: Iterable[Path]) -> None:
-    """Remove those of `files` that nobody asked for in a long time."""
+    """Remove those of `files` that nobody asked for in a long time, and the oldest where all are too much."""
+    found = []
     for file in files:
         with contextlib.suppress(FileNotFoundError):  # another process sweeps, too
-            if file.stat().st_mtime < time.time() - KEEP_SECONDS:
-                file.unlink()
+            found.append((file.stat().st_mtime, file.stat().st_size, file))
+    room, now = KEEP_BYTES, time.time()
+    for asked, size, file in sorted(found, reverse=True):
+        room -= size
+        if asked < now - KEEP_SECONDS or (room < 0 and asked < now - BUSY_SECONDS):
+            file.unlink(missing_ok=True)
+
+
+def sweep_clones(directory: Path) -> None:
+    """Remove those clones in `directory` that nobody asked for in a long time, unless somebody just does."""
+    for clone in directory.glob("*[0-9a-f]"):
+        with contextlib.suppress(OSError), open(clone.with_suffix(".lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if clone.is_dir() and clone.stat().st_mtime < time.time() - KEEP_SECONDS:
+                shutil.rmtree(clone)
 
 
 # Git
@@ -259,30 +345,47 @@ def git(arguments: list[str], timeout: float, directory: Path | None = None, ext
     """
     environment = {**_environment(), "GIT_TERMINAL_PROMPT": "0", **(extra or {})}
     try:
-        done = subprocess.run(
-            ["git", *arguments],
+        process = subprocess.Popen(
+            ["git", "-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false", *arguments],
             cwd=directory,
             env=environment,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
-            check=False,
+            errors="replace",
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise AnsibleActionFail("app_source is a git repository, and git is not installed on the controller.") from error
+    try:
+        said, trouble = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise AnsibleActionFail(f"git {arguments[0]} took longer than {timeout:g} s (app_fetch_timeout).") from error
-    if done.returncode:
-        text = re.sub(r"//[^/@\s]+@", "//", done.stderr.strip())
+    finally:
+        if process.poll() is None:  # with all that it has started, for that would go on writing
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode:
+        text = re.sub(r"//[^/@\s]+@", "//", trouble.strip())
         for name, value in (extra or {}).items():
             if name.startswith("GIT_CONFIG_VALUE_") and value:  # as GIT_CURL_VERBOSE shows it
                 text = text.replace(value, "***").replace(value.rpartition(" ")[2], "***")
         raise AnsibleActionFail(f"git {arguments[0]} failed: {text}")
-    return done.stdout.strip()
+    return said.strip()
 
 
-def checkout(repository: str, version: str, timeout: float, target: Path, key: str = "", token: str = "") -> str:
-    """Put the files of `repository` at `version` into the new directory `target`.
+def checkout(
+    repository: str,
+    version: str,
+    timeout: float,
+    target: Path,
+    key: str = "",
+    token: str = "",
+    exclude: Iterable[str] = (),
+) -> str:
+    """Put the files of `repository` at `version` into the new directory `target`, those of its submodules included.
 
     Returns:
         The commit's full hash.
@@ -296,21 +399,163 @@ def checkout(repository: str, version: str, timeout: float, target: Path, key: s
         address = re.sub(r"//[^/@\s]+@", "//", address)
     clone = cache_directory("git") / hashlib.sha256(address.encode()).hexdigest()[:16]
     with alone(clone):
-        if not (clone / "HEAD").exists():
-            git(["init", "--quiet", "--bare", str(clone)], timeout)
         wanted = version or "HEAD"
-        if not (re.fullmatch(r"[0-9a-f]{40}", wanted) and _has(clone, wanted)):
-            everything = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/slipway/HEAD"]
-            git(["fetch", "--quiet", "--prune", "--force", "--", address, *everything], timeout, clone, allowed)
+        exact = re.fullmatch(r"[0-9a-f]{40}", wanted) is not None
+        if not (exact and _has(clone, wanted)):
+            _update(clone, address, timeout, allowed, wanted if exact else "")
+        clone.touch()
         names = ["refs/slipway/HEAD"] if wanted == "HEAD" else [f"refs/tags/{wanted}", f"refs/heads/{wanted}", wanted]
         commit = next((_has(clone, name) for name in names if _has(clone, name)), "")
         if not commit:
             raise AnsibleActionFail(f"{shown(address)} has no branch, tag or commit {version}: app_version names one.")
         _export(clone, commit, timeout, target)
+    for path, wanted, place in submodules(clone, commit, exclude):
+        _submodule(path, wanted, place, repository.removeprefix("git+"), timeout, target, (key, token), exclude)
+    sweep_clones(clone.parent)
     return commit
 
 
-def checkout_folder(folder: Path, version: str, timeout: float, target: Path) -> str:
+# An address of another machine: an URL, or as ssh has it.
+REMOTE = re.compile(r"^((https?|ssh|git)://|[^/:]+:(?!//))")
+
+# What git says of a clone that was damaged, such as by a loss of power.
+BROKEN = re.compile(
+    r"object file .* is empty|loose object|bad object|missing (blob|tree|commit)|not a git repository|corrupt|invalid sha1"
+    r"|unable to (read|resolve)|bad (pack|ref)|unresolved deltas|did not send all necessary objects",
+    re.IGNORECASE,
+)
+
+
+def _update(clone: Path, address: str, timeout: float, allowed: Mapping[str, str], commit: str) -> None:
+    """Fetch all branches and tags of a repository into its clone, which nobody else uses now; anew where that is damaged.
+
+    Raises:
+        AnsibleActionFail: when that fails.
+    """
+    everything = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/slipway/HEAD"]
+
+    def fetch() -> None:
+        if not (clone / "HEAD").exists():
+            git(["init", "--quiet", "--bare", str(clone)], timeout)
+        for left in clone.rglob("*.lock"):  # by a git that was killed
+            left.unlink(missing_ok=True)
+        git(["fetch", "--quiet", "--prune", "--force", "--", address, *everything], timeout, clone, allowed)
+        if commit and not _has(clone, commit):  # on no branch, as a submodule's may be
+            with contextlib.suppress(AnsibleActionFail):
+                git(["fetch", "--quiet", "--", address, commit], timeout, clone, allowed)
+
+    try:
+        fetch()
+    except AnsibleActionFail as error:
+        if not BROKEN.search(str(error)):
+            raise
+        shutil.rmtree(clone, ignore_errors=True)
+        fetch()
+
+
+def submodules(repository: Path, tree: str, exclude: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return the submodules of a commit, or of a folder of one: path, commit, and address as .gitmodules has it.
+
+    Args:
+        repository: a clone.
+        tree: the commit, or `commit:folder`.
+        exclude: names that are left out.
+
+    Raises:
+        AnsibleActionFail: when .gitmodules has no address for one.
+    """
+    entries = git(["ls-tree", "-r", "-z", tree], 60, repository).split("\0")
+    found = [entry.partition("\t") for entry in entries if entry.startswith("160000 ")]
+    wanted = [
+        (facts.split()[2], path)
+        for facts, _, path in found
+        if not any(fnmatch(part, pattern) for part in path.split("/") for pattern in exclude)
+    ]
+    if not wanted:
+        return []
+    commit, _, folder = tree.partition(":")
+    listed = ""
+    if _has(repository, f"{commit}:.gitmodules", "blob"):
+        listed = git(["config", "--blob", f"{commit}:.gitmodules", "--null", "--list"], 60, repository)
+    facts = dict(entry.partition("\n")[::2] for entry in listed.split("\0") if entry)
+    places = {
+        value: facts.get(f"{name.removesuffix('.path')}.url", "")
+        for name, value in facts.items()
+        if name.startswith("submodule.") and name.endswith(".path")
+    }
+    result = []
+    for commit, path in wanted:
+        place = places.get(f"{folder}/{path}" if folder else path, "")
+        if not place:
+            raise AnsibleActionFail(
+                f"{path} of the source is a git submodule without an address in .gitmodules: add that, or add "
+                f"{os.path.basename(path)} to app_exclude."
+            )
+        result.append((path, commit, place))
+    return result
+
+
+def _submodule(
+    path: str,
+    commit: str,
+    place: str,
+    parent: str,
+    timeout: float,
+    target: Path,
+    credentials: tuple[str, str],
+    exclude: Iterable[str],
+) -> None:
+    """Put the files of a submodule into its folder of `target`.
+
+    Args:
+        path: that folder.
+        commit: what is wanted of it.
+        place: its address, which may be relative to that of its parent.
+        parent: the address of the repository that it is a part of.
+        timeout: seconds that a command of git may take.
+        target: the files of that repository.
+        credentials: the key and the token that let git in there; the token goes to no other host.
+        exclude: names that are left out.
+
+    Raises:
+        AnsibleActionFail: when it cannot be had.
+    """
+    key, token = credentials
+    address = beside(parent, place) if place.startswith(("./", "../")) else place
+    try:
+        if (REMOTE.match(parent) and not REMOTE.match(address)) or re.match(r"^[A-Za-z0-9]+::", address):
+            raise AnsibleActionFail(
+                f"{shown(address)} is a place on this machine, which a repository from elsewhere cannot name."
+            )
+        ours, theirs = urlsplit(address), urlsplit(parent)
+        if ours.scheme == theirs.scheme and ours.netloc == theirs.netloc.rpartition("@")[2]:  # let in as its parent is
+            address = ours._replace(netloc=theirs.netloc).geturl()
+        elif ours.netloc != theirs.netloc:
+            token = ""
+        checkout(address, commit, timeout, target / path, key, token, exclude)
+    except AnsibleActionFail as error:
+        raise AnsibleActionFail(
+            f"The git submodule {path} of the source cannot be fetched: {error}\n"
+            f"Give git access to it, or add {os.path.basename(path)} to app_exclude where the app does not need it."
+        ) from None  # Ansible would say all of it twice
+
+
+def beside(parent: str, place: str) -> str:
+    """Return the address that a submodule's relative one stands for."""
+    base = parent.rstrip("/")
+    while place.startswith(("./", "../")):
+        step, _, place = place.partition("/")
+        if step == "..":
+            cut = max(base.rfind("/"), base.rfind(":") if "://" not in base else -1)
+            separator, base = base[cut], base[:cut]
+            if separator == ":":
+                return f"{base}:{place}"
+    return f"{base}/{place}"
+
+
+def checkout_folder(
+    folder: Path, version: str, timeout: float, target: Path, credentials: tuple[str, str] = ("", ""), exclude: Iterable[str] = ()
+) -> str:
     """Put the files of `folder`, which lies in a git work tree, at `version` into the new directory `target`.
 
     Returns:
@@ -333,25 +578,62 @@ def checkout_folder(folder: Path, version: str, timeout: float, target: Path) ->
         raise AnsibleActionFail(f"{top} has no branch, tag or commit {version}: app_version names one.")
     if not _has(top, f"{commit}:{inside}", "tree"):
         raise AnsibleActionFail(f"{version} (app_version) of {top} has no folder {inside} (app_source).")
-    _export(top, f"{commit}:{inside}" if inside else commit, timeout, target)
+    tree = f"{commit}:{inside}" if inside else commit
+    _export(top, tree, timeout, target)
+    for path, wanted, place in submodules(top, tree, exclude):
+        if _has(folder / path, wanted) and (folder / path / ".git").exists():
+            checkout_folder(folder / path, wanted, timeout, target / path, credentials, exclude)
+        else:
+            _submodule(path, wanted, place, _origin(top), timeout, target, credentials, exclude)
     return commit
+
+
+def _origin(top: Path) -> str:
+    """Return the address that a work tree was cloned from; its own path where it was made here."""
+    try:
+        return git(["remote", "get-url", "origin"], 60, top)
+    except AnsibleActionFail:
+        return str(top)
+
+
+def check_submodules(root: Path, exclude: Iterable[str]) -> None:
+    """Refuse a work tree with a submodule that is not checked out: the app would lack its files.
+
+    Raises:
+        AnsibleActionFail: when there is one.
+    """
+    names = root / ".gitmodules"
+    if not names.is_file() or shutil.which("git") is None:
+        return
+    listed = git(["config", "--file", str(names), "--null", "--list"], 60, root)
+    for entry in listed.split("\0"):
+        name, _, path = entry.partition("\n")
+        if not name.endswith(".path") or any(fnmatch(part, pattern) for part in path.split("/") for pattern in exclude):
+            continue
+        if not (root / path).is_dir() or not any((root / path).iterdir()):
+            raise AnsibleActionFail(
+                f"The git submodule {path} of app_source is not checked out: run `git submodule update --init --recursive` "
+                f"there, or add {os.path.basename(path)} to app_exclude where the app does not need it."
+            )
 
 
 def _export(repository: Path, tree: str, timeout: float, target: Path) -> None:
     """Put the files of a commit, or of a folder of one, into the new directory `target`."""
-    archive = target.with_suffix(".tar")
-    git(["archive", "--format=tar", f"--output={archive}", tree], timeout, repository)
-    target.mkdir()
-    with tarfile.open(archive) as tar:
-        if hasattr(tarfile, "tar_filter"):
-            tar.extractall(target, filter="tar")
-        else:
-            tar.extractall(target)  # git's own archive of a commit
-    archive.unlink()
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = Path(scratch, "files.tar")
+        git(["archive", "--format=tar", f"--output={archive}", tree], timeout, repository)
+        target.mkdir(exist_ok=True)  # git leaves an empty folder for a submodule
+        with tarfile.open(archive) as tar:
+            if hasattr(tarfile, "tar_filter"):
+                tar.extractall(target, filter="tar")
+            else:
+                tar.extractall(target)  # git's own archive of a commit
 
 
 def _has(repository: Path, name: str, kind: str = "commit") -> str:
     """Return the commit, or other `kind` of object, that `name` stands for in `repository`; empty where it stands for none."""
+    if not repository.is_dir():
+        return ""
     done = subprocess.run(
         ["git", "rev-parse", "--quiet", "--verify", f"{name}^{{{kind}}}" if kind == "commit" else name],
         cwd=repository,
@@ -557,6 +839,18 @@ def stand_in(source: str, requirement: str, scratch: Path, wheel: Path | None = 
     return root
 
 
+def wheel_demands(wheel: Path, name: str) -> list[dict[str, Any]]:
+    """Return what a wheel asks of the interpreter."""
+    with zipfile.ZipFile(wheel) as file:
+        member = next((each for each in file.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", each)), None)
+        text = file.read(member).decode("utf-8", "replace") if member else ""
+    found = re.search(r"^Requires-Python:\s*(\S.*?)\s*$", text.partition("\n\n")[0], re.MULTILINE)
+    try:
+        return [interpreters.demand(f"{name} (Requires-Python)", found[1], found[1])] if found else []
+    except interpreters.Unreadable as error:
+        raise AnsibleActionFail(str(error)) from error
+
+
 # What the app depends on
 
 
@@ -595,9 +889,11 @@ class Dependencies:
         root: the source.
         directory: the folder in it that holds the app.
         exclude: names of files that no host will see.
+        allowed: what its files may say of where packages come from.
     """
 
-    def __init__(self, root: Path, directory: str, exclude: list[str]) -> None:
+    def __init__(self, root: Path, directory: str, exclude: list[str], allowed: Any) -> None:
+        self.allowed = allowed
         self.root = root
         self.directory = directory
         self.folder = root / directory
@@ -612,27 +908,78 @@ class Dependencies:
 
         Returns:
             `kind`, `requirements` (the file, from the folder), `lock` (a digest of all that decides what is installed),
-            `packages` (what else is built from the source: names to folders) and `pins` (requirements made of a lock file).
+            `packages` (what else is built from the source: names to folders), `resolve` (whether what these depend on is not
+            known before they are built), `pins` (requirements made of a lock file), `python` (what is asked of the interpreter)
+            and `replaced` (files that are packed with another text).
 
         Raises:
             AnsibleActionFail: when there is no such file, or it cannot be used.
         """
         file, start = self._named(named) if named else self._found()
         kind = _kind(file.name)
-        facts = {"kind": kind, "requirements": os.path.relpath(file, self.folder), "packages": {}, "pins": []}
-        if kind == "requirements":
-            return {**facts, "lock": lock_digest(file)}
-        if kind == "uv.lock":
-            return {**facts, "lock": self._digest(file, start), "packages": self._local(file, start)}
-        if kind == "pylock" and elsewhere:
-            facts["pins"] = pins(toml(file))
-        own = self.folder / "pyproject.toml"
-        project = toml(own) if self._has(own) else {}
-        if kind == "pyproject":
-            _usable(project)
-        if _is_package(project):
-            facts["packages"] = {str(project.get("project", {}).get("name", "")): self.directory}
+        facts: dict[str, Any] = {"kind": kind, "requirements": os.path.relpath(file, self.folder), "packages": {}, "pins": []}
+        try:
+            facts.update(resolve=False, replaced={}, python=self._demands(file, start))
+            files = requirement_files.Requirements(self.root, self.folder, self.allowed, toml)
+            if kind == "requirements":
+                found = files.read(file)._asdict()
+                if self.allowed.installer == "uv":
+                    self._settings(files)
+                return {**facts, "lock": lock_digest(file), **found}
+            if kind == "uv.lock":
+                return {**facts, "lock": self._digest(file, start), "packages": self._local(file, start)}
+            if kind == "pylock" and elsewhere:
+                facts["pins"] = pins(toml(file))
+            own = self.folder / "pyproject.toml"
+            project = toml(own) if self._has(own) else {}
+            if kind == "pyproject":
+                if not named:
+                    self._other_lock()
+                _usable(project, self._has(self.folder / "poetry.lock"))
+                self._settings(files)
+                for need in project["project"].get("dependencies", []):
+                    files.check(need, "pyproject.toml (dependencies)")
+            if _is_package(project):
+                facts["packages"] = {str(project.get("project", {}).get("name", "")): self.directory}
+        except (requirement_files.Refused, interpreters.Unreadable) as error:
+            raise AnsibleActionFail(str(error)) from error
         return {**facts, "lock": self._digest(file, self.folder)}
+
+    def _demands(self, file: Path, start: Path) -> list[dict[str, Any]]:
+        """Return what the source asks of the interpreter: its project, its lock file, and .python-version."""
+        found = []
+        for place in {start / "pyproject.toml": 0, self.folder / "pyproject.toml": 0}:
+            said = toml(place).get("project", {}).get("requires-python") if self._has(place) else None
+            if said:
+                found.append(interpreters.demand(f"{os.path.relpath(place, self.root)} (requires-python)", str(said), str(said)))
+        said = toml(file).get("requires-python") if file.suffix in (".lock", ".toml") and file.name != "pyproject.toml" else None
+        if said:
+            found.append(interpreters.demand(f"{os.path.relpath(file, self.root)} (requires-python)", str(said), str(said)))
+        pinned = interpreters.nearest(self.folder, self.root, ".python-version")
+        if pinned is not None and self._has(pinned):
+            found += interpreters.pinned(pinned, os.path.relpath(pinned, self.root))
+        return found
+
+    def _settings(self, files: Any) -> None:
+        """Refuse settings of uv in the app's folder that are the operator's to make."""
+        for name in ("pyproject.toml", "uv.toml"):
+            place = self.folder / name
+            if self._has(place):
+                tables = toml(place)
+                files.settings(tables.get("tool", {}).get("uv", {}) if name == "pyproject.toml" else tables, name)
+
+    def _other_lock(self) -> None:
+        """Refuse a project whose versions another tool has locked: what pyproject.toml leaves open would be chosen anew.
+
+        Raises:
+            AnsibleActionFail: when there is such a lock; it names the command that makes one of use here.
+        """
+        for name, command in OTHER_LOCKS.items():
+            if self._has(self.folder / name):
+                raise AnsibleActionFail(
+                    f"The source has {name}, which is not read here: run {command}, and add what it makes to the source; "
+                    "or set app_requirements: pyproject.toml to have the newest versions that fit."
+                )
 
     def _has(self, file: Path) -> bool:
         parts = file.relative_to(self.root).parts
@@ -665,6 +1012,12 @@ class Dependencies:
         for file in (self.folder / "pylock.toml", plain, self.folder / "pyproject.toml"):
             if self._has(plain if hashed else file):
                 return (plain if hashed else file), self.folder
+        self._other_lock()
+        if self._has(self.folder / "setup.py"):
+            raise AnsibleActionFail(
+                f"The source has a setup.py in {self.directory} (app_directory) and no file that names its dependencies: add a "
+                "requirements.txt with the line `.`, which has the package built and asked for them."
+            )
         raise AnsibleActionFail(
             f"The source has no requirements.txt, uv.lock, pylock.toml or pyproject.toml in {self.directory} (app_directory); "
             f"app_requirements names another file. There: {self._there()}."
@@ -744,14 +1097,20 @@ def _is_package(project: dict[str, Any]) -> bool:
     return "build-system" in project if answer is None else bool(answer)
 
 
-def _usable(project: dict[str, Any]) -> None:
+def _usable(project: dict[str, Any], poetry: bool) -> None:
     """Refuse a pyproject.toml that does not name its dependencies by itself."""
     table = project.get("project")
     if table is None:
-        raise AnsibleActionFail("pyproject.toml of the source has no [project] table that names dependencies: add a lock file.")
+        remedy = (
+            "run `poetry export --with-hashes --output requirements.txt` (with poetry-plugin-export), and add what it makes"
+            if poetry or "poetry" in project.get("tool", {})
+            else "add a lock file, such as one made by `uv lock`, or a requirements.txt"
+        )
+        raise AnsibleActionFail(f"pyproject.toml of the source has no [project] table that names dependencies: {remedy}.")
     if "dependencies" in table.get("dynamic", []):
         raise AnsibleActionFail(
-            "pyproject.toml of the source has dynamic dependencies, which only its own code knows: add a lock file."
+            "pyproject.toml of the source has dynamic dependencies, which only its own code knows: add a lock file, such as one "
+            "made by `uv lock`, or a requirements.txt with the line `.`, which has the package built and asked for them."
         )
 
 
@@ -781,12 +1140,7 @@ def run_hook(name: str, command: str, timeout: float, directory: Path) -> None:
     Raises:
         AnsibleActionFail: when it fails or takes too long.
     """
-    # Ansible puts a role's module_utils on no path of the controller.
-    path = Path(__file__).resolve().parents[1] / "module_utils" / "app_layout.py"
-    spec = importlib.util.spec_from_file_location("slipway_app_layout", path)
-    assert spec is not None and spec.loader is not None
-    layout = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(layout)
+    layout = helper("app_layout")
     try:
         told = {"SLIPWAY_HOOK": name}
         layout.shell(f"The hook {name} (app_hooks)", command, timeout, "app_hook_timeout", directory=directory, environment=told)
@@ -798,10 +1152,12 @@ class ActionModule(ActionBase):
     """Fetch and pack the source of one app."""
 
     _requires_connection = False
+    wheel_demands: list[dict[str, Any]] = []  # noqa: RUF012  each task has a new action
     # fmt: off
     _VALID_ARGS = frozenset((
         "source", "version", "checksum", "git_key", "git_token", "directory", "requirements", "installer", "elsewhere",
-        "wheelhouse", "exclude", "timeout", "hooks", "hook_timeout", "image", "dockerfiles",
+        "wheelhouse", "exclude", "timeout", "hooks", "hook_timeout", "image", "dockerfiles", "environment", "source_builds",
+        "interpreter", "base", "known",
     ))
     # fmt: on
 
@@ -812,6 +1168,11 @@ class ActionModule(ActionBase):
             AnsibleActionFail: when the source cannot be had, or lacks what it must hold.
         """
         result: dict[str, Any] = super().run(tmp, task_vars)
+        known = (self._task.args.get("known") or {}).get("source")
+        if known:
+            self._demanded(known.get("python", []), task_vars or {})
+            result.update(changed=False, source=known)
+            return result
         exclude = list(self._task.args.get("exclude") or [])
         directory = self._text("directory") or "."
         if self._text("image"):
@@ -826,15 +1187,24 @@ class ActionModule(ActionBase):
                 stack.enter_context(alone(cache_directory("hooks") / name))
             root, revision, origin = self._fetch(scratch)
             self._hook("after_fetch", root)
-            needs = self._recipe(root / directory) or Dependencies(root, directory, exclude).facts(
+            check_links(root, exclude)
+            allowed = requirement_files.Allowed.of(
+                self._task.args.get("environment") or {},
+                bool(self._task.args.get("source_builds")),
+                self._text("installer") or "uv",
+            )
+            needs = self._recipe(root / directory) or Dependencies(root, directory, exclude, allowed).facts(
                 self._text("requirements"), bool(self._task.args.get("elsewhere"))
             )
+            needs["python"] = needs.get("python", []) + self.wheel_demands
+            needs["asks"] = interpreters.request(needs["python"])
+            self._demanded(needs["python"], task_vars or {})
             if self._text("installer") == "pip" and needs["kind"] not in ("requirements", "dockerfile"):
                 raise AnsibleActionFail(
                     f"pip does not install from {needs['requirements']}: set python_installer: uv, or have app_requirements name "
                     "a requirements file."
                 )
-            digest, archive = pack(root, exclude, cache_directory())
+            digest, archive = pack(root, exclude, cache_directory(), replaced=needs.pop("replaced", None))
         result["changed"] = False
         result["source"] = {
             "archive": str(archive),
@@ -856,7 +1226,16 @@ class ActionModule(ActionBase):
         named = re.search(r"[@:]([^/]+)$", image)
         return {
             **{"archive": "", "digest": "", "directory": ".", "kind": "image", "requirements": "", "lock": ""},
-            **{"packages": {}, "pins": [], "wheels": {}, "image": image, "origin": image},
+            **{
+                "packages": {},
+                "pins": [],
+                "python": [],
+                "asks": "",
+                "resolve": False,
+                "wheels": {},
+                "image": image,
+                "origin": image,
+            },
             "revision": named[1][:19] if named else "latest",
         }
 
@@ -865,19 +1244,63 @@ class ActionModule(ActionBase):
         files = list(self._task.args.get("dockerfiles") or [])
         for name in files:
             if (folder / name).is_file():
-                return {"kind": "dockerfile", "requirements": name, "lock": "", "packages": {}, "pins": []}
+                return {"kind": "dockerfile", "requirements": name, "lock": "", "packages": {}, "pins": [], "resolve": False}
         if len(files) == 1:
             raise AnsibleActionFail(
                 f"The source has no {files[0]} (app_dockerfile) in {self._text('directory')} (app_directory)."
             )
         return {}
 
+    def _demanded(self, demands: list[dict[str, Any]], variables: dict[str, Any]) -> None:
+        """Refuse a source that asks for another Python than it would run with, as far as that is known yet.
+
+        Args:
+            demands: what it asks for.
+            variables: those of the task.
+
+        Raises:
+            AnsibleActionFail: when it does; names the host, both Pythons, and what to do.
+        """
+        if not demands:
+            return
+        base, interpreter = self._text("base"), self._text("interpreter")
+        version = interpreters.of_image(base) if base else self._version(interpreter)
+        for each in interpreters.unmet(demands, version) if version else []:
+            host = variables.get("inventory_hostname", "the host")
+            pin = ", or leave that file out by app_exclude where another will do" if ".python-version" in each["file"] else ""
+            if base:
+                has, remedy = (
+                    f"{base} (app_image_base) has Python {version}",
+                    "name an image with such a Python in app_image_base",
+                )
+            else:
+                has = f"{interpreter} there is Python {version}"
+                remedy = (
+                    "install such a Python there and name it in python_interpreter, or set app_runtime: container, with an "
+                    "app_image_base that has it"
+                )
+            raise AnsibleActionFail(
+                f"The app asks for another Python than {host} would run it with: {each['file']} says {each['said']}, and {has}. "
+                f"Nothing was built: {remedy}{pin}."
+            )
+
+    def _version(self, interpreter: str) -> str:
+        """Return the version of the host's `interpreter`; empty where it is not there yet, or none is named."""
+        if not interpreter:
+            return ""
+        answer = self._low_level_execute_command(f"{shlex.quote(interpreter)} -V", executable="/bin/sh")
+        found = re.match(r"Python (\d+\.\d+\.\d+\w*)", str(answer.get("stdout", "")))
+        return found[1] if found and not answer.get("rc") else ""
+
+    def _source(self) -> str:
+        return on_this_machine(self._text("source"))
+
     def _text(self, name: str) -> str:
         return str(self._task.args.get(name) or "")
 
     def _fetch(self, scratch: Path) -> tuple[Path, str, str]:
         """Return the source's directory, its revision where it has one, and what is said of where it comes from."""
-        source, version, timeout = self._text("source"), self._text("version"), float(self._task.args["timeout"])
+        source, version, timeout = self._source(), self._text("version"), float(self._task.args["timeout"])
         kind = kind_of(source)
         if kind == "directory":
             return self._directory(scratch)
@@ -886,7 +1309,8 @@ class ActionModule(ActionBase):
         self._hook("before_fetch", scratch)
         if kind == "git":
             target = scratch / "source"
-            commit = checkout(source, version, timeout, target, self._text("git_key"), self._text("git_token"))
+            exclude = list(self._task.args.get("exclude") or [])
+            commit = checkout(source, version, timeout, target, self._text("git_key"), self._text("git_token"), exclude)
             return target, commit, shown(source)
         if kind == "package":
             found = PACKAGE.fullmatch(source)
@@ -897,25 +1321,26 @@ class ActionModule(ActionBase):
         if kind == "wheel":
             found = WHEEL.fullmatch(name)
             root = stand_in(source, f"./{name}", scratch, file)
+            self.wheel_demands = wheel_demands(file, name)
             return root, version or (found["version"] if found else ""), origin
         return unpack(file, name, scratch), version, origin
 
     def _directory(self, scratch: Path) -> tuple[Path, str, str]:
         """Return a directory of this machine, as it is or as it was in one version."""
-        source, version = self._text("source"), self._text("version")
+        source, version = self._source(), self._text("version")
         root = Path(source).expanduser().resolve()
         if not root.is_dir():
             raise AnsibleActionFail(
                 f"app_source is {source}: there is no such directory on this machine, and it is no git address."
             )
         self._hook("before_fetch", root)
+        exclude = list(self._task.args.get("exclude") or [])
         if not version:
+            check_submodules(root, exclude)
             return root, "", "directory"
-        return (
-            scratch / "source",
-            checkout_folder(root, version, float(self._task.args["timeout"]), scratch / "source"),
-            "directory",
-        )
+        target, credentials = scratch / "source", (self._text("git_key"), self._text("git_token"))
+        commit = checkout_folder(root, version, float(self._task.args["timeout"]), target, credentials, exclude)
+        return target, commit, "directory"
 
     def _hook(self, name: str, directory: Path) -> None:
         """Run one of the operator's commands, where it is set."""

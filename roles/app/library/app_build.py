@@ -76,6 +76,11 @@ ADVICE = (
         "app_source_builds: true to have it built here.",
     ),
     (
+        r"current Python version \([\d.\w]+\) does not satisfy|requires a different Python|requires-python",
+        "A package needs another Python than this host's: name one that fits in python_interpreter, pin a version that runs on "
+        "this one, or set app_runtime: container.",
+    ),
+    (
         r"no matching distribution|no solution found|not found in the package registry|was not found in the provided",
         "The requirements cannot be met: a package is not there in the version that is asked for, or has no wheel for this host "
         "(app_source_builds: true has it built here).",
@@ -208,7 +213,8 @@ class Installer:
                     ) from error
         finally:
             take_back(scratch)
-        self.install(["--no-deps", *sorted((scratch / "dist").glob("*.whl"))])
+        alone = [] if self.source.get("resolve") else ["--no-deps"]
+        self.install([*alone, *sorted((scratch / "dist").glob("*.whl"))])
 
     def server(self) -> None:
         """Install the server where the app does not bring it.

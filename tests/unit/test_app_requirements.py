@@ -1,0 +1,242 @@
+"""Requirements files: what is honoured, and what is refused with the line and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.app_requirements import Allowed, Found, Refused, Requirements
+from app_fetch import toml
+
+NOTHING: dict[str, str] = {}
+MIRROR = {
+    "UV_DEFAULT_INDEX": "https://ann:secret@mirror.example.com/simple",
+    "UV_INDEX": "https://more.example.com/a https://b.example.com",
+}
+
+
+def write(root: Path, **files: str) -> None:
+    """Write files, a double underscore in the name standing for a slash and a single one for a dot."""
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def read(
+    root: Path,
+    text: str = "",
+    environment: dict[str, str] = NOTHING,
+    source_builds: bool = False,
+    installer: str = "uv",
+    folder: str = ".",
+    **files: str,
+) -> Found:
+    write(root / folder, requirements_txt=text)
+    write(root, **files)
+    allowed = Allowed.of(environment, source_builds, installer)
+    return Requirements(root, root / folder, allowed, toml).read(root / folder / "requirements.txt")
+
+
+HARMLESS = """\
+# --index-url https://evil.example.com
+fastapi[standard]==0.1 ; python_version >= "3.11" and extra == 'x/y'
+uvicorn==0.32.0 \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb  # via -r base.in
+-r base.txt
+--constraint=more/limits.txt
+--only-binary :all:
+--require-hashes
+--prefer-binary
+--no-index
+-f wheels
+--index-url https://pypi.org/simple/
+--extra-index-url=https://pypi.org/simple
+x @ https://files.example.com/x-1.0-py3-none-any.whl
+x[extra] @ https://files.example.com/x-1.0-py3-none-any.whl#sha256=aa
+http://files.example.com/x-1.0-py3-none-any.whl#sha256=aa
+./wheels/y-1.0-py3-none-any.whl
+"""
+
+
+def test_what_harms_nobody_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/y-1.0-py3-none-any.whl").touch()
+    found = read(tmp_path, HARMLESS, base_txt="six\n-r requirements.txt\n", more__limits_txt="six<2\n")
+    assert found == Found({}, False, {})
+
+
+REFUSED = {
+    "an index": (
+        "-i https://x.example.com/simple",
+        "requirements.txt:2 takes packages from https://x.example.com.*python_index_url",
+    ),
+    "an index, as in one word": ("-ihttps://x.example.com/simple", "python_index_url"),
+    "an index by its other name": ("--pypi-url https://x.example.com/simple", "python_index_url"),
+    "another index": ("--extra-index-url https://x.example.com/simple", "requirements.txt:2 .*python_extra_index_urls"),
+    "another index, abbreviated": ("--extra-index https://x.example.com/simple", "python_extra_index_urls"),
+    "another index, with a password": (
+        "--extra-index-url=https://u:hunter2@x.example.com/s",
+        "from https://x.example.com/s.*urls",
+    ),
+    "the second of two": ("--no-index --trusted-host x.example.com", "trusts x.example.com.*python_index_url"),
+    "wheels elsewhere": ("--find-links https://x.example.com/wheels", "app_wheelhouse"),
+    "wheels on another machine": ("-f /srv/wheels", "app_wheelhouse"),
+    "wheels beside the source": ("-f ../wheels", "app_wheelhouse"),
+    "no certificate": ("--trusted-host x.example.com", "trusts x.example.com.*python_index_url"),
+    "builds": ("--no-binary :all:", "app_source_builds: true"),
+    "builds of one": ("--no-binary=wheel", "app_source_builds: true"),
+    "builds, abbreviated": ("--no-bin wheel", "app_source_builds: true"),
+    "builds by the other option": ("--only-binary :none:", "app_source_builds: true"),
+    "pre-releases": ("--pre", r"fastapi==1\.0rc1"),
+    "git": ("shop @ git+https://x.example.com/shop", "takes shop from git.*app_source_builds: true"),
+    "git without a name": ("git+ssh://git@x.example.com/shop#egg=shop", "app_source_builds: true"),
+    "git, editable": ("-e git+https://x.example.com/shop#egg=shop", "app_source_builds: true"),
+    "a source archive": ("https://x.example.com/shop-1.0.tar.gz", "app_source_builds: true"),
+    "a source archive of its own": ("./vendor/shop-1.0.zip", "app_source_builds: true"),
+    "a wheel in the clear": ("http://x.example.com/x-1.0-py3-none-any.whl", "https address"),
+    "another machine": ("shop @ file:///home/ann/shop", "takes shop from file:///home/ann/shop, a place on one.*app_wheelhouse"),
+    "another machine, by its path": ("/home/ann/shop", r"\./shop.*app_wheelhouse"),
+    "what is not there": ("./nowhere", "no such file or folder"),
+    "a neighbour": ("-e ../shop", "outside the source: make app_source the folder of both"),
+    "a wheel of a neighbour": ("../x-1.0-py3-none-any.whl", "outside the source"),
+    "a folder that is no package": ("./bare", "neither a pyproject.toml nor a setup.py"),
+    "a list elsewhere": ("-r https://x.example.com/base.txt", "put that file into the source"),
+    "a list outside": ("-r ../../etc/passwd", "outside the source"),
+    "a list of the machine": ("-c /etc/passwd", "outside the source"),
+    "an unclosed quote": ('--index-url "x', "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("how", ["itself", "included", "a constraint"])
+def test_what_is_refused_is_named_with_its_line_and_the_remedy(tmp_path: Path, case: str, how: str) -> None:
+    line, words = REFUSED[case]
+    root = tmp_path / "app"
+    (root / "bare").mkdir(parents=True)
+    (tmp_path / "shop").mkdir()
+    if how == "itself":
+        with pytest.raises(Refused, match=words) as error:
+            read(root, f"fastapi\n{line}\n")
+    else:
+        word = "-r" if how == "included" else "--constraint "
+        with pytest.raises(Refused, match=words.replace("requirements.txt:", "base.txt:")) as error:
+            read(root, f"{word}base.txt\n", base_txt=f"six\n{line}\n")
+    assert ":2 " in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+def test_links_do_not_lead_to_files_of_the_machine(tmp_path: Path) -> None:
+    root = tmp_path / "app"
+    root.mkdir()
+    (tmp_path / "secret").write_text("-i https://password.example.com\n", encoding="utf-8")
+    (root / "base.txt").symlink_to("../secret")
+    with pytest.raises(Refused, match="outside the source") as error:
+        read(root, "-r base.txt\n")
+    assert "password" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--index-url https://mirror.example.com/simple/",
+        "-i https://bob:other@MIRROR.example.com/simple",
+        "--extra-index-url https://mirror.example.com/simple",
+        "--extra-index-url https://more.example.com/a --extra-index-url https://b.example.com/",
+    ],
+)
+def test_an_index_that_the_operator_named_may_be_named_by_the_source(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, f"{text}\n", environment=MIRROR) == Found({}, False, {})
+
+
+def test_with_a_mirror_the_source_does_not_go_to_pypi(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="python_index_url"):
+        read(tmp_path, "-i https://pypi.org/simple\n", environment=MIRROR)
+
+
+@pytest.mark.parametrize(
+    "line", ["--no-binary :all:", "x @ git+https://x.example.com/x", "./x-1.0.tar.gz", "--only-binary :none:"]
+)
+def test_builds_that_the_operator_allows_are(tmp_path: Path, line: str) -> None:
+    (tmp_path / "x-1.0.tar.gz").touch()
+    assert read(tmp_path, f"{line}\n", source_builds=True) == Found({}, False, {})
+
+
+def test_pip_knows_pre_releases(tmp_path: Path) -> None:
+    assert read(tmp_path, "--pre\n", installer="pip") == Found({}, False, {})
+
+
+PROJECT = """\
+[project]
+name = "Corner.Shop"
+dependencies = ["fastapi>=0.1", "uvicorn ; python_version > '3'"]
+[project.optional-dependencies]
+all = ["corner-shop[Post_Gres]", "redis"]
+post-gres = ["psycopg"]
+"""
+
+
+@pytest.mark.parametrize(
+    "line", ["-e .", ".", "--editable=./", "corner-shop @ file:.", " -e  . ; python_version > '3'  # ours", "-e file:."]
+)
+def test_the_source_itself_is_a_package(tmp_path: Path, line: str) -> None:
+    found = read(tmp_path, f"six==1.17.0\n{line}\nattrs\n", pyproject_toml=PROJECT)
+    assert found.packages == {"Corner.Shop": "."}
+    assert not found.resolve
+    lines = found.replaced["requirements.txt"].splitlines()
+    assert [text for text in lines if not text.startswith("#")] == [
+        "six==1.17.0",
+        "fastapi>=0.1",
+        "uvicorn ; python_version > '3'",
+        "attrs",
+    ]
+
+
+def test_extras_of_a_package_of_the_source_are_heeded(tmp_path: Path) -> None:
+    found = read(tmp_path, "-e .[all]\n", pyproject_toml=PROJECT)
+    assert {"redis", "psycopg", "fastapi>=0.1"} <= set(found.replaced["requirements.txt"].splitlines())
+    with pytest.raises(Refused, match="wants the extra dev of"):
+        read(tmp_path, ".[dev]\n", pyproject_toml=PROJECT)
+
+
+def test_a_folder_of_the_source_is_a_package_wherever_it_is_named(tmp_path: Path) -> None:
+    text = 'from setuptools import setup\nsetup(name="common", install_requires=["six"])\n'
+    found = read(tmp_path, "-r base.txt\n", folder="backend", backend__base_txt="-e ../common\nattrs\n", common__setup_py=text)
+    assert found == Found({"common": "common"}, True, {"backend/base.txt": "# -e ../common (built by itself)\nattrs\n"})
+
+
+def test_dependencies_that_only_a_build_tells_are_asked_for_then(tmp_path: Path) -> None:
+    dynamic = '[project]\nname = "shop"\ndynamic = ["dependencies"]\n'
+    assert read(tmp_path, ".\n", pyproject_toml=dynamic).resolve
+
+
+def test_pip_builds_no_package_of_the_source(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="python_installer: uv"):
+        read(tmp_path, "-e .\n", installer="pip", pyproject_toml=PROJECT)
+
+
+def test_what_a_package_of_the_source_depends_on_is_judged_too(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"pyproject.toml \(dependencies\) takes x from git.*app_source_builds"):
+        read(tmp_path, ".\n", pyproject_toml='[project]\nname = "a"\ndependencies = ["x @ git+https://x.example.com"]\n')
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"index-url": "https://x.example.com"}, "setting index-url.*python_index_url"),
+        ({"index": [{"name": "x", "url": "https://x.example.com"}]}, "python_extra_index_urls"),
+        ({"pip": {"no-binary": ["x"]}}, "app_source_builds"),
+        ({"no-binary": True}, "app_source_builds"),
+        ({"allow-insecure-host": ["x.example.com"]}, "certificate"),
+        ({"find-links": ["https://x.example.com"]}, "app_wheelhouse"),
+    ],
+)
+def test_settings_of_uv_are_judged_like_the_same_options(tmp_path: Path, table: dict[str, Any], words: str) -> None:
+    files = Requirements(tmp_path, tmp_path, Allowed.of({}, False, "uv"), toml)
+    with pytest.raises(Refused, match=words):
+        files.settings(table, "uv.toml")
+    files.settings(
+        {"no-binary": False, "find-links": ["wheels"], "package": True, "index": [{"url": "https://pypi.org/simple"}]}, "x"
+    )
