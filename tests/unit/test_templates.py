@@ -161,7 +161,7 @@ def test_requests_go_to_the_live_socket(host: Host) -> None:
     shared = parse_nginx(host.render("nginx", "shared.conf.j2"))
     maps = {words[1]: dict(words[-1]) for words in shared.find("map")}
     # An empty Connection keeps the connection to the app.
-    assert maps["$slipway_connection"] == {"default": "upgrade", "": ""}
+    assert maps["$slipway_connection"] == {"websocket": "upgrade", "default": ""}
 
 
 @each_host
@@ -187,7 +187,10 @@ def test_ipv6_is_listened_on_where_the_host_has_it() -> None:
 @each_host
 def test_a_stranger_gets_nothing(host: Host) -> None:
     plain, secure = [words[-1] for words in parse_nginx(host.render("nginx", "shared.conf.j2")).find("server")]
-    assert plain.one("return") == "444"
+    assert plain.one("return") == secure.one("return") == "444"
+    # Nor what Nginx says by itself of a request that it cannot read.
+    assert {"400", "414", "494", "505"} <= set(plain.one("error_page")) & set(secure.one("error_page"))
+    assert plain.one("server_tokens") == secure.one("server_tokens") == "off"
     assert secure.one("ssl_reject_handshake") == "on"
 
 
@@ -405,7 +408,7 @@ def test_an_app_that_does_not_answer_is_excused(name: str) -> None:
     # What the app, or a host behind a balancer, says of it itself is said once.
     assert maps[variable] == {"": "$slipway_retry", "default": ""}
     assert maps["$slipway_retry"] == {"502": number, "503": number, "504": number, "default": ""}
-    assert server.find("set") == [[number, str(host["nginx_retry_after_seconds"])]]
+    assert server.pairs("set")[number] == [str(host["nginx_retry_after_seconds"])]
     # Nginx must know the name where no site has it yet.
     assert any(words[-1].find("set") for words in shared.find("server"))
     assert re.fullmatch(r"\$[A-Za-z0-9_]+", variable)
@@ -414,7 +417,7 @@ def test_an_app_that_does_not_answer_is_excused(name: str) -> None:
 
 @each_host
 def test_slow_clients_are_cut_off(host: Host) -> None:
-    for words in site(host).find("server"):
+    for words in site(host).find("server") + parse_nginx(host.render("nginx", "shared.conf.j2")).find("server"):
         assert seconds(words[-1].one("client_header_timeout")) == 10
         assert words[-1].one("server_tokens") == "off"
     assert seconds(main_server(host).one("proxy_read_timeout")) == int(host["nginx_timeout"])
