@@ -94,3 +94,14 @@ def test_a_setting_is_a_release_of_the_same_build(host: Host) -> None:
     assert host.ask("/items/1").json()["greeting"] == "set"
     if host.run(f"readlink /opt/shop/releases/{before}/build") == build:
         assert host.run("readlink /opt/shop/current/build") == build
+
+
+def test_an_account_of_somebody_else_is_not_taken_over(host: Host) -> None:
+    before = serves(host)
+    host.run("id deploy 2>/dev/null || useradd --create-home --groups sudo --shell /bin/bash deploy")
+    run = deploy(host, app_user="deploy")
+    assert run.code != 0
+    assert "app_user is deploy" in flat(run)
+    assert "shell /bin/bash, groups deploy, sudo" in flat(run)
+    host.run("! grep -r deploy /etc/sysusers.d")
+    assert serves(host) == before
