@@ -186,6 +186,9 @@ def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
     for word in words:
         assert word in text
     assert not [line for line in lines if line.endswith("\\") and not lines[lines.index(line) + 1].startswith("    ")]
+    hadolint = [Path(sys.executable).with_name("hadolint"), "--no-color", "-"]
+    judged = subprocess.run(hadolint, input=text, capture_output=True, text=True, check=False)
+    assert judged.returncode == 0, judged.stdout
 
 
 def arguments(**changes: Any) -> dict[str, Any]:
