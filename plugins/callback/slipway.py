@@ -56,6 +56,9 @@ CLEAR = "\r\x1b[2K"
 # What the next command needs, too, where this run was given it. Nothing that may hold a secret is among it.
 PROMPTS = {"ask_pass": "--ask-pass", "become_ask_pass": "--ask-become-pass", "ask_vault_pass": "--ask-vault-pass"}
 
+# How Ansible names a sudo that asks for its password in words that it does not know.
+UNKNOWN_PROMPT = "waiting for privilege escalation prompt"
+
 
 def duration(seconds: float) -> str:
     """Return a time as people say it."""
@@ -193,8 +196,9 @@ class CallbackModule(CallbackBase):
         self.failed[host] = (role_of(result.task), result.task.get_name())
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """Note that it could not be reached."""
-        self.failed[self.heard(result)] = ("", result.task.get_name())
+        """Note that it could not be reached, or that its sudo could not be spoken to."""
+        role = UNKNOWN_PROMPT if UNKNOWN_PROMPT in str(result.result.get("msg")) else ""
+        self.failed[self.heard(result)] = (role, result.task.get_name())
 
     def heard(self, result: Any) -> str:
         """Note that a host has done its task and what it wants in the summary, and return its name."""
@@ -235,6 +239,10 @@ class CallbackModule(CallbackBase):
     def next_step(self, role: str, task: str, hosts: list[str]) -> str:
         """Return where some hosts failed, and the command to run next."""
         names = ",".join(hosts)
+        if role == UNKNOWN_PROMPT:
+            said = f"{', '.join(hosts)} failed at [{task}]: sudo did not ask for the password in the words that Ansible expects."
+            hint = "sudo-rs, the sudo of Ubuntu 25.10 and later, has others. If that is it, set in the inventory, then run this again:"
+            return f"{said} {hint}\n    ansible_become_exe: sudo.ws"
         given = context.CLIARGS["inventory"]
         options = [] if list(given) == list(C.DEFAULT_HOST_LIST) else [word for path in given for word in ("-i", near(path))]
         options += [option for name, option in PROMPTS.items() if context.CLIARGS.get(name)]

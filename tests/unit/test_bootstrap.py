@@ -83,7 +83,7 @@ def test_a_python_is_fetched_where_the_machine_has_none_that_will_do(
     assert "2.19" not in done.stderr
     lines = asked.splitlines()
     assert "--require-hashes" in lines[0], "uv itself is what the lock file says"
-    assert lines[1] == "uv python install --quiet --no-bin 3.13"
+    assert lines[1] == "uv python install --no-bin 3.13"
 
 
 def test_what_cannot_be_fetched_is_done_without_and_named(

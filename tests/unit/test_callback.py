@@ -214,6 +214,21 @@ def test_who_cannot_be_reached_is_told(play: Play) -> None:
     ]
 
 
+def test_a_sudo_that_ansible_cannot_speak_to_is_told_with_the_setting_that_helps(play: Play) -> None:
+    """As Ansible 2.20 and 2.21 say it of sudo-rs, where a password is needed."""
+    words = "Task failed: Timeout (12s) waiting for privilege escalation prompt:"
+    mute = {"name": "Look", "tell": {"unreachable": "{{ host == 'b' }}", "msg": words}}
+    done = play(roles={"inventory": [mute]})
+    assert done.code != 0
+    summary = done.summary()
+    (told,) = [
+        number for number, line in enumerate(summary) if line.startswith("b.example.com failed at [inventory : Look]: sudo ")
+    ]
+    assert "sudo-rs" in summary[told]
+    assert summary[told + 1] == "    ansible_become_exe: sudo.ws"
+    assert "cannot be reached" not in done.output
+
+
 def test_a_failure_that_was_not_the_end_is_none(play: Play) -> None:
     block = {"name": "Try", "block": [FAILING], "rescue": [{"name": "Go on", "tell": {"changed": True}}]}
     run = play(roles={"certbot": [block, {**FAILING, "ignore_errors": True}]})
