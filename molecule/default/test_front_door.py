@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
+import resource
 import socket
 import ssl
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
+from molecule import attacks
 from molecule.conftest import SECRET, Host, play, within
 
 GROUP = "systems"
@@ -97,6 +103,68 @@ def test_a_name_that_is_not_served_is_refused(host: Host) -> None:
         context = ssl._create_unverified_context()
         with pytest.raises((ssl.SSLError, ConnectionError)):
             host.connect(server_name=name or "_", context=context)
+
+
+@pytest.fixture(scope="module")
+def neighbour(host: Host) -> Iterator[str]:
+    """The name of a site that somebody else has on the machine, and that Nginx reads before all of ours."""
+    file = "/etc/nginx/conf.d/0-neighbour.conf"
+    of_ours = f"/etc/nginx/slipway/{host.app}"
+    certificate = f"ssl_certificate {of_ours}/fullchain.pem; ssl_certificate_key {of_ours}/privkey.pem;"
+    lines = f"listen 80; listen [::]:80; listen 443 ssl; listen [::]:443 ssl; server_name neighbour.test; {certificate} return 200 NEIGHBOUR;"
+    host.run(f"echo 'server {{ {lines} }}' >{file} && nginx -t && nginx -s reload")
+
+    def there() -> bool:
+        with contextlib.suppress(OSError):  # until the workers of before are gone
+            return b"NEIGHBOUR" in attacks.plain(host.address, "neighbour.test", "/", "neighbour.test")
+        return False
+
+    within(10, there)
+    yield "neighbour.test"
+    host.run(f"rm {file} && nginx -s reload")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_request_for_a_name_that_no_site_has_gets_nothing_whatever_tls_is_for(host: Host, neighbour: str, address: str) -> None:
+    script = Path(attacks.__file__).read_text(encoding="utf-8")
+    for name in (host.name, neighbour):
+        command = ["podman", "exec", "--interactive", host.name, "python3", "-", address, name]
+        done = subprocess.run(command, input=script, capture_output=True, text=True, check=True)
+        answers = json.loads(done.stdout)
+        assert len(answers) > 40
+        assert {asked: answer for asked, answer in answers.items() if answer} == {}
+    # Were it asked for by its name, it would have answered.
+    assert attacks.multiplexed(host.address, host.name, [("/healthz", host.name)]) != [None]
+    for name in (f"{host.name}:444", f"{host.name}.", host.name.upper()):
+        assert b" 200 " in attacks.plain(host.address, host.name, "/healthz", name)
+
+
+def test_a_closed_path_is_closed_in_every_spelling(host: Host) -> None:
+    closed = attacks.metrics(host.address, host.name)
+    assert len(closed) > 100
+    assert {asked: answer for asked, answer in closed.items() if b"http_request" in answer} == {}
+
+
+def test_a_client_goes_over_to_websocket_and_to_nothing_else(host: Host) -> None:
+    for protocol in ("h2c", "websocket, h2c", "h2c, websocket", "TLS/1.3", "none"):
+        headers = f"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+        answer = attacks.plain(host.address, host.name, "/healthz", host.name, headers=headers)
+        assert answer.startswith(b"HTTP/1.1 200 "), (protocol, answer)
+
+
+def test_more_than_a_thousand_slow_clients_leave_room_for_others(host: Host) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
+    with contextlib.ExitStack() as slow:
+        for _ in range(1200):
+            connection = slow.enter_context(socket.create_connection((host.address, 80), timeout=5))
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {host.name}\r\nX: ".encode())
+        begin = time.monotonic()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket, "create_connection", lambda *a, of=socket.create_connection, **_: of(*a, timeout=5))
+            assert host.ask("/version").status == 200
+        assert time.monotonic() - begin < 5
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def test_the_app_sees_the_true_client(host: Host) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
+from molecule import attacks
 from molecule.conftest import Host, polling, within
 from molecule.release.conftest import BASE, Load, deploy, have_engine, programs, rollback, serves
 
@@ -115,6 +116,15 @@ def test_each_way_to_serve_keeps_the_promises(host: Host, shop: Path, name: str,
         while received.count(b"data: tick") < 2:
             received += stream.recv(4096)
     assert 0.4 < time.monotonic() - begin < 5
+
+    # Nginx hands on what the app would answer, and not a path that is closed, nor another protocol.
+    ask = "import http.client as h, socket as s; c = h.HTTPConnection('x'); c.sock = s.socket(s.AF_UNIX); "
+    ask += "c.sock.connect('/opt/shop/live.sock'); c.request('GET', '/metrics%0a'); print(c.getresponse().read())"
+    assert "told to nobody" in host.run(f'python3 -c "{ask}"')
+    closed = attacks.metrics(host.address, host.name)
+    assert [asked for asked, answer in closed.items() if b"told to nobody" in answer] == []
+    settings = "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    assert b"HTTP/1.1 200 " in attacks.plain(host.address, host.name, "/healthz", host.name, headers=settings)[:20]
 
     # More of each than before is none: 2 workers, as the inventory says.
     before = processes(host)

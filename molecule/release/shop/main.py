@@ -27,6 +27,11 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@app.get("/metrics")
+async def metrics() -> str:
+    return "told to nobody"
+
+
 @app.get("/whoami")
 async def whoami(request: Request) -> dict[str, str]:
     return {"client": request.client.host, "scheme": request.url.scheme, "url": str(request.base_url)}
