@@ -48,6 +48,10 @@ if grep -q refused "$1"; then
     echo "Settings refuses DATABASE_URL"
     exit 1
 fi
+if grep -q unfit "$1"; then
+    echo "One file for the app and another for Nginx"
+    exit 3
+fi
 """
 
 SECTION = """[program:shop-@RELEASE@]
@@ -466,6 +470,8 @@ def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> Non
     assert not any("shop-2" in call for call in host.supervisor.calls())
     host.is_served_by(1)
     assert host.layout.record(2)["outcome"] == "failed"
+    with pytest.raises(ReleaseError, match="Release 3 failed: One file for the app and another"):
+        host.run(files={"launch.py": "unfit\n"})
 
 
 def test_a_slow_start_is_waited_for(host: Host) -> None:

@@ -853,6 +853,14 @@ class ValidationError(ValueError):
         return "input_value='hunter2'"
 raise ValidationError
 """,
+    "static": """
+class Mount:
+    path = "/static"
+    class app:
+        directory = "static"
+class app:
+    routes = [Mount]
+""",
     "busy": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\napp = None\n",
 }
 
@@ -864,7 +872,7 @@ def preflight(tmp_path: Path) -> Any:
 
     def run(app: str) -> tuple[int, str]:
         folder = tmp_path / "build" / "app"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "main.py").write_text(APPS[app], encoding="utf-8")
         command = [PYTHON, str(tmp_path / "preflight.py")]
         environment = {"KEY": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -882,7 +890,7 @@ def test_an_app_that_can_be_imported_passes(preflight: Any) -> None:
 @pytest.mark.parametrize(
     ("app", "words"),
     [
-        ("missing module", ["app/main.py", "No module named 'no_such_package'"]),
+        ("missing module", ["app/main.py", "No module named 'no_such_package'", "app_extra_requirements"]),
         ("no attribute", ["app.main", "app"]),
         ("broken", ["app/main.py", "app = 1 / 0", "ZeroDivisionError"]),
         ("misspelt", ["main.py", "SyntaxError"]),
@@ -903,6 +911,29 @@ def test_settings_that_are_refused_are_named_without_their_values(preflight: Any
     assert "DATABASE_URL: Field required" in text
     assert "db.0: Input should be a number" in text
     assert "hunter2" not in text
+
+
+def test_a_static_file_of_the_apps_own_that_nginx_would_hide_is_named(preflight: Any, tmp_path: Path) -> None:
+    own, nginx = tmp_path / "build" / "static" / "css", tmp_path / "build" / "app" / "static" / "css"
+    for folder, text in ((own, "mine"), (nginx, "else")):
+        folder.mkdir(parents=True)
+        (folder / "a.css").write_text(text, encoding="utf-8")
+        (folder / "same.css").write_text("same", encoding="utf-8")
+    code, text = preflight("static")
+    assert code == 3
+    assert "/static/css/a.css is one file for the app (in static) and another for Nginx" in text
+    assert "set app_static" in text and "same.css" not in text
+
+
+@pytest.mark.parametrize("theirs", [None, "mine"])
+def test_static_files_of_the_apps_own_that_nobody_hides_are_none_of_nginx(
+    preflight: Any, tmp_path: Path, theirs: str | None
+) -> None:
+    folders = [tmp_path / "build" / "static"] + ([tmp_path / "build" / "app" / "static"] if theirs else [])
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "a.css").write_text("mine", encoding="utf-8")
+    assert preflight("static") == (0, "")
 
 
 def test_an_app_that_is_at_work_once_imported_is_not_waited_for(preflight: Any) -> None:

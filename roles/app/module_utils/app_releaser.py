@@ -29,6 +29,9 @@ CACHED_CONNECTION_SECONDS = 1.5
 # A release that is live, or was, without having been taken back: what a rollback may choose by itself.
 GOOD = "live"
 
+# How preflight.py ends where the app can be imported, and would all the same not be served as it says.
+UNFIT = 3
+
 
 class Releaser:
     """Release one app. The arguments are those of the module app_release."""
@@ -261,6 +264,8 @@ class Releaser:
         with self.launching(number) as launch:
             command = [*launch["through"][:-1], "--check"]
             answer = run(command, self.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
+        if answer.returncode == UNFIT:
+            raise ReleaseError(tail(answer.stdout, 1))
         if answer.returncode:
             said = tail(answer.stdout, 20) or f"It ended with exit code {answer.returncode} and said nothing."
             # A traceback says what it is about at its end; what pydantic refuses is headed.
