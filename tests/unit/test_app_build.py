@@ -1044,6 +1044,28 @@ def test_what_uv_really_says_is_understood(tmp_path: Path, layout: Layout, index
             install(layout.venvs / "v1", tmp_path, arguments(layout, index, environment=environment))
 
 
+def test_the_cache_stays_within_its_limit_and_environments_stay_whole(
+    tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]]
+) -> None:
+    (tmp_path / "requirements.txt").write_text("fastapi==1.0\n", encoding="utf-8")
+    told = arguments(layout, index, cache=str(tmp_path / "cache"))
+    install(layout.venvs / "v1", tmp_path, told)
+
+    def kept() -> int:
+        return sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix == ".py")
+
+    before = kept()
+    assert before
+    app_build.prune_cache(told["uv"], tmp_path / "cache", limit=10**9)
+    assert kept() == before
+    app_build.prune_cache(told["uv"], tmp_path / "cache", limit=1)
+    assert kept() == 0
+    assert "1.0" in next((layout.venvs / "v1").glob("lib/*/site-packages/fastapi*.dist-info/METADATA")).read_text(
+        encoding="utf-8"
+    )
+    app_build.prune_cache("/no/such/uv", tmp_path / "cache")
+
+
 # The action
 
 

@@ -52,6 +52,9 @@ options:
 
 INSTALL_SECONDS = 900
 
+# What uv may keep of what it downloaded.
+CACHE_BYTES = 5 * 2**30
+
 # What an installer says, and what to do about it. The first that fits is told.
 ADVICE = (
     (
@@ -260,6 +263,21 @@ def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
         remove(work)
 
 
+def prune_cache(uv: str, cache: Path, limit: int = CACHE_BYTES) -> None:
+    """Have uv remove what it cannot use any more of its cache, and all of that where it is larger than `limit` bytes still.
+
+    Environments are not harmed: a file that they share with the cache stays theirs. A cache that cannot be pruned is no failure.
+    """
+    environment = {"UV_CACHE_DIR": str(cache)}
+    try:
+        run([uv, "cache", "prune", "--quiet"], 120, environment)
+        size = sum(entry.stat().st_size for entry in cache.rglob("*") if entry.is_file() and not entry.is_symlink())
+        if size > limit:
+            run([uv, "cache", "clean", "--quiet"], 120, environment)
+    except (OSError, ReleaseError):
+        pass
+
+
 def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) -> None:
     """Make the build `name`, with the virtual environment `venv_name`, from the packed source.
 
@@ -277,6 +295,8 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
     if not (venv / ".complete").exists():
         install(venv, partial, arguments)
         write(venv / ".complete", "")
+        if arguments["installer"] == "uv":
+            prune_cache(arguments["uv"], Path(arguments["cache"]))
     link = os.path.relpath(venv, layout.builds / name)
     point(partial / ".venv", link)
     hook("after_build", partial, arguments, str(venv / "bin"))
