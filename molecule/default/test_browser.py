@@ -24,10 +24,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import visibility_of_element_located
 from selenium.webdriver.support.wait import WebDriverWait
 
-from molecule.conftest import ARTEFACTS, Host
+from molecule.conftest import ARTEFACTS, ROOT, Host, play
 
 HOSTS = ["debian12.test"]
 OPERATION = "/items/{item_id}"
+OWN_PAGES = "app.mount('/pages', StaticFiles(directory=Path(__file__).parent / 'static', html=True))\n"
 PATIENCE = 60  # seconds; a busy machine takes some
 
 # ReDoc wants to show its makers' logo at the foot of its menu. The page's Content-Security-Policy has the browser not ask for it.
@@ -153,6 +154,28 @@ def test_the_reference_is_rendered(browser: Browser) -> None:
     with browser.visit("redoc"):
         assert title in browser.see(".api-info h1").text
         assert OPERATION in browser.see('[data-section-id*="read_item"]').text
+
+
+def test_a_page_that_changed_is_seen_at_once(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+    host, source = browser.host, tmp_path_factory.mktemp("source") / "app"
+    shutil.copytree(ROOT / "app", source, ignore=shutil.ignore_patterns(".venv", ".*_cache", "__pycache__"))
+    for name, text in (("static/page.html", "AAAA"), ("main.py", None)):
+        path = source / "app" / name
+        path.write_text(text or f"{path.read_text(encoding='utf-8')}\n{OWN_PAGES}", encoding="utf-8")
+
+    def seen(text: str) -> None:
+        (source / "app" / "static" / "page.html").write_text(text, encoding="utf-8")
+        run = play(f"--limit={host.name}", f"--extra-vars=app_source={source}", playbook="playbooks/deploy.yml")
+        assert run.code == 0, run.output[-3000:]
+        for place in ("static/page.html", "pages/page.html"):  # by Nginx, and by the app itself
+            browser.driver.get(f"https://{host.name}/{place}")
+            assert browser.see("body").text == text, place
+
+    try:
+        seen("AAAA")
+        seen("BBBB")
+    finally:
+        assert play(f"--limit={host.name}", playbook="playbooks/deploy.yml").code == 0
 
 
 def test_http_ends_at_https_in_the_address_bar(browser: Browser) -> None:

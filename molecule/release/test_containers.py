@@ -102,6 +102,23 @@ def test_the_sources_own_recipe_is_taken(host: Host, shop: Path) -> None:
     assert serves(host) == number
 
 
+def test_a_changed_page_in_an_image_is_new_to_a_client(host: Host, shop: Path) -> None:
+    (shop / "pages").mkdir()
+    with open(shop / "main.py", "a", encoding="utf-8") as code:
+        code.write("\nfrom fastapi.staticfiles import StaticFiles\napp.mount('/pages', StaticFiles(directory='pages'))\n")
+    known: dict[str, dict[str, str]] = {}
+    for text in ("AAAA", "BBBB"):
+        (shop / "pages" / "index.html").write_text(text, encoding="ascii")
+        (shop / "pages" / "same.js").write_text("same", encoding="ascii")
+        run = ship(host, app_source=str(shop), app_watch_seconds=0)
+        assert run.code == 0, run.output[-3000:]
+        for name, headers in known.items():
+            for header, value in (("If-None-Match", headers["etag"]), ("If-Modified-Since", headers["last-modified"])):
+                answer = host.ask(f"/pages/{name}", headers={header: value})
+                assert (answer.status, answer.body) == ((304, "") if name == "same.js" else (200, text)), (name, header)
+        known = {name: host.ask(f"/pages/{name}").headers for name in ("index.html", "same.js")}
+
+
 def test_a_migration_and_hooks_run_in_the_image(host: Host, shop: Path) -> None:
     hooks = {"before_switch": "pwd >> $HOME/hooks; id -un 2>/dev/null; exit 0", "after_switch": "echo $SLIPWAY_TO >> $HOME/hooks"}
     host.run("rm -f /opt/shop/shared/hooks")

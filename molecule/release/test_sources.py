@@ -222,3 +222,75 @@ def test_a_project_with_uv_lock_and_a_src_layout(host: Host, tmp_path: Path) -> 
     present = host.run("ls /opt/shop/current/build/.venv/lib/python3*/site-packages")
     assert "kiosk" in present
     assert "pytest" not in present
+
+
+def pages(shop: Path, text: str) -> Path:
+    """Have the app serve a page of its own, and Nginx another one."""
+    mount = "from fastapi.staticfiles import StaticFiles\napp.mount('/pages', StaticFiles(directory='pages', html=True))\n"
+    (shop / "main.py").write_text(f"{(SHOP / 'main.py').read_text(encoding='utf-8')}\n{mount}", encoding="utf-8")
+    for folder in ("pages", "app/static"):
+        (shop / folder).mkdir(parents=True, exist_ok=True)
+        for name, content in (("index.html", text), ("same.js", "same")):
+            (shop / folder / name).write_text(content, encoding="ascii")
+    return shop
+
+
+def test_a_changed_page_is_new_to_every_client_also_after_a_rollback(host: Host, shop: Path) -> None:
+    places = ("/pages/", "/static/index.html", "/pages/same.js", "/static/same.js")
+
+    def see() -> dict[str, dict[str, str]]:
+        answers = {place: host.ask(place) for place in places}
+        assert {answer.headers["cache-control"] for answer in answers.values()} == {"no-cache"}
+        return {place: answer.headers for place, answer in answers.items()}
+
+    def asked(known: dict[str, dict[str, str]], text: str) -> None:
+        for place, headers in known.items():
+            conditions = {"If-None-Match": headers["etag"], "If-Modified-Since": headers["last-modified"]}
+            for condition in [{name: value} for name, value in conditions.items()] + [conditions]:
+                answer = host.ask(place, headers=condition)
+                assert (answer.status, answer.body) == ((304, "") if "same" in place else (200, text)), (place, condition)
+
+    assert deploy(host, app_source=str(pages(shop, "AAAA")), app_watch_seconds=0).code == 0
+    first = see()
+    assert deploy(host, app_source=str(pages(shop, "BBBB")), app_watch_seconds=0).code == 0
+    asked(first, "BBBB")
+    second = see()
+    assert rollback(host, app_source=str(shop), app_watch_seconds=0).code == 0
+    asked(second, "AAAA")
+    asked({place: headers for place, headers in first.items() if "same" in place}, "")
+    # What is not in Nginx's folder is the app's.
+    assert host.ask("/static/nowhere").json() == {"detail": "Not Found"}
+
+
+def test_a_source_that_installs_itself_with_a_submodule(host: Host, repository: Repository, tmp_path: Path) -> None:
+    code = "from setuptools import setup\nsetup(name='kiosk', packages=['kiosk'], install_requires=['fastapi==0.165.0', 'six'])\n"
+    inner, outer = tmp_path / "kiosk.git", tmp_path / "my kiosk.git"
+    for path, files in (
+        (inner, {"__init__.py": "import six", "main.py": (SHOP / "main.py").read_text(encoding="utf-8")}),
+        (outer, {"setup.py": code, "requirements.txt": "-e .\n"}),
+    ):
+        path.mkdir()
+        for name, text in files.items():
+            (path / name).write_text(text, encoding="utf-8")
+        repository.path, before = path, repository.path
+        repository.git("init", "--quiet", "--initial-branch=main")
+        if path == outer:
+            repository.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../kiosk.git", "kiosk")
+        repository.commit("v1")
+        repository.path = before
+    run = deploy(
+        host, app_source=f"file://{outer}", app_module="kiosk.main:app", app_env={"GREETING": "itself"}, app_watch_seconds=0
+    )
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/items/1").json()["greeting"] == "itself"
+
+
+def test_a_fault_of_the_source_is_told_before_anything_else_is_looked_at(host: Host, shop: Path) -> None:
+    live = serves(host)
+    (shop / ".python-version").write_text("3.99\n", encoding="ascii")
+    run = deploy(host, playbook="site.yml", app_source=str(shop))
+    assert run.code != 0
+    assert f"asks for another Python than {host.name} would run it with: .python-version says 3.99" in flat(run)
+    assert run.changed.get(host.name, 0) == 0
+    assert "TASK [python : " not in run.output and "TASK [nginx : " not in run.output
+    assert serves(host) == live
