@@ -73,7 +73,8 @@ class Host:
 
     def work_out(self, value: Any, role: str = "") -> Any:
         """Return `value` with its templates worked out, as in a task of `role`."""
-        variables = {**self.variables, "ansible_search_path": [str(ROOT / "roles" / role)]}
+        place = str(ROOT / "roles" / role)
+        variables = {**self.variables, "role_path": place, "ansible_search_path": [place]}
         return Templar(loader=DataLoader(), variables=variables).template(value)
 
     @cache  # noqa: B019  the hosts live as long as the tests do

@@ -12,12 +12,14 @@ import importlib.util
 import io
 import json
 import os
+import pwd
 import random
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 import zipfile
@@ -32,6 +34,7 @@ import app_pack
 import pytest
 from ansible.module_utils.app_layout import Layout, ReleaseError
 from ansible.module_utils.app_lock import Busy, lock
+from ansible.module_utils.app_source import Builder
 from ansible.plugins.loader import action_loader
 from app_build import build, install, python_version, unpack
 
@@ -40,14 +43,16 @@ UV = Path(sys.executable).with_name("uv")
 BOB = {"id": "r2", "who": "bob", "where": "desk", "dead": ""}
 
 
-def wheel(directory: Path, name: str, version: str, code: str = "") -> str:
-    """Make a wheel with one module, and return the digest of its file."""
+def wheel(directory: Path, name: str, version: str, code: str = "", needs: str = "", **more: str) -> str:
+    """Make a wheel with one module, and more files, and return the digest of its file."""
+    needed = f"Requires-Dist: {needs}\n" if needs else ""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     files = {
         f"{module}.py": code or f"__version__ = '{version}'\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        **more,
     }
     rows = []
     for path, text in files.items():
@@ -61,11 +66,13 @@ def wheel(directory: Path, name: str, version: str, code: str = "") -> str:
 
 
 @pytest.fixture(scope="session")
-def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A folder of wheels in place of the package index, and their digests."""
-    directory = tmp_path_factory.mktemp("wheels")
+def index() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder of wheels in place of the package index, which another user may look into, and their digests."""
+    directory = Path(tempfile.mkdtemp(prefix="sw", dir="/tmp"))
+    directory.chmod(0o755)
     names = ("fastapi", "gunicorn", "uvicorn-worker", "uvicorn")
-    return directory, {name: wheel(directory, name, "1.0") for name in names} | {"new": wheel(directory, "fastapi", "2.0")}
+    yield directory, {name: wheel(directory, name, "1.0") for name in names} | {"new": wheel(directory, "fastapi", "2.0")}
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +127,11 @@ def arguments(layout: Layout, index: tuple[Path, dict[str, str]], **changes: Any
         "uv": str(UV),
         "cache": str(layout.home / "cache"),
         "server": ["gunicorn>=1", "uvicorn-worker"],
+        "server_lock": "".join(
+            f"{name}==1.0 \\\n    --hash=sha256:{index[1][name]}\n" for name in ("gunicorn", "uvicorn-worker")
+        ),
         "server_modules": ["gunicorn", "uvicorn_worker"],
+        "extra": [],
         "source_builds": False,
         "environment": {
             **dict.fromkeys(("UV_NO_INDEX", "PIP_NO_INDEX", "UV_OFFLINE"), "1"),
@@ -207,7 +218,10 @@ def test_what_was_packed_is_unpacked(tmp_path: Path) -> None:
         [("pipe", tarfile.FIFOTYPE, "")],
         [("disk", tarfile.BLKTYPE, "")],
         [("tty", tarfile.CHRTYPE, "")],
+        # A link and a file of one name.
+        [("link", tarfile.SYMTYPE, "other"), ("link", "evil")],
         # Each link stays inside by its own words, and both together lead out.
+        [("a/b/c/x", "x"), ("a/b/c/q", tarfile.SYMTYPE, "../../.."), ("app/e", tarfile.SYMTYPE, "../a/b/c/q/../../evil")],
         [
             ("a/b/c/main.py", "x"),
             ("a/b/c/top", tarfile.SYMTYPE, "../../.."),
@@ -274,26 +288,27 @@ def test_pip_is_asked_for_the_same(
     log = tmp_path / "log"
     text = f'#!/bin/sh\necho "${{PIP_NO_INDEX:-0}} $*" >>{log}\n'
     text += 'case "$2" in venv) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;; esac\n'
-    python = program("python", text + 'test "$1" != -c\n')
+    python = program("python", text)
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"fastapi==1.0 --hash=sha256:{'0' * 64}\n", encoding="utf-8")
     changed = arguments(layout, index, installer="pip", uv="/no/such/uv", interpreter=str(python))
     install(layout.venvs / "v1", tmp_path, changed)
     calls = [call.split() for call in log.read_text(encoding="utf-8").splitlines()]
-    assert [call[0] for call in calls] == ["1", "1", "0", "1"]
-    made, locked, _, besides = [call[1:] for call in calls]
+    assert [call[0] for call in calls] == ["1"] * 4
+    made, locked, besides, checked = [call[1:] for call in calls]
     assert made == ["-m", "venv", str(layout.venvs / "v1")]
     wheels = ["--only-binary", ":all:"]
     assert locked[:3] == besides[:3] == ["-m", "pip", "install"]
     assert locked[-5:] == [*wheels, "--require-hashes", "-r", str(requirements)]
-    assert besides[-4:] == [*wheels, "gunicorn>=1", "uvicorn-worker"]
+    assert besides[-6:-1] == [*wheels, "--no-deps", "--require-hashes", "-r"]
+    assert checked == ["-m", "pip", "check"]
     assert {"--no-input", "--disable-pip-version-check"} <= set(locked) & set(besides)
 
 
 def test_a_lock_that_has_the_server_is_enough(tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]]) -> None:
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("gunicorn\nuvicorn-worker\n", encoding="utf-8")
-    install(layout.venvs / "v1", tmp_path, arguments(layout, index, server=["no-such-package"]))
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index, server=["gunicorn[no-such-extra]>=1", "Uvicorn_Worker"]))
     assert import_in(layout.venvs / "v1", "gunicorn") == "1.0"
 
 
@@ -308,6 +323,77 @@ def test_hashes_are_enforced_where_there_are_any(tmp_path: Path, layout: Layout,
             install(layout.venvs / "v2", tmp_path, arguments(layout, index))
 
 
+@pytest.fixture(scope="session")
+def newer(index: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The same wheels, and newer ones of the server, one of which needs another newer one."""
+    directory = tmp_path_factory.mktemp("newer")
+    shutil.copytree(index[0], directory, dirs_exist_ok=True)
+    made = {"uvicorn 2": wheel(directory, "uvicorn", "2.0")}
+    made["uvicorn-worker 2"] = wheel(directory, "uvicorn-worker", "2.0", needs="uvicorn>=2")
+    return directory, {**index[1], **made}
+
+
+def test_the_apps_own_pins_are_kept(tmp_path: Path, layout: Layout, newer: tuple[Path, dict[str, str]]) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("uvicorn==1.0\n", encoding="utf-8")
+    install(layout.venvs / "v1", tmp_path, arguments(layout, newer))
+    assert [import_in(layout.venvs / "v1", name) for name in ("uvicorn", "uvicorn_worker")] == ["1.0", "1.0"]
+    for text, server in (("gunicorn==1.0\n", ["gunicorn>=1.5", "uvicorn-worker"]), ("gunicorn==1.0\n", ["gunicorn>=1.5"])):
+        requirements.write_text(text, encoding="utf-8")
+        with pytest.raises(
+            ReleaseError, match=r"^The server does not go with the app's own pins: it needs gunicorn>=1\.5.* gunicorn at"
+        ):
+            install(layout.venvs / "v2", tmp_path, arguments(layout, newer, server=server))
+
+
+def test_the_server_has_hashes_where_the_app_has(tmp_path: Path, layout: Layout, newer: tuple[Path, dict[str, str]]) -> None:
+    (tmp_path / "requirements.txt").write_text(f"uvicorn==1.0 --hash=sha256:{newer[1]['uvicorn']}\n", encoding="utf-8")
+    usual = arguments(layout, newer)
+    install(layout.venvs / "v1", tmp_path, usual)
+    # The newest ones are not those of our own lock.
+    assert [import_in(layout.venvs / "v1", name) for name in ("uvicorn", "uvicorn_worker")] == ["1.0", "1.0"]
+    cases = {
+        "A package is not the one that the lock file names": usual["server_lock"].replace(newer[1]["gunicorn"], "0" * 64),
+        "add gunicorn>=1, uvicorn-worker to what that lock is made from": "",
+        r"uvicorn-worker needs uvicorn>=2, and the app has 1\.0\. Have the app's own lock bring the server": (
+            usual["server_lock"].partition("uvicorn")[0] + f"uvicorn-worker==2.0 --hash=sha256:{newer[1]['uvicorn-worker 2']}\n"
+        ),
+    }
+    for says, text in cases.items():
+        with pytest.raises(ReleaseError, match=says):
+            install(layout.venvs / "v2", tmp_path, {**usual, "server_lock": text})
+
+
+def test_extra_requirements_are_installed_beside_the_apps(
+    tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]], module: Any
+) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("uvicorn\n", encoding="utf-8")
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index, extra=["fastapi<2"]))
+    assert import_in(layout.venvs / "v1", "fastapi") == "1.0"
+    with pytest.raises(ReleaseError, match=r"^app_extra_requirements, line 1 \(\./fastapi\) has code of its own run"):
+        install(layout.venvs / "v1", tmp_path, arguments(layout, index, extra=["./fastapi"]))
+    requirements.write_text(f"uvicorn==1.0 --hash=sha256:{index[1]['uvicorn']}\n", encoding="utf-8")
+    with pytest.raises(
+        ReleaseError, match=r"^fastapi==1\.0 in app_extra_requirements has no hash, and requirements\.txt has one"
+    ):
+        install(layout.venvs / "v1", tmp_path, arguments(layout, index, extra=["fastapi==1.0"]))
+    hashed = f"fastapi==1.0 --hash=sha256:{index[1]['fastapi']}"
+    install(layout.venvs / "v2", tmp_path, arguments(layout, index, extra=[hashed]))
+    assert import_in(layout.venvs / "v2", "fastapi") == "1.0"
+    assert len({module(**arguments(layout, index, extra=extra))["build"] for extra in ([], ["a"], ["b"])}) == 3
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_a_source_cannot_allow_builds_by_itself(
+    tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]], module: Any, installer: str
+) -> None:
+    archive = pack(tmp_path / "x.tar.gz", ("requirements.txt", "-r more.txt\n"), ("more.txt", "fastapi\n--no-binary fastapi\n"))
+    result = module(**arguments(layout, index, archive=str(archive), installer=installer))
+    assert "more.txt, line 2 (--no-binary fastapi) has code of its own run on the host" in result["msg"]
+    assert "app_source_builds: true" in result["msg"]
+
+
 @pytest.mark.parametrize("allowed", [False, True])
 def test_packages_are_built_from_source_only_where_that_is_allowed(
     tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]], program: Callable[[str, str], Path], allowed: bool
@@ -315,10 +401,10 @@ def test_packages_are_built_from_source_only_where_that_is_allowed(
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("fastapi==1.0\n", encoding="utf-8")
     log = tmp_path / "log"
-    uv = program("uv", f'#!/bin/sh\necho "$UV_PYTHON_DOWNLOADS $UV_CACHE_DIR $@" >>{log}\nexec {UV} "$@"\n')
+    uv = program("uv", f'#!/bin/sh\necho "$UV_PYTHON_DOWNLOADS $UV_LINK_MODE $UV_CACHE_DIR $@" >>{log}\nexec {UV} "$@"\n')
     install(layout.venvs / "v1", tmp_path, arguments(layout, index, uv=str(uv), source_builds=allowed))
     calls = log.read_text(encoding="utf-8").splitlines()
-    assert all(call.startswith(f"never {layout.home / 'cache'} ") for call in calls)
+    assert all(call.startswith(f"never copy {layout.home / 'cache/home/uv'} ") for call in calls)
     installs = [call for call in calls if " pip install " in call]
     assert ["--only-binary :all:" in call for call in installs] == [not allowed] * 2
 
@@ -826,16 +912,16 @@ def test_a_project_that_is_a_package_is_installed(
     assert place.is_dir()
     builds = [line for line in log.read_text(encoding="utf-8").splitlines() if line.split()[1] == "build"]
     assert [line.split()[0] for line in builds] == [user]
-    assert str(open_layout.venvs) in builds[0]
+    assert builds[0].endswith(f" {open_layout.home}/cache/home")
     assert {path.lstat().st_uid for path in open_layout.venvs.rglob("*")} == {os.geteuid()}
     assert [path.name for path in open_layout.venvs.iterdir()] == ["v1"]
     assert not (root / "dist").exists()
 
 
 def test_a_project_that_cannot_be_built_says_so(
-    open_layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], builder: tuple[str, str], tmp_path: Path
+    open_layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], builder: tuple[str, str], short: Path
 ) -> None:
-    root = tmp_path / "broken"
+    root = short / "broken"
     root.mkdir()
     (root / "pyproject.toml").write_text(PROJECT + BUILT, encoding="utf-8")
     user, interpreter = builder
@@ -866,21 +952,17 @@ def hooked(layout: Layout, index: tuple[Path, dict[str, str]], builder: tuple[st
 BACKEND = (("backend/requirements.txt", "fastapi==1.0\n"), ("backend/main.py", "app = None\n"), ("outside.txt", "x\n"))
 
 
-def test_hooks_run_as_the_apps_user_in_the_build(
+def test_hooks_run_as_the_builds_user_in_the_build(
     open_layout: Layout, index: tuple[Path, dict[str, str]], builder: tuple[str, str], module: Any, short: Path
 ) -> None:
     before = "id -un >>who; pwd >>who; command -v gunicorn >>who || echo none >>who; test ! -e ../.venv; mkdir assets"
     after = (
         "id -un >>who; command -v python >>who; umask 077; echo x >assets/app.js; echo 'y = 1' >made.py; echo >>../outside.txt; "
-        f"ln -s {short}/victim made; ln -s {short}/victim/file link; "
+        "ln -s assets/app.js link; mkfifo pipe; "
         "chmod 777 assets; printf '#!/bin/sh' >tool; chmod 4700 tool; "
-        'test "$UV_NO_INDEX" = 1; rm ../.venv; ln -s /tmp ../.venv'
+        'test "$UV_NO_INDEX" = 1; touch "$HOME/kept"; rm ../.venv; ln -s /tmp ../.venv'
     )
     usual = hooked(open_layout, index, builder, before_build=before, after_build=f"set -e; {after}", before_switch="exit 1")
-    victim = short / "victim"
-    victim.mkdir()
-    (victim / "file").touch(0o600)
-    before_it = [path.stat() for path in (victim, victim / "file")]
     result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
     directory = open_layout.builds / result["build"]
     venv = (directory / ".venv").resolve()
@@ -899,9 +981,8 @@ def test_hooks_run_as_the_apps_user_in_the_build(
         "made.py": 0o644,
         "backend": 0o755,
     }
-    # What lies behind links is not touched.
-    assert [path.stat() for path in (victim, victim / "file")] == before_it
-    assert (directory / "backend/made").is_symlink()
+    assert (directory / "backend/link").is_symlink()
+    assert not (directory / "backend/pipe").exists()
     assert module(**usual)["changed"] is False
 
 
@@ -914,15 +995,154 @@ def test_modules_that_a_hook_makes_are_compiled(
     assert [path.stat().st_uid for path in compiled] == [os.geteuid()]
 
 
-def test_nothing_is_compiled_through_a_link_that_a_hook_left(
+@pytest.mark.parametrize(
+    "link",
+    [
+        "{short}/victim",
+        "{short}/victim/file",
+        "../../../../victim",
+        "/etc/passwd",
+        "../.venv/bin/python",
+        "$PWD/main.py",
+        "up/../../x",
+    ],
+)
+@pytest.mark.parametrize("name", ["before_build", "after_build"])
+def test_a_hook_that_leaves_a_link_out_of_the_build_fails(
+    open_layout: Layout,
+    index: tuple[Path, dict[str, str]],
+    builder: tuple[str, str],
+    module: Any,
+    short: Path,
+    environment: Path,
+    name: str,
+    link: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    victim = short / "victim"
+    victim.mkdir()
+    (victim / "file").touch(0o600)
+    before_it = [path.stat() for path in (victim, victim / "file")]
+    monkeypatch.setattr(app_build, "install", lambda venv, *words: venv.symlink_to(environment))
+    monkeypatch.setattr(app_build, "compile_code", lambda *words: None)
+    usual = hooked(open_layout, index, builder, **{name: f"ln -s .. up; ln -s {link.format(short=short)} __pycache__"})
+    result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
+    assert "backend/__pycache__ in the build is a link that leads out of it" in result["msg"]
+    assert "app_hooks" in result["msg"]
+    assert list(open_layout.builds.glob("[!.]*")) == []
+    assert [path.stat() for path in (victim, victim / "file")] == before_it
+
+
+def test_what_a_hook_starts_ends_with_it_and_gains_nothing(
     open_layout: Layout, index: tuple[Path, dict[str, str]], builder: tuple[str, str], module: Any, short: Path
+) -> None:
+    left = "setsid sh -c 'echo $$ >pid; sleep 60' </dev/null >/dev/null 2>&1 & while ! test -s pid; do :; done; "
+    usual = hooked(open_layout, index, builder, before_build=left + "grep -h NoNewPrivs /proc/self/status >status")
+    result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
+    made = open_layout.builds / result["build"] / "backend"
+    assert not Path("/proc", (made / "pid").read_text(encoding="ascii").strip()).exists()
+    assert (made / "status").read_text(encoding="ascii").split()[-1] == "1"
+
+
+def test_what_is_kept_of_downloads_is_begun_anew_after_a_month(builder: tuple[str, str], short: Path) -> None:
+    cache = short / "cache"
+    home = Path(Builder(builder[0], cache).environment()["HOME"])
+    assert (home.stat().st_mode & 0o777, home.owner()) == (0o700, builder[0])
+    (home / "kept").touch()
+    assert (Path(Builder(builder[0], cache).environment()["HOME"]) / "kept").exists()
+    os.utime(cache, (0, time.time() - 31 * 86400))
+    Builder(builder[0], cache).environment()
+    assert [path.name for path in cache.rglob("*")] == ["home"]
+
+
+def test_a_build_is_on_the_disk_before_it_is_marked_as_complete(
+    layout: Layout, index: tuple[Path, dict[str, str]], source: Path, module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    for name in ("on_disk", "write"):
+        usual = getattr(app_build, name)
+
+        def noted(path: Path, *words: Any, _name: str = name, _usual: Any = usual) -> None:
+            done.append((_name, path.name))
+            _usual(path, *words)
+
+        monkeypatch.setattr(app_build, name, noted)
+    result = module(**arguments(layout, index, archive=str(source)))
+    venv = (layout.builds / result["build"] / ".venv").resolve().name
+    partial = f".{result['build']}.partial"
+    assert done == [("on_disk", venv), ("write", ".complete"), ("on_disk", partial), ("write", ".build.json")]
+
+
+def test_no_code_that_comes_with_an_app_runs_as_root(
+    open_layout: Layout,
+    index: tuple[Path, dict[str, str]],
+    builder: tuple[str, str],
+    module: Any,
+    short: Path,
+    run_module: Callable[..., dict[str, Any]],
 ) -> None:
     if builder[0] == getpass.getuser():
         pytest.skip("there is no other user to become")
-    (short / "victim").mkdir()
-    usual = hooked(open_layout, index, builder, after_build=f"ln -s {short}/victim __pycache__")
-    assert module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))["changed"] is True
-    assert list((short / "victim").iterdir()) == []
+    seen = short / "seen"
+    seen.touch()
+    seen.chmod(0o666)
+    wheels = short / "wheels"
+    shutil.copytree(index[0], wheels)
+    trace = f"import os; open('{seen}', 'a').write('{{}} %d\\n' % os.getuid())"
+    wheel(wheels, "evil", "1.0", **{"evil.pth": f"{trace.format('pth')}\n"})
+    wheel(wheels, "gunicorn", "1.1", f"{trace.format('server')}\n")
+    backend = f"{trace.format('backend')}\ndef get_requires_for_build_wheel(settings=None): return []\n"
+    backend += (
+        "def build_wheel(folder, settings=None, metadata=None):\n"
+        "    import pathlib, shutil\n"
+        "    return shutil.copy(next(pathlib.Path().glob('*.whl')), folder).rpartition('/')[2]\n"
+    )
+    wheel(short, "shop", "1.4")
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    files = [
+        ("pyproject.toml", f'[project]\nname = "shop"\nversion = "1.4"\ndependencies = ["evil"]\n{system}'),
+        ("backend.py", backend),
+        ("main.py", "app = None\n"),
+    ]
+    archive = short / "x.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, text in files:
+            (short / name).write_text(text, encoding="utf-8")
+            tar.add(short / name, name)
+        tar.add(short / "shop-1.4-py3-none-any.whl", "shop-1.4-py3-none-any.whl")
+    hooks = dict.fromkeys(("before_build", "after_build"), f'echo "hook $(id -u)" >>{seen}')
+    usual = hooked(open_layout, index, builder, **hooks)
+    usual["environment"] = {"UV_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_FIND_LINKS": str(wheels)}
+    usual["source"].update(directory=".", kind="pyproject", requirements="pyproject.toml", packages={"shop": "."})
+    result = module(**usual, archive=str(archive))
+    assert result.get("build"), result["msg"]
+    kinds = {line.split()[0] for line in seen.read_text(encoding="ascii").splitlines()}
+    assert kinds == {"pth", "backend", "hook"}
+    packed = run_module(app_pack, layout=usual["layout"], build=result["build"], venv=True, folder=str(short), run=usual["run"])
+    for directory in (open_layout.builds, open_layout.venvs):
+        shutil.rmtree(directory)
+        directory.mkdir()
+    pieces = {piece: str(short / f"{piece}.tar.gz") for piece in ("build", "venv")}
+    assert module(**usual, theirs=packed["digests"], **pieces)["changed"] is True
+    lines = seen.read_text(encoding="ascii").splitlines()
+    assert "server" in {line.split()[0] for line in lines}, "another host's environment is tried here"
+    uid = pwd.getpwnam(builder[0]).pw_uid
+    assert {line.split()[1] for line in lines} == {str(uid)}
+    left = [path for path in open_layout.home.rglob("*") if path.lstat().st_uid and "cache" not in path.parts]
+    assert left == []
+
+
+def test_a_second_name_of_anothers_file_is_not_taken_into_a_build(
+    open_layout: Layout, builder: tuple[str, str], short: Path
+) -> None:
+    if builder[0] == getpass.getuser():
+        pytest.skip("there is no other user to become")
+    (short / "shadow").write_text("secret", encoding="utf-8")
+    (short / "shadow").chmod(0o600)
+    with Builder(builder[0], short / "cache").having(open_layout.builds):
+        os.link(short / "shadow", open_layout.builds / "mine")  # as a user can where fs.protected_hardlinks is 0
+    assert list(open_layout.builds.iterdir()) == []
+    assert (short / "shadow").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", ["before_build", "after_build"])
@@ -1042,28 +1262,6 @@ def test_what_uv_really_says_is_understood(tmp_path: Path, layout: Layout, index
         (tmp_path / "requirements.txt").write_text(text, encoding="utf-8")
         with pytest.raises(ReleaseError, match=says):
             install(layout.venvs / "v1", tmp_path, arguments(layout, index, environment=environment))
-
-
-def test_the_cache_stays_within_its_limit_and_environments_stay_whole(
-    tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]]
-) -> None:
-    (tmp_path / "requirements.txt").write_text("fastapi==1.0\n", encoding="utf-8")
-    told = arguments(layout, index, cache=str(tmp_path / "cache"))
-    install(layout.venvs / "v1", tmp_path, told)
-
-    def kept() -> int:
-        return sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix == ".py")
-
-    before = kept()
-    assert before
-    app_build.prune_cache(told["uv"], tmp_path / "cache", limit=10**9)
-    assert kept() == before
-    app_build.prune_cache(told["uv"], tmp_path / "cache", limit=1)
-    assert kept() == 0
-    assert "1.0" in next((layout.venvs / "v1").glob("lib/*/site-packages/fastapi*.dist-info/METADATA")).read_text(
-        encoding="utf-8"
-    )
-    app_build.prune_cache("/no/such/uv", tmp_path / "cache")
 
 
 # The action

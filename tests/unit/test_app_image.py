@@ -193,7 +193,7 @@ def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
 
 def arguments(**changes: Any) -> dict[str, Any]:
     source = {"digest": "d1", "directory": ".", "requirements": "Dockerfile", **changes.pop("source", {})}
-    return {"source": source, "recipe": "", "arguments": {}, "environment": {}, "hooks": {}, **changes}
+    return {"source": source, "recipe": "", "arguments": {}, "environment": {}, "hooks": {}, "files": {}, **changes}
 
 
 def test_a_build_is_named_by_what_decides_about_it() -> None:
@@ -206,6 +206,7 @@ def test_a_build_is_named_by_what_decides_about_it() -> None:
         {"arguments": {"A": "1"}},
         {"environment": {"HTTP_PROXY": "x"}},
         {"hooks": {"before_build": "make"}},
+        {"files": {"server.txt": "gunicorn==1"}},
     ]
     assert len({app_image.name_of(arguments(**case)) for case in cases}) == len(cases)
     assert app_image.name_of(arguments(hooks={"after_switch": "x"})) == app_image.name_of(arguments())
@@ -242,6 +243,17 @@ def test_what_an_engine_says_of_a_failure_is_told(tmp_path: Path, asked: Callabl
     (tmp_path / "images").write_text("localhost/slipway-shop:b2\nlocalhost/slipway-shop:b1\nother:x\n", encoding="utf-8")
     assert engine.tags("localhost/slipway-shop") == ["b1", "b2"]
     assert engine.fact("nobody", "{{.Id}}") == ""
+
+
+def test_a_password_is_in_no_command_line_and_no_message(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    index = {"UV_DEFAULT_INDEX": "https://ann:open-sesame@pypi.example.com/simple"}
+    Engine("podman").build(tmp_path, tmp_path / "Dockerfile", "localhost/x:1", {**index, "A": "1"}, {}, tmp_path)
+    (command,) = asked()
+    assert f"--volume={tmp_path}:/cache --build-arg=A --build-arg=UV_DEFAULT_INDEX --tag" in command
+    (tmp_path / "bin/podman").write_text('#!/bin/sh\necho "$UV_DEFAULT_INDEX cannot be reached"; exit 1\n', encoding="utf-8")
+    with pytest.raises(ReleaseError, match=r"https://\*\*\*@pypi\.example\.com/simple cannot be reached") as error:
+        Engine("podman").build(tmp_path, tmp_path / "Dockerfile", "localhost/x:1", index, {}, None)
+    assert "sesame" not in str(error.value)
 
 
 def test_an_engine_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_requirements import Allowed, Found, Refused, Requirements
+from ansible.module_utils.app_requirements import Allowed, Found, Refused, Requirements, hashed
 from app_fetch import toml
 
 NOTHING: dict[str, str] = {}
@@ -240,3 +240,17 @@ def test_settings_of_uv_are_judged_like_the_same_options(tmp_path: Path, table: 
     files.settings(
         {"no-binary": False, "find-links": ["wheels"], "package": True, "index": [{"url": "https://pypi.org/simple"}]}, "x"
     )
+
+
+@pytest.mark.parametrize("include", ["-r two.txt", "-rtwo.txt", "--requirement=two.txt", "-c two.txt", "-c 'two.txt'"])
+def test_hashes_are_found_in_what_a_file_includes(tmp_path: Path, include: str) -> None:
+    write(tmp_path, more__one_txt=f"a\n{include}\n", more__two_txt="# --hash=sha256:0\nb", more__three_txt="b \\\n --hash=sha256:0")
+    assert not hashed(tmp_path / "more/one.txt", tmp_path)
+    write(tmp_path, more__two_txt="-r three.txt\n-r one.txt\n")
+    assert hashed(tmp_path / "more/one.txt", tmp_path)
+
+
+def test_no_file_outside_the_source_is_read_for_hashes(tmp_path: Path) -> None:
+    write(tmp_path, secret_txt="a --hash=sha256:0", source__one_txt=f"-r ../secret.txt\n-r {tmp_path}/secret.txt\n-r link.txt\n")
+    (tmp_path / "source/link.txt").symlink_to("../secret.txt")
+    assert not hashed(tmp_path / "source/one.txt", tmp_path / "source")

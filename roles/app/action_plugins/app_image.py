@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gzip
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -31,6 +34,16 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
 def timed(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
     """Return a file of the source as it is unpacked: now, for what changed would otherwise look like what it was before."""
     return tarfile.data_filter(member, path).replace(mtime=int(time.time()))
+
+
+def pins() -> Any:
+    """Return app_pins, which Ansible puts on no path of the controller."""
+    path = Path(__file__).resolve().parents[1] / "module_utils" / "app_pins.py"
+    spec = importlib.util.spec_from_file_location("slipway_app_pins", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class ActionModule(Build):
@@ -80,14 +93,17 @@ class ActionModule(Build):
                 tar.extractall(root, filter=timed)
             context, recipe = root / str(source["directory"]), root / str(source["directory"]) / str(source["requirements"])
             told = dict(arguments.get("arguments") or {})
-            if arguments.get("recipe"):
-                context, recipe = root, Path(scratch, "Dockerfile")
-                recipe.write_text(str(arguments["recipe"]), encoding="utf-8")
-                told = {**arguments["environment"], **told}
-            options = ["--layers=false", "--format=docker"] if engine == "podman" else []
-            options += [f"--build-arg={name}={value}" for name, value in sorted(told.items())]
-            options += [f"--platform=linux/{MACHINES.get(machine, machine)}", "--network=host", "--force-rm"]
-            self.call([engine, "build", *options, "--tag", tag, "--file", recipe, context], arguments["environment"])
+            with contextlib.ExitStack() as stack:
+                if arguments.get("recipe"):
+                    context, recipe = root, Path(scratch, "Dockerfile")
+                    recipe.write_text(str(arguments["recipe"]), encoding="utf-8")
+                    told = {**arguments["environment"], **told}
+                    stack.enter_context(pins().beside(context, arguments.get("files") or {}))
+                options = ["--layers=false", "--format=docker"] if engine == "podman" else []
+                options += [f"--build-arg={name}" for name in sorted(told)]  # all can see a command line
+                options += [f"--platform=linux/{MACHINES.get(machine, machine)}", "--network=host", "--force-rm"]
+                command = [engine, "build", *options, "--tag", tag, "--file", recipe, context]
+                self.call(command, {**arguments["environment"], **told})
             plain, partial = Path(scratch, "image.tar"), file.with_suffix(".partial")
             self.call([engine, "save", "--output", plain, tag], {})
             with open(plain, "rb") as image, gzip.open(partial, "wb", compresslevel=1) as packed:
@@ -112,4 +128,5 @@ class ActionModule(Build):
             raise AnsibleActionFail(f"`{' '.join(words[:2])}` took longer than {BUILD_SECONDS} s on this machine.") from error
         if done.returncode:
             said = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-30:])
+            said = re.sub(r"//[^/\s]*@", "//***@", said)
             raise AnsibleActionFail(f"`{' '.join(words[:2])}` failed on this machine with exit code {done.returncode}:\n{said}")

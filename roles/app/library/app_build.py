@@ -8,14 +8,28 @@ import json
 import os
 import platform
 import re
-import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_layout import Layout, ReleaseError, digest, point, remove, room, run, settle, write
+from ansible.module_utils.app_layout import (
+    Layout,
+    ReleaseError,
+    digest,
+    masks_passwords_only,
+    on_disk,
+    point,
+    remove,
+    room,
+    run,
+    settle,
+    write,
+)
 from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
-from ansible.module_utils.app_source import as_user, hook, hooks_of, sha256, take_back, unpack
+from ansible.module_utils.app_pins import conflict, options
+from ansible.module_utils.app_requirements import Allowed, Refused, Requirements, hashed
+from ansible.module_utils.app_source import Builder, hook, hooks_of, look_over, outward, sha256, unpack
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -38,12 +52,14 @@ options:
   minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
   installer: {type: str, choices: [uv, pip], required: true, description: "What makes the virtual environment."}
   uv: {type: path, required: true, description: "The uv program."}
-  cache: {type: path, required: true, description: "Where uv keeps what it downloaded, on the file system of the home."}
+  cache: {type: path, required: true, description: "Where the build's user keeps what was downloaded for this app."}
   server: {type: list, elements: str, required: true, description: "Requirements of the server, added where the lock lacks them."}
-  server_modules: {type: list, elements: str, required: true, description: "Modules by which one sees whether the lock has it."}
-  source_builds: {type: bool, default: false, description: "Whether packages may be built from source, as root."}
+  server_lock: {type: str, default: "", description: "The same with hashes, and all that they need, for locks that have hashes."}
+  server_modules: {type: list, elements: str, required: true, description: "Modules by which one sees whether it runs here."}
+  extra: {type: list, elements: str, default: [], description: "Requirements beside those of the source."}
+  source_builds: {type: bool, default: false, description: "Whether packages may be built from source."}
   environment: {type: dict, default: {}, description: "Environment for the installer, such as an index or a proxy."}
-  user: {type: str, required: true, description: "The app's user, who runs what is not to be run as root."}
+  user: {type: str, required: true, description: "The build's user, who has no rights. All code in a build runs as that."}
   room: {type: float, required: true, description: "MiB that must be free before a build."}
   hooks: {type: dict, default: {}, description: "Shell commands; C(before_build) and C(after_build) run here."}
   hook_timeout: {type: float, default: 300, description: "Seconds that one of them may take."}
@@ -51,9 +67,6 @@ options:
 """
 
 INSTALL_SECONDS = 900
-
-# What uv may keep of what it downloaded.
-CACHE_BYTES = 5 * 2**30
 
 # What an installer says, and what to do about it. The first that fits is told.
 ADVICE = (
@@ -110,16 +123,18 @@ def python_version(interpreter: str, minimum: str) -> str:
 
 
 class Installer:
-    """What fills a virtual environment: uv or pip.
+    """What fills a virtual environment: uv or pip. All that it starts runs as the build's user.
 
     Args:
         venv: the environment.
         root: the source.
-        work: a directory for what is needed meanwhile.
+        work: a directory for what is needed meanwhile. Only `theirs` in it belongs to the build's user: root would
+            write through links that it finds.
         arguments: those of the module.
+        own: what the processes of the build's user find in their environment.
     """
 
-    def __init__(self, venv: Path, root: Path, work: Path, arguments: dict[str, Any]) -> None:
+    def __init__(self, venv: Path, root: Path, work: Path, arguments: dict[str, Any], own: dict[str, str]) -> None:
         self.venv = venv
         self.root = root
         self.work = work
@@ -128,50 +143,87 @@ class Installer:
         self.uv = arguments["uv"] if arguments["installer"] == "uv" else None
         self.python = venv / "bin" / "python"
         self.folder = root / self.source["directory"]
-        self.environment = {key: str(value) for key, value in arguments["environment"].items()}
+        self.environment = {**{key: str(value) for key, value in arguments["environment"].items()}, **own}
+        self.theirs = work / "theirs"
+        self.environment["TMPDIR"] = str(self.theirs)
         self.place = ["--no-index", "--find-links", str(work / "wheels")] if self.source.get("wheels") else []
         if self.uv:
-            self.environment.update(UV_CACHE_DIR=arguments["cache"], UV_PYTHON_DOWNLOADS="never")
+            # What is linked to the cache could be changed there.
+            self.environment.update(UV_PYTHON_DOWNLOADS="never", UV_LINK_MODE="copy")
+        file = self.folder / self.source["requirements"]
+        self.hashed = hashed(file, root) if self.kind == "requirements" else self.kind in ("uv.lock", "pylock")
+
+    @property
+    def kind(self) -> str:
+        """What kind of file names what the app depends on."""
+        return str(self.source.get("kind", "requirements"))
 
     def make(self) -> None:
         """Make the environment, empty."""
-        remove(self.venv)
         interpreter = self.arguments["interpreter"]
         if self.uv:
-            run([self.uv, "venv", "--quiet", "--python", interpreter, self.venv], 60, self.environment)
+            self._run([self.uv, "venv", "--quiet", "--allow-existing", "--python", interpreter, self.venv], 60)
         else:
-            run([interpreter, "-m", "venv", self.venv], 120, self.environment)
+            self._run([interpreter, "-m", "venv", self.venv], 120)
 
     def dependencies(self) -> None:
-        """Install what the app's own file names.
+        """Install what the app's own file names, and app_extra_requirements.
 
         Raises:
             ReleaseError: when that fails; its first line says what to do.
         """
-        requirements = self.folder / self.source["requirements"]
-        kind = self.source.get("kind", "requirements")
+        requirements, extra = self.folder / self.source["requirements"], self._extra()
         # The addresses in a lock file are those of one index. For another one, its contents become requirements.
         elsewhere = bool(self.place) or "UV_DEFAULT_INDEX" in self.environment
-        if kind == "uv.lock" and not elsewhere:
+        if self.kind == "uv.lock" and not elsewhere:
             self._sync()
-            return
-        if kind == "uv.lock":
-            exported = self.work / "exported.txt"
+        elif self.kind == "uv.lock":
+            requirements = self.theirs / "exported.txt"
             options = ["--quiet", "--frozen", "--no-dev", "--no-emit-local", "--no-annotate", "--no-header"]
-            self._run([self.uv, "export", *options, "--python", self.arguments["interpreter"], "--output-file", exported])
-            requirements, kind = exported, "requirements"
-        elif self.source.get("pins"):
-            requirements, kind = self.work / "pins.txt", "requirements"
-            requirements.write_text("\n".join(self.source["pins"]) + "\n", encoding="utf-8")
-        hashed = kind == "requirements" and "--hash=" in requirements.read_text(encoding="utf-8")
-        self.install([*(["--require-hashes"] if hashed else []), "-r", requirements])
+            self._install([self.uv, "export", *options, "--python", self.arguments["interpreter"], "--output-file", requirements])
+            self.install(["--require-hashes", "-r", requirements, *extra])
+            return
+        elif self.kind == "pylock" and not self.source.get("pins"):
+            self.install(["-r", requirements])
+        else:
+            if self.source.get("pins"):
+                requirements = self.work / "pins.txt"
+                requirements.write_text("\n".join(self.source["pins"]) + "\n", encoding="utf-8")
+            self.install([*(["--require-hashes"] if self.hashed else []), "-r", requirements, *extra])
+            return
+        if extra:
+            self.install(["--no-deps", "--require-hashes", *extra])
+
+    def _extra(self) -> list[Any]:
+        """Return the options for app_extra_requirements.
+
+        Raises:
+            ReleaseError: when they would be built from source, or have no hashes beside others that do.
+        """
+        extra = self.arguments["extra"]
+        if not extra:
+            return []
+        bare = [line for line in extra if "--hash=" not in line] if self.hashed else []
+        if bare:
+            raise ReleaseError(
+                f"{bare[0]} in app_extra_requirements has no hash, and {self.source['requirements']} has one for each package: "
+                "write name==version --hash=sha256:..., with all that it needs besides, or have the app's own lock bring it."
+            )
+        file = self.work / "app_extra_requirements"
+        file.write_text("".join(f"{line}\n" for line in extra), encoding="utf-8")
+        allowed = Allowed.of(self.environment, self.arguments["source_builds"], self.arguments["installer"])
+        try:
+            Requirements(self.work, self.work, allowed, lambda path: {}).read(file)
+        except Refused as error:
+            raise ReleaseError(str(error)) from error
+        return ["-r", file]
 
     def _sync(self) -> None:
         """Have uv install what a uv.lock names, but for what is in the source itself."""
         options = ["--quiet", "--frozen", "--no-dev", "--no-editable", "--inexact", "--no-install-local", "--compile-bytecode"]
         options += [] if self.arguments["source_builds"] else ["--no-build"]
         self.environment["UV_PROJECT_ENVIRONMENT"] = str(self.venv)
-        self._run([self.uv, "sync", *options, "--python", self.arguments["interpreter"]])
+        self._install([self.uv, "sync", *options, "--python", self.arguments["interpreter"]])
 
     def install(self, what: list[Any]) -> None:
         """Install requirements.
@@ -181,13 +233,14 @@ class Installer:
         """
         if self.uv:
             pip = [self.uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", self.python]
+            pip += ["--no-editable"] if self.arguments["source_builds"] else []
         else:
             pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         wheels = [] if self.arguments["source_builds"] else ["--only-binary", ":all:"]
-        self._run([*pip, *self.place, *wheels, *what])
+        self._install([*pip, *self.place, *wheels, *what])
 
     def packages(self) -> None:
-        """Install those packages that are in the source: built as the app's user, for that runs their code.
+        """Install those packages that are in the source.
 
         Raises:
             ReleaseError: when that fails; its first line says what to do.
@@ -195,43 +248,51 @@ class Installer:
         packages = self.source.get("packages") or {}
         if not packages:
             return
-        scratch = self.work / "packages"
-        scratch.mkdir()
-        shutil.copytree(self.root, scratch / "source", symlinks=True)
-        for name in ("dist", "tmp", "cache"):
-            (scratch / name).mkdir()
-        user = self.arguments["user"]
-        try:
-            environment = {**self.environment, **as_user(user, scratch)}
-            environment.update(HOME=str(scratch / "tmp"), TMPDIR=str(scratch / "tmp"), UV_CACHE_DIR=str(scratch / "cache"))
-            options = ["--wheel", "--no-progress", "--out-dir", scratch / "dist", "--python", self.python, *self.place]
-            for name, folder in sorted(packages.items()):
-                place = scratch / "source" / folder
-                try:
-                    run([self.uv, "build", *options, place], INSTALL_SECONDS, environment, directory=place, user=user)
-                except ReleaseError as error:
-                    raise ReleaseError(
-                        f"{name or 'The app'} cannot be built as a package, which its pyproject.toml says it is; "
-                        f"`package = false` in its [tool.uv] leaves that out.\n{error}"
-                    ) from error
-        finally:
-            take_back(scratch)
+        copy, made = self.theirs / "source", self.theirs / "dist"
+        self._run(["cp", "-R", "--no-dereference", self.root, copy], 300)  # which its build may write to
+        options = ["--wheel", "--no-progress", "--out-dir", made, "--python", self.python, *self.place]
+        for name, folder in sorted(packages.items()):
+            try:
+                self._run([self.uv, "build", *options, copy / folder], directory=copy / folder)
+            except ReleaseError as error:
+                raise ReleaseError(
+                    f"{name or 'The app'} cannot be built as a package, which its pyproject.toml says it is; "
+                    f"`package = false` in its [tool.uv] leaves that out.\n{error}"
+                ) from error
         alone = [] if self.source.get("resolve") else ["--no-deps"]
-        self.install([*alone, *sorted((scratch / "dist").glob("*.whl"))])
+        self.install([*alone, *sorted(made.glob("*.whl"))])
 
     def server(self) -> None:
-        """Install the server where the app does not bring it.
+        """Install the server where the app does not bring it, in versions that go with the app's own.
 
         Raises:
             ReleaseError: when that fails; its first line says what to do.
         """
-        present = run([self.python, "-c", f"import {', '.join(self.arguments['server_modules'])}"], 60, check=False)
-        if present.returncode:
-            self.install(self.arguments["server"])
-
-    def _run(self, command: list[Any]) -> None:
+        server, lock = self.arguments["server"], self.arguments["server_lock"] if self.hashed else None
         try:
-            run(command, INSTALL_SECONDS, self.environment, directory=self.folder)
+            wanted = options(self.work, self.venv, server, lock)
+        except ValueError as error:
+            raise ReleaseError(str(error)) from error
+        check = [self.uv, "pip", "check", "--python", self.python] if self.uv else [self.python, "-m", "pip", "check"]
+        try:
+            self.install(wanted)
+            found = self._run(check, check=False).stdout if "--require-hashes" in wanted else ""
+        except ReleaseError as error:
+            said = conflict(str(error), self.venv, server, lock)
+            raise ReleaseError(f"{said}\n{error}" if said else str(error)) from error
+        said = conflict(found, self.venv, server, lock) if found else ""
+        if said:
+            raise ReleaseError(f"{said}\n{found}")
+
+    def _run(
+        self, command: list[Any], seconds: float = INSTALL_SECONDS, directory: Path | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        user, where = self.arguments["user"], directory or self.folder
+        return run(command, seconds, self.environment, where, check=check, user=user, confined=True)
+
+    def _install(self, command: list[Any]) -> None:
+        try:
+            self._run(command)
         except ReleaseError as error:
             text = re.sub(r"\s+", " ", str(error).partition("\n")[2])
             advice = next((advice for pattern, advice in ADVICE if re.search(pattern, text, re.IGNORECASE)), "")
@@ -245,8 +306,9 @@ def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
         ReleaseError: when the installer fails; with its last lines.
     """
     work = venv.with_name(f".{venv.name}.work")
-    remove(work)
-    work.mkdir()
+    for directory in (venv, work):
+        remove(directory)
+        directory.mkdir()
     try:
         if arguments["source"].get("wheels"):
             if not arguments.get("wheels"):
@@ -254,28 +316,27 @@ def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
                     "The wheels of app_wheelhouse were not sent, since nobody needed them a moment ago. Run again."
                 )
             unpack(Path(arguments["wheels"]), work / "wheels")
-        installer = Installer(venv, root, work, arguments)
-        installer.make()
-        installer.dependencies()
-        installer.packages()
-        installer.server()
+        (work / "theirs").mkdir()
+        with Builder(arguments["user"], arguments["cache"]).having(venv, work / "theirs") as own:
+            installer = Installer(venv, root, work, arguments, own)
+            installer.make()
+            installer.dependencies()
+            installer.packages()
+            installer.server()
+        look_over_venv(venv)
     finally:
         remove(work)
 
 
-def prune_cache(uv: str, cache: Path, limit: int = CACHE_BYTES) -> None:
-    """Have uv remove what it cannot use any more of its cache, and all of that where it is larger than `limit` bytes still.
+def look_over_venv(venv: Path) -> None:
+    """See that no link in an environment leads out of it, but to the interpreter.
 
-    Environments are not harmed: a file that they share with the cache stays theirs. A cache that cannot be pruned is no failure.
+    Raises:
+        ReleaseError: when one does.
     """
-    environment = {"UV_CACHE_DIR": str(cache)}
-    try:
-        run([uv, "cache", "prune", "--quiet"], 120, environment)
-        size = sum(entry.stat().st_size for entry in cache.rglob("*") if entry.is_file() and not entry.is_symlink())
-        if size > limit:
-            run([uv, "cache", "clean", "--quiet"], 120, environment)
-    except (OSError, ReleaseError):
-        pass
+    found = outward(venv, r"bin/[^/]+")
+    if found:
+        raise ReleaseError(f"{found} in the virtual environment is a link that leads out of it: a package must have made that.")
 
 
 def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) -> None:
@@ -294,16 +355,39 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
     venv = layout.venvs / venv_name
     if not (venv / ".complete").exists():
         install(venv, partial, arguments)
-        write(venv / ".complete", "")
-        if arguments["installer"] == "uv":
-            prune_cache(arguments["uv"], Path(arguments["cache"]))
+        complete(venv)
     link = os.path.relpath(venv, layout.builds / name)
     point(partial / ".venv", link)
     hook("after_build", partial, arguments, str(venv / "bin"))
-    point(partial / ".venv", link)  # the hook could write here
     compile_code(partial, venv, arguments)
     record = {**source, "build": name, "venv": venv_name, "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    write(partial / ".build.json", f"{record_text(record)}\n")
+    finish(layout, partial, name, link, f"{record_text(record)}\n")
+
+
+def complete(venv: Path) -> None:
+    """Mark an environment as complete, which it then is on the disk, too."""
+    on_disk(venv)
+    write(venv / ".complete", "")
+
+
+def finish(layout: Layout, partial: Path, name: str, link: str, record: str = "") -> None:
+    """Have the build `name` where builds are looked for, and on the disk.
+
+    Args:
+        layout: the app's paths.
+        partial: the build.
+        name: its name.
+        link: what its link to the environment leads to.
+        record: what is remembered of it; empty where it is there.
+
+    Raises:
+        ReleaseError: when a link in it leads out of it.
+    """
+    point(partial / ".venv", link)  # nobody else writes here any more
+    look_over(partial)
+    on_disk(partial)
+    if record:
+        write(partial / ".build.json", record)
     remove(layout.builds / name)  # what is left of one that was being removed
     partial.rename(layout.builds / name)
     settle(layout.builds)
@@ -316,21 +400,22 @@ def adopt(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
         ReleaseError: when they were damaged on their way or do not run here; what another build or release uses has not changed.
     """
     venv, partial = layout.venvs / venv_name, layout.builds / f".{name}.partial"
+    builder = Builder(arguments["user"], arguments["cache"])
     if not (venv / ".complete").exists():
         remove(venv)
         unpack_theirs("venv", venv, arguments)
+        look_over_venv(venv)
+        command = [venv / "bin" / "python", "-I", "-c", f"import {', '.join(arguments['server_modules'])}"]
         try:
-            run([venv / "bin" / "python", "-c", f"import {', '.join(arguments['server_modules'])}"], 60)
+            run(command, 60, builder.environment(), venv, user=builder.user, confined=True)
         except ReleaseError as error:
             raise ReleaseError(
                 f"The other host's environment does not run here: set app_builder: each for this host.\n{error}"
             ) from error
-        write(venv / ".complete", "")
+        complete(venv)
     remove(partial)
     unpack_theirs("build", partial, arguments)
-    remove(layout.builds / name)
-    partial.rename(layout.builds / name)
-    settle(layout.builds)
+    finish(layout, partial, name, os.path.relpath(venv, layout.builds / name))
 
 
 def unpack_theirs(piece: str, directory: Path, arguments: dict[str, Any]) -> None:
@@ -353,16 +438,10 @@ def twin(layout: Layout, name: str) -> str:
 
 def compile_code(partial: Path, venv: Path, arguments: dict[str, Any]) -> None:
     """Compile the app's modules, which its user could not do later."""
-    user = arguments["user"] if hooks_of(arguments) else None
-    command = [venv / "bin" / "python", "-m", "compileall", "-q", "-j", "0", partial]
-    if user is None:
-        run(command, 300, check=False)
-        return
-    try:
-        # A hook may have left links behind, through which root would write.
-        run(command, 300, as_user(user, partial), check=False, user=user)
-    finally:
-        take_back(partial)
+    builder = Builder(arguments["user"], arguments["cache"])
+    command = [venv / "bin" / "python", "-I", "-m", "compileall", "-q", "-j", "0", partial]
+    with builder.having(partial) as own:
+        run(command, 300, own, partial, check=False, user=builder.user, confined=True)
 
 
 def names(arguments: dict[str, Any], version: str) -> tuple[str, str]:
@@ -380,6 +459,10 @@ def names(arguments: dict[str, Any], version: str) -> tuple[str, str]:
         more["wheels"] = source["wheels"]["digest"]
     if "before_build" in hooks:  # it could write the lock file
         more["hook"] = hooks["before_build"]
+    if arguments["server_lock"]:
+        more["server_lock"] = digest(arguments["server_lock"])
+    if arguments["extra"]:
+        more["extra"] = arguments["extra"]
     if source.get("packages"):
         more["source"] = [source["digest"], source["directory"], source["packages"]]
     keys = ("interpreter", "installer", "server", "source_builds")
@@ -413,9 +496,11 @@ def main() -> None:
             "uv": {"type": "path", "required": True},
             "cache": {"type": "path", "required": True},
             "server": {"type": "list", "elements": "str", "required": True},
+            "server_lock": {"type": "str", "default": ""},
             "server_modules": {"type": "list", "elements": "str", "required": True},
+            "extra": {"type": "list", "elements": "str", "default": []},
             "source_builds": {"type": "bool", "default": False},
-            "environment": {"type": "dict", "default": {}},
+            "environment": {"type": "dict", "default": {}, "no_log": True},
             "user": {"type": "str", "required": True},
             "room": {"type": "float", "required": True},
             "hooks": {"type": "dict", "default": {}},
@@ -426,6 +511,7 @@ def main() -> None:
     )
     os.umask(0o022)  # the app must be able to read its build
     arguments = module.params
+    masks_passwords_only(module, arguments["environment"].values())
     layout = Layout(**arguments["layout"])
     source = arguments["source"]
     if arguments["packed"]:

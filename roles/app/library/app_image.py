@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.app_engine import BUILD_SECONDS, Engine, repository
-from ansible.module_utils.app_layout import Layout, ReleaseError, digest, remove, room, settle, write
+from ansible.module_utils.app_layout import (
+    Layout,
+    ReleaseError,
+    digest,
+    masks_passwords_only,
+    on_disk,
+    remove,
+    room,
+    settle,
+    write,
+)
 from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
-from ansible.module_utils.app_source import hook, hooks_of, take_back, unpack
+from ansible.module_utils.app_pins import beside
+from ansible.module_utils.app_source import Builder, hook, hooks_of, look_over, take_back, unpack
 from ansible.module_utils.app_times import freshen
 from ansible.module_utils.basic import AnsibleModule
 
@@ -33,13 +44,14 @@ options:
   recipe: {type: str, default: "", description: "The Dockerfile, where the source has none of its own."}
   arguments: {type: dict, default: {}, description: "Build arguments."}
   static: {type: str, default: "", description: "The folder with static files, from the working directory of the image."}
-  cache: {type: path, default: "", description: "Where uv keeps what it downloaded, for the Dockerfile in C(recipe)."}
+  files: {type: dict, default: {}, description: "Files by name, which C(recipe) finds in the folder .slipway beside the source."}
+  cache: {type: path, required: true, description: "Where the build's user keeps what was downloaded for this app."}
   credentials: {type: dict, default: {}, description: "C(username) and C(password) for the registry."}
   archive: {type: path, description: "The packed source on this host. Without it the module only says whether it is needed."}
   packed: {type: str, description: "The packed source itself, in Base64, where it is small."}
   image: {type: path, description: "The image on this host, as the controller's engine saved it."}
   environment: {type: dict, default: {}, description: "Environment for the build, such as an index or a proxy."}
-  user: {type: str, required: true, description: "The app's user, who runs the hooks."}
+  user: {type: str, required: true, description: "The build's user, who has no rights: hooks and C(recipe) run as that."}
   room: {type: float, required: true, description: "MiB that must be free before a build."}
   hooks: {type: dict, default: {}, description: "Shell commands; C(before_build) and C(after_build) run here."}
   hook_timeout: {type: float, default: 300, description: "Seconds that one of them may take."}
@@ -51,7 +63,8 @@ def name_of(arguments: dict[str, Any]) -> str:
     """Return the name of the build: a digest of all that decides what is in the image."""
     source, hooks = arguments["source"], hooks_of(arguments)
     parts = [arguments[key] for key in ("recipe", "arguments", "environment")]
-    return digest("image", source["digest"], source["directory"], source["requirements"], *parts, *([hooks] if hooks else []))
+    more = [value for value in (hooks, arguments["files"]) if value]
+    return digest("image", source["digest"], source["directory"], source["requirements"], *parts, *more)
 
 
 class Images:
@@ -100,13 +113,17 @@ class Images:
         context = partial if ours else partial / self.source["directory"]
         recipe = partial.with_name(f"{partial.name}.Dockerfile") if ours else context / self.source["requirements"]
         told = {**(self.environment if ours else {}), **self.arguments["arguments"]}
-        if ours:
-            write(recipe, ours)
+        if not ours:
+            self.engine.build(context, recipe, tag, told, self.environment, None)
+            return
+        builder = Builder(self.arguments["user"], self.arguments["cache"])
+        told["SLIPWAY_BUILDER"] = f"{builder.uid}:{builder.gid}"
+        write(recipe, ours)
         try:
-            self.engine.build(context, recipe, tag, told, self.environment, self.arguments["cache"] if ours else "")
+            with beside(context, self.arguments["files"]):
+                self.engine.build(context, recipe, tag, told, self.environment, builder.directory("image"))
         finally:
-            if ours:
-                remove(recipe)
+            remove(recipe)
 
     def pull(self) -> str:
         """Pull the image, and return the name of its build.
@@ -164,6 +181,8 @@ class Images:
             "bytes": int(self.engine.fact(self.tag(name), "{{.Size}}") or 0),
             "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+        look_over(partial)
+        on_disk(partial)
         write(partial / ".build.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
         remove(self.layout.builds / name)
         partial.rename(self.layout.builds / name)
@@ -226,12 +245,13 @@ def main() -> None:
             "recipe": {"type": "str", "default": ""},
             "arguments": {"type": "dict", "default": {}},
             "static": {"type": "str", "default": ""},
-            "cache": {"type": "path", "default": ""},
+            "files": {"type": "dict", "default": {}},
+            "cache": {"type": "path", "required": True},
             "credentials": {"type": "dict", "default": {}, "no_log": True},
             "archive": {"type": "path"},
             "packed": {"type": "str", "no_log": True},
             "image": {"type": "path"},
-            "environment": {"type": "dict", "default": {}},
+            "environment": {"type": "dict", "default": {}, "no_log": True},
             "user": {"type": "str", "required": True},
             "room": {"type": "float", "required": True},
             "hooks": {"type": "dict", "default": {}},
@@ -242,6 +262,7 @@ def main() -> None:
     )
     os.umask(0o022)  # Nginx must be able to read static files
     arguments = module.params
+    masks_passwords_only(module, arguments["environment"].values())
     if arguments["packed"]:
         arguments["archive"] = os.path.join(module.tmpdir, "archive.tar.gz")
         Path(arguments["archive"]).write_bytes(base64.b64decode(arguments["packed"]))

@@ -73,7 +73,13 @@ class Engine:
         return sorted(line.rpartition(":")[2] for line in listed if line.startswith(f"{name}:"))
 
     def build(
-        self, context: Path, recipe: Path, tag: str, arguments: Mapping[str, str], environment: Mapping[str, str], cache: str
+        self,
+        context: Path,
+        recipe: Path,
+        tag: str,
+        arguments: Mapping[str, str],
+        environment: Mapping[str, str],
+        cache: Path | None,
     ) -> None:
         """Build an image, with the machine's own network.
 
@@ -81,9 +87,9 @@ class Engine:
             context: the directory that the recipe copies from.
             recipe: the Dockerfile.
             tag: what the image is called.
-            arguments: build arguments.
+            arguments: build arguments. They travel in the environment: all can see a command line.
             environment: that of the build, such as a proxy.
-            cache: where uv keeps what it downloads, for engines that can mount that; empty for nowhere.
+            cache: where uv keeps what it downloads, for engines that can mount that; None for nowhere.
 
         Raises:
             ReleaseError: when a step of the recipe fails; with the last lines.
@@ -91,11 +97,10 @@ class Engine:
         # Without layers nothing is left over of a build but its image.
         options = ["--layers=false", "--format=docker", "--security-opt=label=disable"] if self.name == "podman" else []
         if cache and self.name == "podman":
-            Path(cache).mkdir(parents=True, exist_ok=True)
-            options.append(f"--volume={cache}:/root/.cache/uv")
-        options += [f"--build-arg={name}={value}" for name, value in sorted(arguments.items())]
+            options.append(f"--volume={cache}:/cache")
+        options += [f"--build-arg={name}" for name in sorted(arguments)]
         words = ["build", "--force-rm", "--network=host", *options, "--tag", tag, "--file", str(recipe), str(context)]
-        self.call(*words, seconds=BUILD_SECONDS, environment=environment)
+        self.call(*words, seconds=BUILD_SECONDS, environment={**environment, **arguments})
 
     def pull(self, reference: str, credentials: Mapping[str, str], environment: Mapping[str, str]) -> None:
         """Fetch an image from its registry.

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
+import pwd
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 # Characters of a digest that stand in a directory's name: 48 bits tell a few dozen builds apart.
 DIGEST_LENGTH = 12
+
+# What Linux calls two attributes of a process, in prctl(2).
+SUBREAPER, NO_NEW_PRIVILEGES = 36, 38
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class ReleaseError(Exception):
@@ -155,6 +162,15 @@ def point(link: Path, target: str | Path) -> None:
     settle(link.parent)
 
 
+def on_disk(path: Path) -> None:
+    """Have all that was written to the file system of `path` survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        LIBC.syncfs(handle)
+    finally:
+        os.close(handle)
+
+
 def settle(directory: Path) -> None:
     """Have the file system remember the renames in `directory` across a loss of power."""
     handle = os.open(directory, os.O_RDONLY)
@@ -187,8 +203,9 @@ def run(
     directory: Path | None = None,
     check: bool = True,
     user: str | None = None,
+    confined: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` with its output captured in one stream.
+    """Run `command` with its output captured in one stream. Addresses in what is said of it lose their passwords.
 
     Args:
         command: the program and its arguments.
@@ -197,14 +214,20 @@ def run(
         directory: where it runs.
         check: whether an exit code other than 0 is an error.
         user: who runs it, with that user's own groups; None for who runs this.
+        confined: whether it may gain no rights, as by sudo, and nothing that it started outlives it.
 
     Raises:
         ReleaseError: when it cannot start, takes too long, or fails and `check` is set; with its last lines.
     """
     words = [str(word) for word in command]
+    shown = without_passwords(" ".join(words))
     # A file, not a pipe: a child that outlives the command would keep a pipe open, and this process waiting.
-    with tempfile.TemporaryFile() as output:
+    with contextlib.ExitStack() as stack, tempfile.TemporaryFile() as output:
+        if confined:
+            stack.enter_context(ending_all())
         try:
+            if user and pwd.getpwnam(user).pw_uid == os.geteuid():
+                user = None  # only root may become another
             process = subprocess.Popen(
                 words,
                 env={**os.environ, **(environment or {})},
@@ -216,6 +239,7 @@ def run(
                 user=user,
                 group=user,
                 extra_groups=[] if user else None,
+                preexec_fn=gain_nothing if confined else None,
             )
         except KeyError as error:
             raise ReleaseError(f"There is no user {user} on this host.") from error
@@ -232,9 +256,10 @@ def run(
         output.seek(0)
         text = output.read().decode("utf-8", "replace")
     if code is None:
-        raise ReleaseError(f"{' '.join(words)}\ntook longer than {timeout:g} s and was stopped.\n{tail(text)}".rstrip())
+        said = without_passwords(tail(text))
+        raise ReleaseError(f"{shown}\ntook longer than {timeout:g} s and was stopped.\n{said}".rstrip())
     if check and code:
-        raise ReleaseError(f"{' '.join(words)}\nfailed with exit code {code}:\n{tail(text)}")
+        raise ReleaseError(f"{shown}\nfailed with exit code {code}:\n{without_passwords(tail(text))}")
     return subprocess.CompletedProcess(words, code, text, "")
 
 
@@ -262,8 +287,57 @@ def shell(what: str, command: str, timeout: float, variable: str, **options: Any
         raise ReleaseError(f"{what} took longer than {timeout:g} s ({variable}) and was stopped: {command}\n{said}") from error
     if done.returncode:
         said = tail(done.stdout) or "It printed nothing."
-        raise ReleaseError(f"{what} failed with exit code {done.returncode}: {command}\n{said}")
+        raise ReleaseError(f"{what} failed with exit code {done.returncode}: {command}\n{without_passwords(said)}")
     return done.stdout
+
+
+def gain_nothing() -> None:
+    """Have this process, and all that it starts, gain no rights from the programs that it runs (sudo, crontab).
+
+    Raises:
+        OSError: when the kernel refuses.
+    """
+    if LIBC.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+
+
+@contextlib.contextmanager
+def ending_all() -> Iterator[None]:
+    """End, with the context, all processes that were started in it, those that left their session included."""
+    before = children()
+    LIBC.prctl(SUBREAPER, 1, 0, 0, 0)  # who loses its parent becomes a child of this process
+    try:
+        yield
+    finally:
+        while left := children() - before:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+        LIBC.prctl(SUBREAPER, 0, 0, 0, 0)
+
+
+def children() -> set[int]:
+    """Return the children of this process."""
+    found = set()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                status = Path("/proc", entry.name, "stat").read_text(encoding="utf-8", errors="replace")
+                if int(status.rpartition(")")[2].split()[1]) == os.getpid():
+                    found.add(int(entry.name))
+    return found
+
+
+def masks_passwords_only(module: Any, values: Iterable[object]) -> None:
+    """Have a module mask, of `values` that are not logged, only those with a password: to mask each 0 would mask all it says."""
+    module.no_log_values -= {str(value) for value in values if without_passwords(str(value)) == str(value)}
+
+
+def without_passwords(text: str) -> str:
+    """Return `text` with its addresses as they may be shown: without a user and a password."""
+    return re.sub(r"//[^/\s]*@", "//***@", text)
 
 
 def room(layout: Layout, needed: float) -> None:

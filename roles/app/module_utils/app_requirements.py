@@ -1,6 +1,6 @@
 """What a source's requirements files say beyond names and versions: honoured where that is safe, and refused where it is not.
 
-It runs on the controller, before anything is changed on a host.
+The controller asks before anything is changed on a host, and a host for what is added there.
 """
 
 from __future__ import annotations
@@ -113,6 +113,28 @@ def logical(text: str) -> Iterator[tuple[int, int, str]]:
         if whole:
             yield begin, number, whole
         begin, parts = 0, []
+
+
+def hashed(file: Path, root: Path) -> bool:
+    """Say whether a requirements file, or one that it includes, has hashes, which are enforced then for all that it names.
+
+    Args:
+        file: the requirements file.
+        root: the source. A file elsewhere, a link to one included, is not read.
+    """
+    place, pending, seen = os.path.realpath(root), [file], set[Path]()
+    while pending:
+        path = Path(os.path.realpath(pending.pop()))
+        if path in seen or not f"{path}".startswith(f"{place}/") or not path.is_file():
+            continue
+        seen.add(path)
+        for _, _, line in logical(path.read_text(encoding="utf-8", errors="surrogateescape")):
+            if "--hash=" in line or line == "--require-hashes":
+                return True
+            found = re.match(r"(?:-r|-c|--requirement|--constraint)[ =]*(\S.*)", line)
+            if found:
+                pending.append(path.parent / found[1].strip("\"' "))
+    return False
 
 
 class Requirements:

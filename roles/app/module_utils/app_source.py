@@ -1,19 +1,25 @@
-"""A packed source on a host: unpacked as root, and given to the app's user only while a command of the operator's runs in it."""
+"""A packed source on a host: unpacked as root, and given to a user without rights while code of others runs in it."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
 import pwd
+import re
 import stat
 import tarfile
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_layout import ReleaseError, shell
+from ansible.module_utils.app_layout import ReleaseError, remove, shell
+
+# How long what a build has downloaded is kept for others of the same app.
+KEEP_SECONDS = 30 * 86400
 
 
 def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
@@ -22,7 +28,7 @@ def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
     Args:
         archive: the packed files.
         directory: where they go.
-        links_out: whether links may lead outside, as that to an interpreter does. Nothing is ever written through one.
+        links_out: whether links may lead outside, which are looked over later. Nothing is ever written through one.
 
     Raises:
         ReleaseError: when the archive is damaged or holds a path that leads outside.
@@ -39,22 +45,25 @@ def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
                 inside = os.path.normpath(os.path.join(os.path.dirname(member.name), member.linkname))
                 name = os.path.normpath(member.name)
                 folders = {os.path.normpath(folder) for folder in Path(name).parents}
-                if member.issym():
-                    links.add(name)
                 if (
                     not (member.isfile() or member.isdir() or member.issym())
                     or any(path == ".." or path.startswith(("/", "../")) for path in (name, *([] if links_out else [inside])))
-                    or folders & links
+                    or (folders | {name}) & links
                 ):
                     raise ReleaseError(f"The source holds {member.name}, which leads outside or is no ordinary file.")
+                if member.issym():
+                    links.add(name)
                 member.uid = member.gid = 0
                 member.mtime = member.mtime or now
                 member.uname = member.gname = "root"
+                member.mode = 0o755 if member.isdir() or member.mode & 0o111 else 0o644
             if hasattr(tarfile, "fully_trusted_filter"):
                 tar.extraction_filter = tarfile.fully_trusted_filter  # checked above
             tar.extractall(directory)
         if not any(directory.iterdir()):
             raise ReleaseError("The packed source cannot be unpacked: there is nothing in it.")
+        if not links_out and outward(directory):  # by way of other links
+            raise ReleaseError(f"The source holds {outward(directory)}, which leads outside or is no ordinary file.")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ReleaseError(f"The packed source cannot be unpacked: {error}") from error
 
@@ -68,6 +77,27 @@ def sha256(path: Path) -> str:
     return found.hexdigest()
 
 
+def outward(root: Path, apart: str = r"\.venv") -> str:
+    """Return a link below `root` that leads out of it, or would when `root` has another name; empty where none does.
+
+    Args:
+        root: the directory; nobody else may write to it.
+        apart: links that may, a regular expression for their paths from `root`.
+    """
+    place = os.path.realpath(root)
+    pending = [place]
+    while pending:
+        for entry in os.scandir(pending.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+            elif entry.is_symlink():
+                name = os.path.relpath(entry.path, place)
+                inside = f"{os.path.realpath(entry.path)}/".startswith(f"{place}/")
+                if not re.fullmatch(apart, name) and (not inside or os.path.isabs(os.readlink(entry.path))):
+                    return name
+    return ""
+
+
 def give(path: Path, user: int, group: int) -> None:
     """Give `path` and all below it to a user. What is given comes last, so that nobody can put a link into the way."""
     if path.is_dir() and not path.is_symlink():
@@ -76,34 +106,96 @@ def give(path: Path, user: int, group: int) -> None:
     os.lchown(path, user, group)
 
 
-def take_back(path: Path) -> None:
-    """Take `path` and all below it back, the directories first, so that all can read it and only its owner write."""
-    os.lchown(path, os.geteuid(), os.getegid())
-    mode = path.lstat().st_mode
-    if stat.S_ISDIR(mode):
+def take_back(path: Path, user: int | None = None) -> None:
+    """Take `path` and all below it back, so that all can read it and only its owner write. No process of `user` may be left.
+
+    A second name of a file that is not the user's own is removed: what others keep to themselves must not be taken for a part of
+    a build. So is what is neither file, link nor directory.
+    """
+    found = path.lstat()
+    if stat.S_ISDIR(found.st_mode):
+        os.lchown(path, os.geteuid(), os.getegid())
         path.chmod(0o755)
         for entry in os.scandir(path):
-            take_back(Path(entry.path))
-    elif stat.S_ISREG(mode):
-        path.chmod(0o755 if mode & 0o111 else 0o644)
+            take_back(Path(entry.path), user)
+    elif stat.S_ISREG(found.st_mode) and (user is None or found.st_uid == user or found.st_nlink == 1):
+        os.lchown(path, os.geteuid(), os.getegid())
+        path.chmod(0o755 if found.st_mode & 0o111 else 0o644)
+    elif stat.S_ISLNK(found.st_mode):
+        os.lchown(path, os.geteuid(), os.getegid())
+    else:
+        path.unlink()
 
 
-def as_user(user: str, directory: Path) -> dict[str, str]:
-    """Give `directory` to `user`, and return what that user's processes find in their environment.
+class Builder:
+    """The user without rights as whom all code runs that is in a build, or makes it, and that user's own directory.
+
+    Args:
+        user: the user.
+        cache: where that directory lies. Only root writes there.
 
     Raises:
         ReleaseError: when there is no such user.
     """
-    try:
-        account = pwd.getpwnam(user)
-    except KeyError as error:
-        raise ReleaseError(f"There is no user {user} on this host.") from error
-    give(directory, account.pw_uid, account.pw_gid)
-    return {"HOME": account.pw_dir, "USER": user, "LOGNAME": user}
+
+    def __init__(self, user: str, cache: str | Path) -> None:
+        self.user = user
+        try:
+            account = pwd.getpwnam(user)
+        except KeyError as error:
+            raise ReleaseError(f"There is no user {user} on this host.") from error
+        self.uid, self.gid = account.pw_uid, account.pw_gid
+        self.cache = Path(cache)
+
+    def directory(self, name: str) -> Path:
+        """Return a directory of the user's own, which is begun anew when it has been there for long."""
+        path, old = self.cache / name, time.time() - KEEP_SECONDS
+        # Only this function changes what is directly in the cache.
+        if path.is_dir() and (self.cache.stat().st_mtime < old or path.stat().st_uid != self.uid):
+            remove(path)
+        if not path.is_dir():
+            path.mkdir(parents=True)
+            path.chmod(0o700)
+            os.chown(path, self.uid, self.gid)
+        return path
+
+    def environment(self) -> dict[str, str]:
+        """Return what the user's processes are told."""
+        home = self.directory("home")
+        return {"HOME": str(home), "USER": self.user, "LOGNAME": self.user, "UV_CACHE_DIR": str(home / "uv")}
+
+    @contextlib.contextmanager
+    def having(self, *paths: Path) -> Iterator[dict[str, str]]:
+        """Give `paths`, and all below them, to the user, and take them back with the end of the context.
+
+        Yields:
+            What the processes of that user find in their environment.
+        """
+        try:
+            for path in paths:
+                give(path, self.uid, self.gid)
+            yield self.environment()
+        finally:
+            for path in paths:
+                take_back(path, self.uid)
+
+
+def look_over(partial: Path) -> None:
+    """See that no link in a build leads out of it: Nginx, which serves static files from there, would follow it.
+
+    Raises:
+        ReleaseError: when one does.
+    """
+    found = outward(partial)
+    if found:
+        raise ReleaseError(
+            f"{found} in the build is a link that leads out of it ({os.readlink(partial / found)}): have the source, or the hook "
+            "that makes it (app_hooks), hold a copy or a relative link within the build, or name it in app_exclude."
+        )
 
 
 def hook(name: str, partial: Path, arguments: dict[str, Any], path: str = "") -> None:
-    """Run one of the operator's commands as the app's user in a build that is not finished, where it is set.
+    """Run one of the operator's commands as the build's user in a build that is not finished, where it is set.
 
     Args:
         name: which one.
@@ -112,26 +204,26 @@ def hook(name: str, partial: Path, arguments: dict[str, Any], path: str = "") ->
         path: a directory that goes before all others in PATH; empty for none.
 
     Raises:
-        ReleaseError: when it fails or takes too long.
+        ReleaseError: when it fails or takes too long, or leaves a link that leads out of the build.
     """
     command = arguments["hooks"].get(name)
     if not command:
         return
+    builder = Builder(arguments["user"], arguments["cache"])
     environment = {key: str(value) for key, value in arguments["environment"].items()}
     environment["PATH"] = ":".join(filter(None, [path, os.environ.get("PATH", "/usr/bin:/bin")]))
-    try:
-        environment.update(as_user(arguments["user"], partial), SLIPWAY_HOOK=name)
+    with builder.having(partial) as own:
         shell(
             f"The hook {name} (app_hooks)",
             command,
             arguments["hook_timeout"],
             "app_hook_timeout",
-            environment=environment,
+            environment={**environment, **own, "SLIPWAY_HOOK": name},
             directory=partial / arguments["source"]["directory"],
-            user=arguments["user"],
+            user=builder.user,
+            confined=True,
         )
-    finally:
-        take_back(partial)
+    look_over(partial)
 
 
 def hooks_of(arguments: dict[str, Any]) -> dict[str, str]:
