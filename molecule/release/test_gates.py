@@ -64,9 +64,9 @@ def test_nobody_else_is_told_what_the_door_is_asked(host: Host) -> None:
     assert token == ["640", "shop"]
 
 
-def test_hooks_run_in_their_order_and_as_the_apps_user(host: Host, changed: Callable[[str], Path], tmp_path: Path) -> None:
-    host.run("rm -f /opt/shop/shared/hooks")
-    note = 'echo "$SLIPWAY_HOOK $(id -un) $(ls main.py)" >>/opt/shop/shared/hooks'
+def test_hooks_run_in_their_order_and_as_users_without_rights(host: Host, changed: Callable[[str], Path], tmp_path: Path) -> None:
+    host.run("rm -f /srv/hooks; install -m 666 /dev/null /srv/hooks")
+    note = 'echo "$SLIPWAY_HOOK $(id -un) $(ls main.py)" >>/srv/hooks'
     names = ("before_build", "after_build", "before_switch", "after_switch", "before_rollback", "after_rollback")
     hooks = dict.fromkeys(names, note)
     hooks |= {"before_fetch": f"echo before >>{tmp_path}/hooks", "after_fetch": f"echo after >>{tmp_path}/hooks"}
@@ -81,9 +81,12 @@ def test_hooks_run_in_their_order_and_as_the_apps_user(host: Host, changed: Call
     assert run.code == 0, run.output[-3000:]
     assert host.live() < live
     assert (tmp_path / "hooks").read_text(encoding="ascii") == "before\nafter\n"
-    lines = host.run("cat /opt/shop/shared/hooks").splitlines()
+    lines = host.run("cat /srv/hooks").splitlines()
     assert [line.split()[0] for line in lines] == list(names)
-    assert {line.split()[1] for line in lines} == {"shop"}
+    assert [line.split()[1] for line in lines] == ["_build-shop"] * 2 + ["shop"] * 4
+    refused = deploy(host, app_source=str(source), app_hooks={"after_build": "ln -s /etc/passwd style.css"}, app_watch_seconds=0)
+    assert refused.code != 0
+    assert "style.css in the build is a link that leads out of it (/etc/passwd)" in flat(refused)
 
 
 def test_a_setting_is_a_release_of_the_same_build(host: Host) -> None:

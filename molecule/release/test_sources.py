@@ -8,10 +8,12 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,6 +199,33 @@ def test_a_package_on_a_host_without_an_index(host: Host, wheels: Path) -> None:
     run = deploy(host, app_source=str(wheel), app_wheelhouse=str(wheels), app_env={"GREETING": "by file"}, **variables)
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/items/1").json()["greeting"] == "by file"
+
+
+def test_no_code_of_a_package_runs_as_root_and_the_apps_pins_are_kept(host: Host, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(SHOP, source)
+    with zipfile.ZipFile(source / "evil-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("evil.pth", "import os; open('/srv/evil', 'a').write('%d\\n' % os.getuid())\n")
+        wheel.writestr("evil-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+        wheel.writestr("evil-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("evil-1.0.dist-info/RECORD", "evil.pth,,\n")
+    requirements = "fastapi==0.165.0\nuvicorn==0.32.0\n./evil-1.0-py3-none-any.whl\n"
+    (source / "requirements.txt").write_text(requirements, encoding="ascii")
+    host.run("rm -f /srv/evil; install -m 666 /dev/null /srv/evil")
+    run = deploy(host, app_source=str(source), app_env={"GREETING": "evil"}, app_watch_seconds=0)
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/items/1").json()["greeting"] == "evil"
+    users = {host.run(f"id -u {name}").strip() for name in ("_build-shop", "shop")}
+    assert set(host.run("sort -u /srv/evil").split()) == users
+    site = "/opt/shop/current/build/.venv/lib/python3*/site-packages"
+    assert "uvicorn-0.32.0.dist-info" in host.run(f"ls {site}")
+    assert host.run("find /opt/shop/builds /opt/shop/venvs ! -user root -o -perm /6000") == ""
+    live = host.live()
+    (source / "requirements.txt").write_text(f"{requirements}--no-binary fastapi\n", encoding="ascii")
+    run = deploy(host, app_source=str(source), app_watch_seconds=0)
+    assert run.code != 0
+    assert "app_source_builds: true" in flat(run)
+    assert serves(host) == live
 
 
 def test_a_project_with_uv_lock_and_a_src_layout(host: Host, tmp_path: Path) -> None:

@@ -277,6 +277,7 @@ def shell(what: str, command: str, timeout: float, variable: str, **options: Any
         ReleaseError: when it fails or takes too long; with its last lines.
     """
     words = [*options.pop("through", ["/bin/sh", "-c"]), command]
+    command = without_passwords(command)
     try:
         done = run(words, timeout, check=False, **options)
     except ReleaseError as error:
@@ -297,15 +298,20 @@ def gain_nothing() -> None:
     Raises:
         OSError: when the kernel refuses.
     """
-    if LIBC.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0):
+    if prctl(NO_NEW_PRIVILEGES, 1):
         raise OSError(ctypes.get_errno(), "no_new_privs")
+
+
+def prctl(attribute: int, value: int) -> int:
+    """Set an attribute of this process, and return 0, or -1 when the kernel refuses."""
+    return int(LIBC.prctl(attribute, *map(ctypes.c_ulong, (value, 0, 0, 0))))
 
 
 @contextlib.contextmanager
 def ending_all() -> Iterator[None]:
     """End, with the context, all processes that were started in it, those that left their session included."""
     before = children()
-    LIBC.prctl(SUBREAPER, 1, 0, 0, 0)  # who loses its parent becomes a child of this process
+    prctl(SUBREAPER, 1)  # who loses its parent becomes a child of this process
     try:
         yield
     finally:
@@ -315,7 +321,7 @@ def ending_all() -> Iterator[None]:
                     os.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-        LIBC.prctl(SUBREAPER, 0, 0, 0, 0)
+        prctl(SUBREAPER, 0)
 
 
 def children() -> set[int]:
