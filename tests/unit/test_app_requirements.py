@@ -244,7 +244,9 @@ def test_settings_of_uv_are_judged_like_the_same_options(tmp_path: Path, table: 
 
 @pytest.mark.parametrize("include", ["-r two.txt", "-rtwo.txt", "--requirement=two.txt", "-c two.txt", "-c 'two.txt'"])
 def test_hashes_are_found_in_what_a_file_includes(tmp_path: Path, include: str) -> None:
-    write(tmp_path, more__one_txt=f"a\n{include}\n", more__two_txt="# --hash=sha256:0\nb", more__three_txt="b \\\n --hash=sha256:0")
+    write(
+        tmp_path, more__one_txt=f"a\n{include}\n", more__two_txt="# --hash=sha256:0\nb", more__three_txt="b \\\n --hash=sha256:0"
+    )
     assert not hashed(tmp_path / "more/one.txt", tmp_path)
     write(tmp_path, more__two_txt="-r three.txt\n-r one.txt\n")
     assert hashed(tmp_path / "more/one.txt", tmp_path)
