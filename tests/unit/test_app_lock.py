@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import app_lock
 from ansible.module_utils.app_layout import Layout
-from ansible.module_utils.app_lock import Busy, lock
+from ansible.module_utils.app_lock import Busy, TakenOver, lock
 
 ANN = {"id": "laptop 1 1", "who": "ann", "where": "laptop", "dead": ""}
 BOB = {"id": "desk 2 2", "who": "bob", "where": "desk", "dead": ""}
@@ -206,3 +206,48 @@ def test_nobody_else_can_hold_it(layout: Layout) -> None:
         pass
     # Who may open a file for reading may lock it; the app's user is one of those.
     assert (layout.home / ".lock").stat().st_mode & 0o077 == 0
+
+
+def test_a_run_that_is_told_to_takes_over(layout: Layout) -> None:
+    with lock(layout, ANN, lease=60):
+        pass
+    with lock(layout, {**BOB, "take_over": True}, lease=60, patience=0):
+        assert entry(layout)["who"] == "bob"
+    # It was not dead after all, and does nothing more, whether the other is at it still or has ended.
+    for _ in range(2):
+        with pytest.raises(TakenOver, match="bob on desk has taken this app over from this run"), lock(layout, ANN, patience=0):
+            pytest.fail("a run went on that was taken over from")
+        with lock(layout, BOB, patience=0):
+            pass
+    with lock(layout, {**ANN, "id": "laptop 1 2"}, patience=0):
+        pass
+
+
+def test_who_takes_over_waits_for_a_step_under_way(layout: Layout, holder: Any) -> None:
+    holder(1.0)
+    begin = time.monotonic()
+    with lock(layout, {**BOB, "take_over": True}, patience=0):
+        assert 0.2 < time.monotonic() - begin < 30
+
+
+def test_a_clock_that_is_set_back_prolongs_no_claim(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lock(layout, ANN, lease=0.3):
+        pass
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 86400)
+    with pytest.raises(Busy), lock(layout, BOB, patience=0):
+        pytest.fail("two hold the app")
+    time.sleep(0.35)
+    with lock(layout, BOB, patience=0):
+        pass
+
+
+@pytest.mark.parametrize(("ahead", "held"), [(60, True), (-1, False), (86400, False)])
+def test_after_a_restart_of_the_host_its_clock_decides(layout: Layout, ahead: float, held: bool) -> None:
+    entry = {**ANN, "since": time.time(), "until": time.time() + ahead, "boot": "another", "ticks": time.monotonic() + 1e6}
+    (layout.home / ".lock").write_text(json.dumps(entry), encoding="utf-8")
+    try:
+        with lock(layout, BOB, patience=0):
+            assert not held
+    except Busy:
+        assert held
