@@ -373,3 +373,40 @@ def test_a_disk_without_room_is_told_with_what_is_free(layout: Layout, monkeypat
     # A file system that has no fixed number of them says 0 of 0.
     disk(500, 0, 0)
     room(layout, 500)
+
+
+def test_of_what_is_printed_without_end_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_layout, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(app_layout, "KEPT_BYTES", 2**14)
+    sizes: list[int] = []
+    shorten = os.ftruncate
+
+    def noting(file: int, length: int) -> None:
+        sizes.append(os.fstat(file).st_size)
+        shorten(file, length)
+
+    monkeypatch.setattr(os, "ftruncate", noting)
+    command = "for turn in 1 2 3 4 5; do head -c 3000000 /dev/zero | tr '\\0' x; sleep 0.3; done; echo; echo the end"
+    text = run(["/bin/sh", "-c", command], 60).stdout
+    assert len(sizes) >= 3
+    assert max(sizes) < 10 * 2**20, "nothing is left behind of what was dropped"
+    assert text.endswith("x\nthe end\n")
+    assert len(text) <= 2**20 + 2**14
+    assert "\0" not in text
+
+
+@pytest.mark.parametrize(
+    ("version", "revision", "shown"),
+    [
+        ("v1.4", "a1b2c3d" + "0" * 33, "v1.4 (a1b2c3d)"),
+        ("main", "a1b2c3d" + "0" * 33, "main (a1b2c3d)"),
+        ("", "a1b2c3d" + "0" * 33, "a1b2c3d"),
+        ("a1b2c3d", "a1b2c3d" + "0" * 33, "a1b2c3d"),
+        ("v1.4", "v1.4", "v1.4"),
+        ("", "0237606adeda", "0237606adeda"),
+        ("2.0", "2.0", "2.0"),
+    ],
+)
+def test_a_release_is_called_what_people_call_its_source(version: str, revision: str, shown: str) -> None:
+    assert app_layout.version_of({"version": version, "revision": revision}) == shown
+    assert app_layout.version_of({}) == ""

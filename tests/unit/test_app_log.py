@@ -11,6 +11,7 @@ from typing import Any
 
 import app_logs
 import pytest
+from ansible.module_utils import app_log
 from ansible.module_utils.app_layout import Layout
 from ansible.module_utils.app_log import File, Journal, ends, readable
 from rendering import Host
@@ -239,3 +240,18 @@ def test_all_logs_of_an_app_are_read_and_followed(
 
 def test_what_is_no_regular_expression_is_refused(read: Callable[..., dict[str, Any]]) -> None:
     assert "'items/(5' is none" in read(grep="items/(5")["msg"]
+
+
+def test_of_a_log_without_end_the_end_is_read(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = layout.log(7)
+    log.write_bytes(b"begin\n" + b"x" * 50 * 2**20 + b"\nthe last word\n")
+    read: list[int] = []
+
+    def noting(text: str) -> str:
+        read.append(len(text))
+        return readable(text)
+
+    monkeypatch.setattr(app_log, "readable", noting)
+    ((place, text),) = ends(layout, "shop", 7, 30)
+    assert (place, text) == (str(log), "the last word")
+    assert max(read) <= app_log.END_BYTES

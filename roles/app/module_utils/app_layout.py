@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +18,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+# The name of a state of a git repository.
+COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+# Of what a command prints, this much is kept at least, in bytes, and somewhat more at most: it may print without end.
+KEPT_BYTES = 2**20
+MOST_BYTES = 8 * 2**20
 
 # Characters of a digest that stand in a directory's name: 48 bits tell a few dozen builds apart.
 DIGEST_LENGTH = 12
@@ -205,7 +213,9 @@ def run(
     user: str | None = None,
     confined: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` with its output captured in one stream. Addresses in what is said of it lose their passwords.
+    """Run `command` with its output captured in one stream; of a very long one the end.
+
+    Addresses in what is said of it lose their passwords.
 
     Args:
         command: the program and its arguments.
@@ -223,6 +233,9 @@ def run(
     shown = without_passwords(" ".join(words))
     # A file, not a pipe: a child that outlives the command would keep a pipe open, and this process waiting.
     with contextlib.ExitStack() as stack, tempfile.TemporaryFile() as output:
+        # What is written goes to its end also when its beginning has been dropped.
+        fcntl.fcntl(output, fcntl.F_SETFL, fcntl.fcntl(output, fcntl.F_GETFL) | os.O_APPEND)
+        dropped = b""
         if confined:
             stack.enter_context(ending_all())
         try:
@@ -245,16 +258,22 @@ def run(
             raise ReleaseError(f"There is no user {user} on this host.") from error
         except OSError as error:
             raise ReleaseError(f"{words[0]} cannot be started: {error.strerror}") from error
+        code: int | None = None
+        deadline = time.monotonic() + timeout
         try:
-            code: int | None = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            code = None
+            while code is None and time.monotonic() < deadline:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(max(0.0, min(0.2, deadline - time.monotonic())))
+                size = os.fstat(output.fileno()).st_size
+                if size > MOST_BYTES:
+                    dropped = os.pread(output.fileno(), KEPT_BYTES, size - KEPT_BYTES)
+                    os.ftruncate(output.fileno(), 0)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         output.seek(0)
-        text = output.read().decode("utf-8", "replace")
+        text = (dropped + output.read(MOST_BYTES)).decode("utf-8", "replace")
     if code is None:
         said = without_passwords(tail(text))
         raise ReleaseError(f"{shown}\ntook longer than {timeout:g} s and was stopped.\n{said}".rstrip())
@@ -365,6 +384,19 @@ def room(layout: Layout, needed: float) -> None:
         )
     if system.f_files and system.f_favail < 20000:
         raise ReleaseError(f"The file system that holds {layout.home} has only {system.f_favail} inodes left. Remove files.")
+
+
+def version_of(record: Mapping[str, Any]) -> str:
+    """Return what people call the state of the source that a release was made from: the tag or branch, and the short commit.
+
+    Args:
+        record: what is remembered of the release.
+    """
+    version, revision = (str(record.get(key) or "") for key in ("version", "revision"))
+    if COMMIT.fullmatch(revision):
+        short = revision[:7]
+        return f"{version} ({short})" if version and not revision.startswith(version) else short
+    return revision[:20]
 
 
 def tail(text: str, lines: int = 30) -> str:

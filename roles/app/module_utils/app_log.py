@@ -17,6 +17,9 @@ from ansible.module_utils.app_layout import Layout, tail
 # How long a line may be, on average, for as many as are asked for to be found at the end of a log.
 LINE_BYTES = 4096
 
+# How much of a log's end is read where a few lines of it are wanted.
+END_BYTES = 256 * 1024
+
 CURSOR = "-- cursor: "
 
 # Where a reader of a file is: its inode, and how far it was read.
@@ -48,7 +51,7 @@ def ends(layout: Layout, name: str, number: int, lines: int) -> list[tuple[str, 
         Where they are and what they say, for each file that has any, and for the journal.
     """
     logs = layout.logs_of(number)
-    texts = {str(log): log.read_text(encoding="utf-8", errors="replace") if log.exists() else "" for log in logs}
+    texts = {str(log): b"".join(content(log, END_BYTES)).decode("utf-8", "replace") for log in logs}
     program = f"{name}-{number}"
     texts[f"journalctl --identifier={program}"] = "\n".join(Journal([program]).last(500, "")[0])
     found = []
