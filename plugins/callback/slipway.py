@@ -46,15 +46,13 @@ COLUMNS = {
     "changed": "CHANGED",
     "url": "URL",
     "release": "RELEASE",
+    "version": "VERSION",
     "canary": "CANARY",
     "certificate_days": "CERT DAYS",
     "certificate": "CERTIFICATE",
 }
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 CLEAR = "\r\x1b[2K"
-
-# What the next command needs, too, where this run was given it. Nothing that may hold a secret is among it.
-PROMPTS = {"ask_pass": "--ask-pass", "become_ask_pass": "--ask-become-pass", "ask_vault_pass": "--ask-vault-pass"}
 
 # How Ansible names a sudo that asks for its password in words that it does not know.
 UNKNOWN_PROMPT = "waiting for privilege escalation prompt"
@@ -140,6 +138,7 @@ class CallbackModule(CallbackBase):
         self.playbook = ""
         self.roles: list[str] = []
         self.reached: set[str] = set()
+        self.wanted: set[str] = set()
         self.changed: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.told: dict[str, dict[str, Any]] = collections.defaultdict(dict)
         self.failed: dict[str, tuple[str, str]] = {}
@@ -151,12 +150,16 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Begin, at a terminal, to look who is late."""
         self.playbook = playbook._file_name
+        for path in context.CLIARGS["inventory"]:
+            if "," not in path and not os.path.exists(path):
+                self.stop(f"There is no inventory {near(path)}: nothing was done. Name one that is there with -i.")
         if sys.stdout.isatty() and color.ANSIBLE_COLOR:
             self.ticker = Ticker(self._display, self.get_option("patience"))
             self.ticker.start()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Count the play's roles, as far as its tags let them run."""
+        self.wanted |= set(map(str, play.hosts if isinstance(play.hosts, list) else [play.hosts]))
         variables = play.get_variable_manager().get_vars(play=play)
         blocks = [block.filter_tagged_tasks(variables) for block in play.compile()]
         tasks = [task for block in blocks for task in block.get_tasks() if not task.implicit]
@@ -235,17 +238,35 @@ class CallbackModule(CallbackBase):
             for (role, task), hosts in failed.items():
                 self._display.display(f"\n{self.next_step(role, task, hosts)}", color=C.COLOR_ERROR)
             self._display.display(f"\nTook {duration(time.monotonic() - self.began)}.")
+        # A group that only some inventories have is named in another way by a playbook, and is not in here then.
+        if not stats.processed and self.wanted - {""}:
+            limit = context.CLIARGS["subset"]
+            what = f"that -l {limit} leaves" if limit else f"of {', '.join(map(near, context.CLIARGS['inventory']))}"
+            command = ["ansible-inventory", *filter_loader.get("given_options").j2_function(), "--graph"]
+            self.stop(
+                f"No host {what} is in {', '.join(sorted(self.wanted))}, which {near(self.playbook)} is for: nothing was done. "
+                f"The hosts there are: {shlex.join(command)}"
+            )
+
+    def stop(self, why: str) -> None:
+        """End the run here, as one that failed: Ansible itself calls it a success that no host was found.
+
+        Raises:
+            SystemExit: always. Ansible turns any other exception into a warning.
+        """
+        if self.ticker:
+            self.ticker.stop()
+        self._display.display(f"\n{why}", color=C.COLOR_ERROR)
+        raise SystemExit(2)
 
     def next_step(self, role: str, task: str, hosts: list[str]) -> str:
         """Return where some hosts failed, and the command to run next."""
         names = ",".join(hosts)
         if role == UNKNOWN_PROMPT:
             said = f"{', '.join(hosts)} failed at [{task}]: sudo did not ask for the password in the words that Ansible expects."
-            hint = "sudo-rs, the sudo of Ubuntu 25.10 and later, has others. If that is it, set in the inventory, then run this again:"
+            hint = "sudo-rs, the sudo of Ubuntu 25.10 and later, has others. If so, set in the inventory, then run this again:"
             return f"{said} {hint}\n    ansible_become_exe: sudo.ws"
-        given = context.CLIARGS["inventory"]
-        options = [] if list(given) == list(C.DEFAULT_HOST_LIST) else [word for path in given for word in ("-i", near(path))]
-        options += [option for name, option in PROMPTS.items() if context.CLIARGS.get(name)]
+        options = filter_loader.get("given_options").j2_function()
         if not role:
             command = ["ansible", *options, "-m", "ping", names]
             return f"{', '.join(hosts)} cannot be reached since [{task}]. Try it with:\n    {shlex.join(command)}"

@@ -270,3 +270,28 @@ def test_the_steps_are_the_roles_that_run(play: Play) -> None:
 def test_its_own_fault_breaks_no_run(play: Play) -> None:
     run = play(ANSIBLE_FILTER_PLUGINS="nowhere")
     assert (run.code, len(run.recap()), run.summary()) == (0, 2, [])
+
+
+def test_an_inventory_that_is_not_there_is_said_and_is_a_failure(play: Play) -> None:
+    run = play("-i", "nowhere.yml")
+    assert run.code == 2
+    assert "There is no inventory nowhere.yml: nothing was done. Name one that is there with -i." in run.lines
+    assert run.recap() == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "code"), [("web", 2), ("web:&db", 2), ("{{ groups['balancer'] | default([]) }}", 0), ("a.example.com", 0)]
+)
+def test_a_playbook_for_which_there_is_no_host_is_a_failure(play: Play, hosts: str, code: int) -> None:
+    run = play(keywords={"hosts": hosts})
+    assert run.code == code
+    words = f"No host of hosts.yml is in {hosts}, which site.yml is for: nothing was done."
+    assert (words in run.output) is (code == 2)
+
+
+def test_a_limit_that_leaves_no_host_of_a_playbook_is_a_failure(play: Play) -> None:
+    run = play("-l", "b.example.com", keywords={"hosts": "a.example.com"})
+    assert run.code == 2
+    words = "No host that -l b.example.com leaves is in a.example.com, which site.yml is for: nothing was done."
+    assert f"{words} The hosts there are: ansible-inventory -i hosts.yml --graph" in run.lines
+    assert play("-l", "typo").code != 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from addresses import addresses
+from ansible import context
+from as_typed import as_typed
 from text_table import text_table
 
 COLUMNS = {"host": "HOST", "app": "APP", "note": "NOTE"}
@@ -32,3 +35,40 @@ def test_names_lead_to_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", found)
     assert addresses("shop.example.com") == ["192.0.2.1", "192.0.2.2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "typed"),
+    [
+        ({}, "Ask playbooks/doctor.yml.", "Ask ansible-playbook playbooks/doctor.yml."),
+        (
+            {"inventory": ["/srv/hosts"]},
+            "To go back: playbooks/rollback.yml.",
+            "To go back: ansible-playbook playbooks/rollback.yml -i /srv/hosts.",
+        ),
+        (
+            {
+                "inventory": ["/srv/my hosts", "/srv/more"],
+                "subset": "a,b",
+                "ask_vault_pass": True,
+                "vault_password_files": ["/srv/key"],
+            },
+            "ansible-playbook site.yml --tags nginx",
+            "ansible-playbook site.yml -i '/srv/my hosts' -i /srv/more --vault-password-file /srv/key --ask-vault-pass -l a,b "
+            "--tags nginx",
+        ),
+        (
+            {"inventory": ["/x"], "subset": "a"},
+            "playbooks/doctor.yml -l b. See.",
+            "ansible-playbook playbooks/doctor.yml -i /x -l b. See.",
+        ),
+        ({"inventory": ["/x"]}, "ansible -m ping a", "ansible -i /x -m ping a"),
+        ({"inventory": ["/x"]}, "systemctl restart nginx; mysite.yml", "systemctl restart nginx; mysite.yml"),
+    ],
+)
+def test_a_command_in_a_text_can_be_typed(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], text: str, typed: str) -> None:
+    monkeypatch.setattr(context, "CLIARGS", given)
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert as_typed(text) == typed
+    assert as_typed(typed) == typed, "and once is enough"
+    assert as_typed([{"remedy": text, "count": 3}]) == [{"remedy": typed, "count": 3}]
