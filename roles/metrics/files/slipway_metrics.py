@@ -49,6 +49,7 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_program_start_timestamp_seconds": ("When a program was started.", ["release", "program"]),
     "slipway_workers": ("Processes that serve.", ["release"]),
     "slipway_memory_bytes": ("Resident memory of all processes.", ["release"]),
+    "slipway_runtime_used_ratio": ("How full the memory is in which its sockets and counts lie, from 0 to 1.", []),
     "slipway_certificate_not_before_timestamp_seconds": ("When the certificate begins.", ["which"]),
     "slipway_certificate_not_after_timestamp_seconds": ("When the certificate ends.", ["which"]),
     "slipway_certificate_served_is_stored": ("Whether Nginx serves the certificate that is in its file.", []),
@@ -185,7 +186,7 @@ class State:
         if self.looks % SLOW == 0:
             self.certificates = list(self.certificate())
         self.looks += 1
-        for look in (self.health, self.releases, self.programs):
+        for look in (self.health, self.releases, self.programs, self.runtime):
             with suppress(OSError, ReleaseError, ValueError):
                 for name, value, labels in look():
                     families[name].add_metric(labels, value)
@@ -240,6 +241,12 @@ class State:
         self.live, self.processes = live, processes
         yield "slipway_workers", len(serving), [str(live)]
         yield "slipway_memory_bytes", sum(map(resident, processes)), [str(live)]
+
+    def runtime(self) -> Iterator[tuple[str, float, list[str]]]:
+        """Look at the file system of the sockets, which the exporter of the machine leaves out."""
+        system = os.statvfs(self.layout.runtime)
+        used = system.f_blocks - system.f_bfree
+        yield "slipway_runtime_used_ratio", used / max(1, used + system.f_bavail), []
 
     def certificate(self) -> Iterator[tuple[str, float, list[str]]]:
         """Look at the certificate in Nginx's file, at the one that it serves, and at certbot."""
