@@ -89,6 +89,23 @@ def test_hooks_run_in_their_order_and_as_users_without_rights(host: Host, change
     assert "style.css in the build is a link that leads out of it (/etc/passwd)" in flat(refused)
 
 
+def test_a_hook_that_failed_is_run_again_by_the_next_run(host: Host) -> None:
+    settings = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
+    run = deploy(host, app_hooks={"after_switch": "false"}, **settings)
+    assert run.code != 0
+    assert "is live, but the hook after_switch (app_hooks) failed" in flat(run)
+    live = serves(host)
+    doctor = deploy(host, playbook="playbooks/doctor.yml")
+    assert f"The hook after_switch of release {live} failed" in flat(doctor)
+    assert "Mend it, then: ansible-playbook playbooks/deploy.yml -i molecule/inventory -l twin.test" in flat(doctor)
+    run = deploy(host, app_hooks={"after_switch": "touch /opt/shop/shared/mended"}, **settings)
+    assert run.code == 0, run.output[-3000:]
+    assert "Its hook after_switch, which had failed, was run again." in flat(run)
+    host.run("rm /opt/shop/shared/mended")
+    assert deploy(host, app_hooks={"after_switch": "false"}, **settings).changed == {host.name: 0}
+    assert serves(host) == live
+
+
 def test_a_setting_is_a_release_of_the_same_build(host: Host) -> None:
     build = host.run("readlink /opt/shop/current/build")
     before = host.live()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -43,6 +44,22 @@ def test_of_two_operators_one_wins(host: Host, changed: Callable[[str], Path], r
     assert runs[loser][1] < runs[winners[0]][1]
     assert host.ask("/items/1").json()["greeting"] == winners[0]
     assert serves(host) == before + 1
+
+
+def test_a_run_that_is_gone_for_good_is_taken_over_from(host: Host) -> None:
+    entry = {"id": "elsewhere 1 1", "who": "eve", "where": "runner-7", "since": time.time(), "until": time.time() + 600}
+    host.run(f"echo '{json.dumps(entry)}' >/opt/shop/.lock")
+    wanted = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
+    refused = deploy(host, **wanted)
+    assert refused.code != 0
+    assert "under way: eve on runner-7 since " in flat(refused)
+    assert (
+        "If that run is gone, take the app over from it: ansible-playbook playbooks/deploy.yml -i molecule/inventory "
+        "-l release.test -e app_take_over=true"
+    ) in flat(refused)
+    run = deploy(host, app_take_over=True, **wanted)
+    assert run.code == 0, run.output[-3000:]
+    serves(host)
 
 
 def test_a_migration_runs_once_for_all_hosts(host: Host, changed: Callable[[str], Path]) -> None:

@@ -298,13 +298,18 @@ class ActionModule(ActionBase):
                 continue
             if not fits_one_line(values.get(name)) or not all(self._holds(condition) for condition in conditions):
                 text = f"{name} is {shown(values.get(name), specs.get(name, {}))}; it must be {rule['expected']}."
-                report(name, text, variables.get(name))
+                report(name, f"{text}{self._reason(rule.get('because'))}", variables.get(name))
         for name in sorted(values.keys() - ruled - faulty):
             if not fits_one_line(values[name]):
                 text = f"on one line, without control characters, of at most {LONGEST} characters"
                 report(name, f"{name} is {shown(values[name], specs[name])}; it must be {text}.", variables.get(name))
         wrong |= unsound
         return problems
+
+    def _reason(self, expression: Any) -> str:
+        """Work out what else there is to say of a value that breaks a rule; nothing where there is no such expression."""
+        said = self._templar.evaluate_expression(expression) if expression else ""
+        return f" {said}." if said else ""
 
     def _holds(self, condition: Any) -> bool:
         """Evaluate one condition; one that cannot be evaluated does not hold."""

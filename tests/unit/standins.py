@@ -44,7 +44,7 @@ if os.path.exists(path):
     os.unlink(path)
 listener.bind(path)
 listener.listen(128)
-busy = leaving = False
+busy, leaving, slept = False, False, []
 
 def leave():
     os.unlink(path)
@@ -66,6 +66,10 @@ while not leaving:
         if not part:
             break
         request += part
+    if mode == "asleep" or (mode == "hangs" and request.startswith(b"GET / ")):
+        slept.append(connection)  # and open
+        busy = False
+        continue
     lines = request.decode().lower().split("\\r\\n")
     status = mode if mode.isdigit() else "200"
     if "host: api.example.com" not in lines or "x-forwarded-proto: https" not in lines:

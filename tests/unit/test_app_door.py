@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -17,7 +19,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_door import CLAIMED_CLIENT, Door
+from ansible.module_utils import app_watch
+from ansible.module_utils.app_door import CLAIMED_CLIENT, LONGEST_ANSWER, NO_ANSWER, Door, UnixConnection, ask
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from rendering import Host
 
 TOKEN = "token-of-the-release"
@@ -171,6 +176,69 @@ def test_a_door_that_nobody_keeps(server: Server) -> None:
 # What answers in the release
 
 
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture
+def dripping(short: Path) -> Iterator[Callable[..., Any]]:
+    """Answer at a socket in parts, with a pause after each, and return what who asks with a timeout of half a second gets."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(short / "drip.sock"))
+    listener.listen()
+    over = threading.Event()
+
+    def answer(parts: list[bytes], pause: float) -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(4096)
+            for part in parts:
+                try:
+                    connection.sendall(part)
+                except OSError:
+                    return
+                if over.wait(pause):
+                    return
+
+    def question(parts: list[bytes], pause: float = 0.0, **options: Any) -> Any:
+        threading.Thread(target=answer, args=(parts, pause), daemon=True).start()
+        return ask(UnixConnection(short / "drip.sock", timeout=0.5), "/healthz", "shop.test", **options)
+
+    yield question
+    over.set()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [HEAD + b"Content-Length: 60\r\n\r\n", *[b"x"] * 60],
+        [HEAD + b"Content-Type: text/event-stream\r\n\r\n", *[b"data: 1\n\n"] * 60],
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[b"1\r\nx\r\n"] * 60],
+        [bytes([byte]) for byte in HEAD * 4],
+    ],
+    ids=["body", "events", "chunks", "head"],
+)
+def test_an_answer_that_drips_is_given_up_as_a_whole(dripping: Callable[..., Any], parts: list[bytes]) -> None:
+    begin = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz had not come to its end after 0\.5 s"):
+        dripping(parts, 0.1)
+    assert time.monotonic() - begin < 2
+
+
+def test_an_answer_without_end_is_not_kept(dripping: Callable[..., Any]) -> None:
+    with pytest.raises(NO_ANSWER, match="longer than 1 MiB"):
+        dripping([HEAD + b"\r\n", *[b"x" * 2**16] * 40])
+    assert len(dripping([HEAD + b"Content-Length: %d\r\n\r\n" % LONGEST_ANSWER, b"x" * LONGEST_ANSWER]).body) == LONGEST_ANSWER
+
+
+def test_an_answer_that_is_cut_off_is_none(dripping: Callable[..., Any]) -> None:
+    with pytest.raises(NO_ANSWER, match="IncompleteRead"):
+        dripping([HEAD + b"Content-Length: 9\r\n\r\nshort"])
+
+
+def test_of_an_answer_the_beginning_may_be_enough(dripping: Callable[..., Any]) -> None:
+    assert dripping([HEAD + b"Content-Type: text/event-stream\r\n\r\n", *[b"x"] * 60], 0.1, longest=0).status == 200
+
+
 class App:
     """The app itself, which notes what it is asked."""
 
@@ -252,11 +320,187 @@ def test_who_knows_the_token_is_answered(served: Any) -> None:
     assert app.asked == []
 
 
-@pytest.mark.parametrize("attribute", ["app", "factory.inner.app"])
+class Followed:
+    """An app whose requests are noted, and the notes."""
+
+    def __init__(self, serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SLIPWAY_SOCKET", str(tmp_path / "7.sock"))
+        self.runtime = tmp_path
+        wrapped, _ = serve()
+        names = type(wrapped).__call__.__globals__
+        self.memory = names["shared_memory"]()
+        self.kind, self.names = names["Followed"], names
+
+    def waits(self) -> list[tuple[float, int]]:
+        """Return what whoever watches reads, as if the notes were another process's."""
+        return app_watch.waiting(self.runtime, 7, 0.0)
+
+    def drive(self, app: Any, receive: Any = None, **scope: Any) -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        asyncio.run(self.kind(app, self.memory)({"type": "http", "path": "/", **scope}, receive, send))
+        return sent
+
+
+@pytest.fixture
+def followed(serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
+    return Followed(serve, tmp_path, monkeypatch)
+
+
+def test_a_request_waits_until_its_answer_begins(followed: Followed) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(followed.waits())
+        await send({"type": "http.response.start"})
+        seen.append(followed.waits())
+        await send({"type": "http.response.body"})
+
+    assert [message["type"] for message in followed.drive(app, path="/items")] == ["http.response.start", "http.response.body"]
+    ((waited, path),) = seen[0]
+    assert (0 <= waited < 5, path) == (True, app_watch.digest_of("/items"))
+    assert seen[1] == followed.waits() == []
+
+
+def test_a_request_that_fails_waits_no_longer(followed: Followed) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        followed.drive(app)
+    assert followed.waits() == []
+
+
+@pytest.mark.parametrize("kind", ["websocket", "lifespan"])
+def test_what_lasts_as_long_as_it_is_used_does_not_wait(followed: Followed, kind: str) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(followed.waits())
+
+    followed.drive(app, type=kind)
+    assert seen == [[]]
+
+
+def test_a_request_that_its_client_still_sends_does_not_wait(followed: Followed) -> None:
+    seen: list[int] = []
+    parts = [{"more_body": True}, {"more_body": False}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict[str, Any]:
+        seen.append(len(followed.waits()))
+        return parts.pop(0)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(3):
+            await receive()
+            seen.append(len(followed.waits()))
+
+    followed.drive(app, receive)
+    # Whoever waits for the client to leave, with the whole request there, is at it still.
+    assert seen == [0, 1, 0, 1, 1, 1]
+
+
+def test_requests_beyond_what_there_is_room_for_are_served_all_the_same(followed: Followed) -> None:
+    served: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        served.append(scope["path"])
+
+    kind = followed.kind(app, followed.memory)
+    kind.free.clear()
+    asyncio.run(kind({"type": "http", "path": "/x"}, None, None))
+    assert served == ["/x"]
+
+
+def counts(directory: Path) -> dict[str, float]:
+    """Return what a scrape finds in a directory, but for what belongs to one process alone."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(directory))
+    rows = [row.rpartition(" ") for row in generate_latest(registry).decode().splitlines() if row and row[0] != "#"]
+    return {name: float(value) for name, _, value in rows if "pid=" not in name}
+
+
+COUNTING = """
+import sys
+from prometheus_client import Counter, Gauge, Histogram, Summary
+number = int(sys.argv[1])
+Counter("asked", "x", ["path"]).labels("/items").inc(number)
+seconds = Histogram("seconds", "x")
+for value in range(number):
+    seconds.observe(value)
+Summary("size", "x").observe(number)
+for mode in ("all", "liveall", "livesum", "sum", "min", "max", "mostrecent"):
+    Gauge(f"g_{mode}", "x", multiprocess_mode=mode).set(number)
+"""
+
+
+def test_the_counts_of_processes_that_have_ended_become_one_file(
+    serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "7.metrics"
+    place.mkdir()
+    monkeypatch.setenv("SLIPWAY_SOCKET", str(tmp_path / "7.sock"))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(place))
+    monkeypatch.setattr(MultiProcessCollector, "collect", MultiProcessCollector.collect)  # which is put back
+
+    def work(*numbers: int) -> None:
+        for number in numbers:
+            subprocess.run([sys.executable, "-c", COUNTING, str(number)], check=True)
+
+    work(3, 5)
+    before = counts(place)
+    assert before['asked_total{path="/items"}'] == 8
+    forget = type(serve()[0]).__call__.__globals__["forget_dead_processes"]
+    forget()
+    after = counts(place)
+    assert after == {name: value for name, value in before.items() if not name.startswith("g_live")}
+    assert sorted(file.stem for file in place.glob("*.db")) == [
+        *("counter_ended", "gauge_max_ended", "gauge_min_ended", "gauge_mostrecent_ended", "gauge_sum_ended"),
+        *("histogram_ended", "summary_ended"),
+    ]
+    work(7)
+    forget()
+    assert counts(place) == {
+        **after,
+        'asked_total{path="/items"}': 15,
+        "seconds_count": 15,
+        **{
+            name: value
+            for name, value in counts(place).items()
+            if name.startswith(("seconds_bucket", "seconds_sum", "g_", "size_"))
+        },
+    }
+    assert (counts(place)["g_sum"], counts(place)["g_min"], counts(place)["g_max"], counts(place)["g_mostrecent"]) == (
+        15,
+        3,
+        7,
+        7,
+    )
+    assert len(list(place.glob("*.db"))) == 7
+
+
+def test_what_a_living_process_counts_is_left_to_it(
+    serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "7.metrics"
+    place.mkdir()
+    own = place / f"counter_{os.getpid()}.db"
+    own.touch()
+    monkeypatch.setenv("SLIPWAY_SOCKET", str(tmp_path / "7.sock"))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(place))
+    monkeypatch.setattr(MultiProcessCollector, "collect", MultiProcessCollector.collect)
+    type(serve()[0]).__call__.__globals__["forget_dead_processes"]()
+    assert [file.name for file in place.iterdir()] == [own.name]
+
+
+@pytest.mark.parametrize("attribute", ["app", "factory.inner.app", "make"])
 def test_what_is_served_is_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: list[Any], attribute: str) -> None:
     (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
     module = f"served_{attribute.replace('.', '_')}"
-    text = "class factory:\n    class inner:\n        app = 'the app'\napp = factory.inner.app\n"
+    text = "class factory:\n    class inner:\n        app = 'the app'\napp = factory.inner.app\ndef make():\n    return app\n"
     own = tmp_path / "own"
     own.mkdir()
     monkeypatch.syspath_prepend(own)

@@ -409,7 +409,11 @@ def test_the_app_can_read_its_release_whatever_the_umask(host: Host, module: Any
     ("mode", "words"),
     [
         ("deaf", ["app_health_timeout", "does not listen"]),
-        ("noise", ["app_health_timeout", "does not listen"]),
+        ("noise", ["app_health_timeout", "gives no answer in HTTP"]),
+        (
+            "asleep",
+            ["app_health_timeout", "it listens on its socket, and has not answered GET /healthz yet", "may still be starting"],
+        ),
         ("500", ["GET /healthz answers 500, not 200"]),
         ("204", ["GET /healthz answers 204, not 200"]),
         ("307", ["answers 307", "a redirect (to /login) is not healthy", "app_health_path"]),
@@ -979,6 +983,13 @@ def test_pruning_copes_with_a_release_that_was_begun_and_no_more(host: Host) -> 
     assert {"b10", "b20", "b1"} <= {path.name for path in host.layout.builds.iterdir()}
 
 
+def test_a_release_whose_record_cannot_be_read_keeps_its_build(host: Host) -> None:
+    fill(host, {1: "live", 2: "live"}, 2)
+    (host.layout.release(1) / "release.json").write_text("{", encoding="utf-8")
+    host.releaser(keep=2).prune()
+    assert (host.layout.release(1) / "build").exists()
+
+
 def test_pruning_clears_builds_that_were_begun(host: Host) -> None:
     fill(host, {1: "live"}, 1)
     (host.layout.builds / ".b9.partial").mkdir()
@@ -1029,7 +1040,8 @@ def test_the_module_says_what_it_did(host: Host, module: Any) -> None:
 def test_the_module_has_something_for_the_end_of_a_run(host: Host, module: Any) -> None:
     def told(step: str, check: bool = False, **changes: Any) -> dict[str, Any]:
         summary: dict[str, Any] = module(check=check, step=step, **host.arguments(url="https://shop.test/", **changes))["summary"]
-        return summary
+        assert "version" in summary
+        return {name: value for name, value in summary.items() if name != "version"}
 
     assert told("release", check=True) == {"url": "https://shop.test/", "release": "a new one", "certificate_days": None}
     assert told("release", build="none")["release"] == "none"
@@ -1540,8 +1552,10 @@ def test_across_a_migration_there_is_no_way_back_unless_told(host: Host, then: s
     host.releaser().remember(1, migration=then)
     host.releaser().remember(2, migration=since)
     if refused:
-        with pytest.raises(ReleaseError, match=rf"migrations end at {then or 'none'}, and the database was migrated to {since}"):
+        with pytest.raises(ReleaseError) as error:
             go_back(host)
+        assert f"migrations end at {then or 'none'}, and the database was migrated to {since} since" in str(error.value)
+        assert f"releases/2/launch.py --shell 'python3 -m alembic downgrade {then or 'base'}'" in str(error.value)
         host.is_served_by(2)
     assert go_back(host, across=refused) == 1
 
@@ -1775,9 +1789,101 @@ def test_hooks_that_fail(shell: Host) -> None:
     with pytest.raises(ReleaseError, match=r"Release 3 is live, but the hook after_switch \(app_hooks\) failed"):
         shell.run(settings="{}", hooks={"after_switch": "false"})
     shell.is_served_by(3)
+    assert app_status.failed_hook(shell.layout.record(3)) == ", hook after_switch failed"
     with pytest.raises(ReleaseError, match=r"Nothing was rolled back: the hook before_rollback"):
         go_back(shell, hooks={"before_rollback": "false"})
     shell.is_served_by(3)
+
+
+@pytest.mark.parametrize("step", ["release", "plan"])
+def test_a_hook_that_failed_is_run_again_by_the_next_run(shell: Host, module: Any, step: str) -> None:
+    shell.run()
+    failing = shell.arguments(settings="{}", hooks={"after_switch": "false"})
+    assert "Release 2 is live, but the hook after_switch" in module(step="release", **failing)["msg"]
+    assert "is live, but the hook after_switch" in module(step=step, **failing)["msg"]
+    tell = {"after_switch": f'echo "$SLIPWAY_HOOK $SLIPWAY_FROM $SLIPWAY_TO" >>{shell.preflights}'}
+    for changed, hook in ((True, "after_switch"), (False, "")):
+        result = module(step=step, **shell.arguments(settings="{}", hooks=tell))
+        assert (result["changed"], result["hook"], result["release"]) == (changed, hook, 2)
+    assert shell.preflights.read_text(encoding="utf-8") == "after_switch 1 2\n"
+    shell.is_served_by(2)
+
+
+def test_a_database_that_is_ahead_of_the_code_is_said(shell: Host) -> None:
+    shell.run()
+    shell.releaser().remember(1, migration="a1", version="v1", revision="v1")
+    shell.run(settings="{}")
+    shell.releaser().remember(2, migration="b2", migrated=True, version="v2", revision="c0ffee0" + "0" * 33)
+    unknown = """echo "alembic.util.exc.CommandError: Can't locate revision identified by 'b2'"; exit 1"""
+    releaser = shell.releaser(settings='{"A": "1"}', migrate={"command": unknown, "timeout": 9})
+    number = releaser.try_out()
+    releaser.remember(number, migration="a1")
+    with pytest.raises(ReleaseError) as error:
+        releaser.migrate(number)
+    said = str(error.value)
+    words = "This version is older than the database, which was migrated to b2 by release 2 (v2 (c0ffee0))."
+    assert said.startswith(f"Release 3 failed: {words}")
+    release = shell.layout.release(2)
+    python = f"runuser -u {shell.user} -- {release}/build/.venv/bin/python {release}/launch.py"
+    assert f"cd {release}/build/app && {python} --shell 'python3 -m alembic downgrade a1'" in said
+    assert "Release 2 serves as before" in said
+
+
+def test_what_was_written_where_the_code_lies_is_said(host: Host) -> None:
+    shared = host.layout.home / "shared"
+    advice = f"The directory of the code is read-only: what the app writes belongs into {shared}"
+    for said in (
+        "sqlite3.OperationalError: unable to open database file",
+        "OSError: [Errno 30] Read-only file system: '/srv/x'",
+        "PermissionError: [Errno 13] Permission denied: 'data.json'",
+        f"PermissionError: [Errno 13] Permission denied: '{host.layout.home}/builds/b1/data.json'",
+    ):
+        assert host.releaser().advised(said, 1).startswith(advice)
+    for said in ("all is well", "Permission denied: '/etc/shadow'", f"Permission denied: '{shared}/x'"):
+        assert host.releaser().advised(said, 1) == said
+
+
+def test_a_release_that_hangs_at_its_root_does_not_become_live(host: Host) -> None:
+    host.run()
+    with pytest.raises(
+        ReleaseError, match=r"it hangs: GET / has no answer after 0\.5 s \(app_watch_hang_seconds\), and release 1"
+    ):
+        host.run("hangs", hang=0.5)
+    host.is_served_by(1)
+    assert host.run("hangs") == 3, "it is looked at only if it is asked for"
+    # One that did so before is let alone.
+    assert host.run("hangs", settings="{}", hang=0.5) == 4
+
+
+def test_requests_that_hang_after_the_switch_lead_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    log(host, 1, *[200] * 50)
+    switched: list[float] = []
+
+    def waits(runtime: Path, number: int, since: float) -> list[tuple[float, int]]:
+        switched[:] = [since]
+        return [(host.clock.monotonic() - since, 7)] * 3
+
+    monkeypatch.setattr(app_releaser, "waiting", waits)
+    with pytest.raises(ReleaseError, match=r"it hangs: 3 requests have waited 10 s or more .*\(app_watch_hang_seconds\)"):
+        host.run(settings="{}", watch=4.0, hang=10.0)
+    assert host.clock.monotonic() - switched[0] < 15 + DRAIN
+    host.is_served_by(1)
+    assert host.run(settings="{}", watch=0.0, hang=10.0) == 3
+
+
+def test_requests_that_are_slow_and_answered_are_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    log(host, 1, *[200] * 50)
+    seen: list[float] = []
+
+    def waits(runtime: Path, number: int, since: float) -> list[tuple[float, int]]:
+        seen.append(host.clock.monotonic() - since)
+        return [(seen[-1], 7)] * 3 if seen[-1] < 8 else []
+
+    monkeypatch.setattr(app_releaser, "waiting", waits)
+    assert host.run(settings="{}", watch=4.0, hang=10.0) == 2
+    assert 8 <= seen[-1] < 12
 
 
 @pytest.mark.parametrize("secret", ["a secret", "line one\nline two", 'with "quotes" and \\', "ünïcödé"])

@@ -79,15 +79,39 @@ def test_a_step_is_taken_again_where_a_dead_run_held_the_app() -> None:
 
 def test_a_live_run_is_not_disturbed() -> None:
     living = {"id": f"{action.machine()} {action.process(os.getpid())}"}
-    step = Action({"failed": True, "msg": "held", "holder": living})
-    assert step.step("app_release", {}, {}) == {"failed": True, "msg": "held"}
-    assert len(step.runs) == 1
+    step = Action({"failed": True, "msg": "held.", "holder": living})
+    result = step.step("app_release", {}, {})
+    assert result["failed"]
+    words = "held. If that run is gone, take the app over from it: ansible-playbook site.yml -e app_take_over=true (it waits"
+    assert result["msg"].startswith(words)
+    assert [run["take_over"] for run in step.runs] == [False]
+
+
+def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {
+        "inventory": [str(tmp_path / "my hosts")],
+        "subset": "one,two",
+        "args": ["playbooks/deploy.yml"],
+        "extra_vars": ["a=b"],
+    }
+    monkeypatch.setattr(action.context, "CLIARGS", given)
+    monkeypatch.chdir(tmp_path)
+    wanted = "ansible-playbook playbooks/deploy.yml -i 'my hosts' -l one,two -e app_take_over=true"
+    assert action.taking_over() == f"{wanted}, with what else was given as -e"
+
+
+@pytest.mark.parametrize(("told", "wanted"), [(True, True), ("true", True), ("no", False), (False, False)])
+def test_a_run_that_is_told_to_takes_over(told: object, wanted: bool) -> None:
+    step = Action({"changed": True})
+    step._templar = SimpleNamespace(template=lambda value: value)
+    step.step("app_release", {}, {"__app_take_over": told})
+    assert [run["take_over"] for run in step.runs] == [wanted]
 
 
 def test_a_step_is_taken_twice_at_most() -> None:
     dead = [{"id": f"{action.machine()} {number} 1"} for number in (4194305, 4194306)]
     step = Action(*({"failed": True, "msg": "held", "holder": holder} for holder in dead))
-    assert step.step("app_release", {}, {}) == {"failed": True, "msg": "held"}
+    assert step.step("app_release", {}, {})["msg"].startswith("held")
     assert [run["dead"] for run in step.runs] == ["", dead[0]["id"]]
 
 

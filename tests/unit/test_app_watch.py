@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -9,10 +10,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils import app_watch
-from ansible.module_utils.app_watch import Processes, Traffic, children
+from ansible.module_utils.app_watch import WAITING, Processes, Traffic, children, digest_of, hanging, waiting
 
 
 def lines(path: Path, *entries: tuple[int, str], at: float = 1000.0) -> None:
@@ -138,3 +140,95 @@ def test_a_line_of_another_format_is_nobodys(log: Path, line: bytes) -> None:
         file.write(line + b"\n")
     lines(log, (500, "2"))
     assert str(traffic.follow(2, since=0)) == "1 of 1 requests"
+
+
+# Requests that hang
+
+
+def note(directory: Path, name: str, *began: float) -> Any:
+    """Note requests as a process of a release does, and return the file: the process lives as long as that is open."""
+    directory.mkdir(exist_ok=True)
+    file = (directory / name).open("w+b", buffering=0)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.write(b"".join(WAITING.pack(moment, digest_of("/items")) for moment in (*began, 0.0)))
+    return file
+
+
+def test_the_requests_of_all_living_processes_are_found(tmp_path: Path) -> None:
+    now = time.monotonic()
+    names = ("7.metrics", "7.1.metrics", "17.metrics", "7x.metrics")
+    files = [note(tmp_path / name, "waiting.12", now - 5, now - 20, now + 60) for name in names]
+    dead = note(tmp_path / "7.metrics", "waiting.13", now - 5)
+    dead.close()
+    found = waiting(tmp_path, 7, now - 10)
+    assert [path for _, path in found] == [digest_of("/items")] * 2
+    assert all(5 <= waited < 10 for waited, _ in found)
+    for file in files:
+        file.close()
+    assert waiting(tmp_path, 7, now - 10) == []
+
+
+def test_what_an_app_puts_in_the_way_is_nothing(tmp_path: Path) -> None:
+    elsewhere = note(tmp_path / "elsewhere", "waiting.1", time.monotonic() - 5)
+    (tmp_path / "7.metrics").mkdir()
+    (tmp_path / "7.metrics" / "waiting.1").symlink_to(tmp_path / "elsewhere" / "waiting.1")
+    os.mkfifo(tmp_path / "7.metrics" / "waiting.2")
+    (tmp_path / "7.metrics" / "waiting.3").mkdir()
+    assert waiting(tmp_path, 7, 0.0) == []
+    elsewhere.close()
+
+
+def traffic(log: Path, before: list[tuple[str, float]], since: list[tuple[str, float, int, str]]) -> Traffic:
+    """Return what Nginx logged: paths and seconds, and since the switch also the status and who answered."""
+    log.write_text("", encoding="utf-8")
+    with log.open("a", encoding="utf-8") as file:
+        for path, seconds in before:
+            file.write(json.dumps({"at": 900.0, "status": 200, "release": "1", "path": path, "seconds": seconds}) + "\n")
+        file.flush()
+        found = Traffic(log)
+        for path, seconds, status, release in since:
+            file.write(json.dumps({"at": 1020.0, "status": status, "release": release, "path": path, "seconds": seconds}) + "\n")
+    found.follow(2, since=1000.0)
+    return found
+
+
+QUICK = [("/", 0.01)] * 50
+HEALTHY = [("/healthz", 0.01, 200, "2")] * 10
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "waits", "words"),
+    [
+        # One is enough where the path is known to be quick, and is answered by the new release never.
+        (QUICK, HEALTHY, [(11.0, "/")], "a request has waited 11 s; before the switch 50 to the same path took 0.0 s at most"),
+        (QUICK, [*HEALTHY, ("/", 0.01, 200, "2")], [(11.0, "/")], ""),
+        (QUICK, HEALTHY, [(9.0, "/")], ""),
+        (QUICK, HEALTHY, [(11.0, "/new")] * 2, ""),
+        (QUICK, HEALTHY, [(11.0, "/new")] * 3, "3 requests have waited 10 s or more for an answer"),
+        # A path that was slow before may be slow, and who polls for long goes on polling.
+        ([*QUICK, ("/report", 9.0)], HEALTHY, [(11.0, "/report")], ""),
+        ([*QUICK, *[("/poll", 25.0)] * 50], HEALTHY, [(11.0, "/poll")] * 9, ""),
+        ([*QUICK, *[("/poll", 25.0)] * 5], HEALTHY, [(11.0, "/x")] * 9, "9 requests have waited"),
+        # Few among many are no reason, nor is anything where nobody knows what is usual.
+        (QUICK, [*HEALTHY, *[("/", 0.01, 200, "2")] * 100], [(11.0, "/")] * 5, ""),
+        ([("/", 0.01)] * 5, HEALTHY, [(11.0, "/")] * 9, ""),
+        # Who has given up has waited, too, but not who left at once or asked the release before.
+        (
+            QUICK,
+            [*HEALTHY, *[("/new", 4.0, 499, "")] * 3],
+            [],
+            "3 requests have waited 10 s or more for an answer, or were given up",
+        ),
+        (QUICK, [*HEALTHY, *[("/new", 0.5, 499, "")] * 3], [], ""),
+        (QUICK, [*HEALTHY, *[("/new", 25.0, 499, "")] * 3], [], ""),
+    ],
+)
+def test_what_hangs_that_did_not(
+    log: Path,
+    before: list[tuple[str, float]],
+    since: list[tuple[str, float, int, str]],
+    waits: list[tuple[float, str]],
+    words: str,
+) -> None:
+    said = hanging([(waited, digest_of(path)) for waited, path in waits], 10.0, traffic(log, before, since))
+    assert said.startswith(words) if words else said == ""

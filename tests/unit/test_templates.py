@@ -861,6 +861,17 @@ class Mount:
 class app:
     routes = [Mount]
 """,
+    "long": "raise ImportError('failed to find libmagic.\\nset this: export IT=quiet\\n')\n",
+    "chained": "try:\n    {}['URL']\nexcept KeyError as error:\n    raise RuntimeError('\\n no URL\\nat all') from error\n",
+    "group": "raise BaseExceptionGroup('two things', [ValueError('first\\nline'), KeyError('x')])\n",
+    "dotted": "import json\njson.loads('{')\n",
+    "silent": "raise AssertionError\n",
+    "ends": "raise SystemExit('no configuration\\nhere')\n",
+    "noisy": "print('slipway says nothing')\nimport sys\nsys.stderr.write('last words\\n')\nraise ValueError('one\\ntwo')\n",
+    "factory": "def make(name='x'):\n    open('made', 'w').write(name)\n    return object()\napp = make\n",
+    "broken factory": "def app():\n    raise ValueError('no key')\n",
+    "plain": "async def app(scope, receive, send):\n    raise ValueError('nobody calls this')\n",
+    "wrapped": "def app(*arguments):\n    raise ValueError('nobody calls this')\n",
     "busy": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\napp = None\n",
 }
 
@@ -902,6 +913,45 @@ def test_an_app_that_cannot_be_imported_says_why(preflight: Any, app: str, words
     for word in words:
         assert word in text
     assert "importlib" not in text
+
+
+@pytest.mark.parametrize(
+    ("app", "headline"),
+    [
+        ("missing module", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("misspelt", "SyntaxError: invalid syntax (main.py, line 1)"),
+        ("long", "ImportError: failed to find libmagic."),
+        ("chained", "RuntimeError: no URL"),
+        ("dotted", "json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("silent", "AssertionError"),
+        ("ends", "it ends itself with exit code 1: no configuration"),
+        ("noisy", "ValueError: one"),
+        (
+            "settings",
+            "Settings refuses the settings (app_env, app_secrets): DATABASE_URL: Field required; db.0: Input should be a number",
+        ),
+        ("broken factory", "ValueError: no key"),
+        pytest.param(
+            "group",
+            "ExceptionGroup: two things (2 sub-exceptions): ValueError: first",
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups"),
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(preflight: Any, app: str, headline: str) -> None:
+    code, text = preflight(app)
+    assert code == 1
+    assert [line for line in text.splitlines() if line.startswith("slipway-headline:")] == [f"slipway-headline: {headline}"]
+
+
+def test_what_an_exception_came_from_is_told(preflight: Any) -> None:
+    assert "It came from KeyError: 'URL'\n" in preflight("chained")[1]
+
+
+@pytest.mark.parametrize(("app", "called"), [("factory", True), ("plain", False), ("wrapped", False)])
+def test_a_function_that_makes_the_app_is_called(preflight: Any, tmp_path: Path, app: str, called: bool) -> None:
+    assert preflight(app) == (0, "")
+    assert (tmp_path / "build" / "made").exists() is called
 
 
 def test_settings_that_are_refused_are_named_without_their_values(preflight: Any) -> None:

@@ -6,14 +6,18 @@ import getpass
 import hashlib
 import multiprocessing
 import os
+import shlex
 import socket
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import filter_loader
 
 
 def machine() -> str:
@@ -77,6 +81,15 @@ def is_dead(holder: dict[str, Any]) -> bool:
     return name == machine() and pid.isdigit() and process(int(pid)) != running
 
 
+def taking_over() -> str:
+    """Return the command that does what this run does, though another one holds the app."""
+    given, plugin = context.CLIARGS, filter_loader.get("given_options").j2_function
+    playbook = next(iter(given.get("args") or ()), "site.yml")
+    limit = ["-l", str(given["subset"])] if given.get("subset") else []
+    command = shlex.join(["ansible-playbook", playbook, *plugin(), *limit, "-e", "app_take_over=true"])
+    return f"{command}{', with what else was given as -e' if given.get('extra_vars') else ''}"
+
+
 class ActionModule(ActionBase):
     """Run the module, and once more where a dead run of this controller held the app."""
 
@@ -90,11 +103,17 @@ class ActionModule(ActionBase):
 
     def step(self, module: str, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """Run `module` in the name of this run, and return its result."""
-        run = this_run()
+        run: dict[str, Any] = this_run()
+        asked = (task_vars or {}).get("__app_take_over", False)
+        run["take_over"] = boolean(self._templar.template(asked)) if asked else False
         for _ in range(2):
             result: dict[str, Any] = self._execute_module(module, module_args={**arguments, "run": run}, task_vars=task_vars)
             holder = result.pop("holder", None)
             if not holder or not is_dead(holder):
                 break
             run["dead"] = str(holder["id"])
+        if result.get("msg"):
+            result["msg"] = filter_loader.get("as_typed").j2_function(result["msg"])
+        if holder:
+            result["msg"] += f" If that run is gone, take the app over from it: {taking_over()} (it waits for a step under way)."
         return result

@@ -331,6 +331,14 @@ class Doctor:
             )
         if self.live is None:
             return
+        owed = (self.layout.record(self.live).get("owed") or {}).get("hook")
+        if owed:
+            yield finding(
+                "warning",
+                f"The hook {owed} of release {self.live} failed, or was cut off",
+                "It is run again by the next run (app_hooks).",
+                "Mend it, then: ansible-playbook playbooks/deploy.yml",
+            )
         build = (self.layout.release(self.live) / "build").resolve()
         mark = build / ".build.json"
         if not mark.exists():

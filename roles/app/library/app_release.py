@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ansible.module_utils.app_layout import ReleaseError, masked
+from ansible.module_utils.app_layout import ReleaseError, masked, version_of
 from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
 from ansible.module_utils.app_releaser import GOOD, Releaser
 from ansible.module_utils.basic import AnsibleModule
@@ -36,7 +36,8 @@ options:
   user: {type: str, required: true, description: "The user that runs the app. Its group may read the settings."}
   directory: {type: str, required: true, description: "The folder of the build in which the app runs."}
   build: {type: str, required: true, description: "The build to release."}
-  revision: {type: str, required: true, description: "What the operator calls the state of the source, such as a commit."}
+  revision: {type: str, required: true, description: "What the state of the source is called, such as a commit."}
+  version: {type: str, default: "", description: "What the operator called it, such as a tag."}
   origin: {type: str, required: true, description: "Where the source came from."}
   files: {type: dict, required: true, description: "Files of the release, name to content."}
   engine: {type: str, default: "", description: "What runs containers, where the release is run in one."}
@@ -57,6 +58,7 @@ options:
   hook_timeout: {type: float, required: true, description: "Seconds that a hook may take."}
   instances: {type: int, default: 1, description: "How many of the release's programs Nginx hands requests to."}
   watch: {type: float, required: true, description: "Seconds after the switch in which the release is watched."}
+  hang: {type: float, default: 0, description: "Seconds after which a request hangs that has no answer; 0 to look at none."}
   drain: {type: float, required: true, description: "Seconds between the switch and the end of the old release, at least."}
   stop: {type: float, required: true, description: "Seconds that Supervisor gives a program to stop."}
   keep: {type: int, required: true, description: "How many earlier releases stay on the host."}
@@ -86,7 +88,9 @@ def plan(releaser: Releaser) -> dict[str, Any]:
         taken back, both of what is wanted.
     """
     changed = releaser.tidy()
-    return {"changed": changed, "release": releaser.layout.live(), "reason": releaser.needed(), **numbers(releaser)}
+    reason, live = releaser.needed(), releaser.layout.live()
+    hook = releaser.last_hook(live) if reason is None and live is not None else ""
+    return {"changed": changed or bool(hook), "release": live, "reason": reason, "hook": hook, **numbers(releaser)}
 
 
 def numbers(releaser: Releaser) -> dict[str, Any]:
@@ -110,7 +114,10 @@ def forward(releaser: Releaser, step: str) -> dict[str, Any]:
     reason = releaser.needed()
     if reason is None and agreed not in (None, live):
         reason = "another host of the app needed it"
-    said = ""
+    said = hook = ""
+    if reason is None and step == "release" and live is not None:
+        hook = releaser.last_hook(live)
+        changed = changed or bool(hook)
     if reason is not None:
         changed = True
         if step == "release":
@@ -120,7 +127,7 @@ def forward(releaser: Releaser, step: str) -> dict[str, Any]:
             number = releaser.try_out(agreed)
         if step == "migrate":
             said = releaser.migrate(number)
-    return {"changed": changed, "release": number, "reason": reason, "said": said}
+    return {"changed": changed, "release": number, "reason": reason, "said": said, "hook": hook}
 
 
 def back(releaser: Releaser, look: bool) -> dict[str, Any]:
@@ -136,7 +143,8 @@ def back(releaser: Releaser, look: bool) -> dict[str, Any]:
         return {"changed": False, "release": target, "reason": None}
     changed = releaser.tidy()  # one that was interrupted after its switch has got there, and left the rest
     if target == live:
-        return {"changed": changed, "release": target, "reason": None}
+        hook = releaser.last_hook(live)
+        return {"changed": changed or bool(hook), "release": target, "reason": None, "hook": hook}
     number = releaser.roll_back(target, arguments["rollback_settings"], arguments["number"] or None)
     return {"changed": True, "release": number, "reason": f"rolled back from release {live}"}
 
@@ -241,7 +249,9 @@ def summary(releaser: Releaser, before: int | None, then: str = "") -> dict[str,
     told = {"canary": releaser.arguments["note"]} if releaser.arguments["note"] else {}
     if step == "let_go":  # what was done is told already
         return told
-    return {"url": releaser.arguments["url"], "release": release, "certificate_days": releaser.door.certificate_days(), **told}
+    version = version_of(releaser.layout.record(live)) if live is not None else ""
+    days = releaser.door.certificate_days()
+    return {"url": releaser.arguments["url"], "release": release, "version": version, "certificate_days": days, **told}
 
 
 def main() -> None:
@@ -259,6 +269,7 @@ def main() -> None:
             "directory": {"type": "str", "required": True},
             "build": {"type": "str", "required": True},
             "revision": {"type": "str", "required": True},
+            "version": {"type": "str", "default": ""},
             "origin": {"type": "str", "required": True},
             "files": {"type": "dict", "required": True},
             "engine": {"type": "str", "default": ""},
@@ -276,6 +287,7 @@ def main() -> None:
             "hook_timeout": {"type": "float", "required": True},
             "instances": {"type": "int", "default": 1},
             "watch": {"type": "float", "required": True},
+            "hang": {"type": "float", "default": 0},
             "drain": {"type": "float", "required": True},
             "stop": {"type": "float", "required": True},
             "keep": {"type": "int", "required": True},
@@ -320,6 +332,7 @@ def main() -> None:
         **{**result, "said": masked(result.get("said", ""), releaser.secrets)},
         before=before,
         summary=summary(releaser, before),
+        version=version_of(record),
         record={key: value for key, value in record.items() if key not in ("digest", "health")},
         diff={"before": f"release {before}\n", "after": f"release {result['release']}\n"} if result["changed"] else {},
     )

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.app_layout import Layout
+from ansible.module_utils.app_layout import Layout, version_of
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
@@ -76,7 +76,7 @@ def releases(layout: Layout) -> list[dict[str, Any]]:
             {
                 "release": number,
                 "state": state if entry.get("kept") else f"{state.replace('kept', 'was live')}, gone",
-                "version": str(entry.get("revision", "?")),
+                "version": version_of(entry) or "?",
                 "when": str(entry.get("when", "?")),
                 "who": str(entry.get("who", "?")),
                 "bytes": sum(size(part, seen) for part in parts) + image_bytes(build),
@@ -92,7 +92,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     cells = [list(COLUMNS.values())]
     for row in rows:
         size_text = f"{row['bytes'] / 2**20:.1f} MiB" if row["bytes"] else "-"
-        told = {**row, "size": size_text, "version": row["version"][:20], "reason": row["reason"][:REASON_CHARACTERS]}
+        told = {**row, "size": size_text, "reason": row["reason"][:REASON_CHARACTERS]}
         cells.append([str(told[name]) for name in COLUMNS])
     used = [index for index in range(len(COLUMNS)) if any(line[index] for line in cells[1:])]
     widths = {index: max(len(line[index]) for line in cells) for index in used}

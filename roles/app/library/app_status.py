@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.app_door import Door
-from ansible.module_utils.app_layout import Layout, ReleaseError
+from ansible.module_utils.app_layout import Layout, ReleaseError, version_of
 from ansible.module_utils.app_state import health, masters, workers
 from ansible.module_utils.app_supervisor import Supervisor
 from ansible.module_utils.basic import AnsibleModule
@@ -27,6 +27,12 @@ options:
 """
 
 
+def failed_hook(record: dict[str, Any]) -> str:
+    """Say which hook the live release still owes; empty where it owes none."""
+    owed = record.get("owed") or {}
+    return f", hook {owed['hook']} failed" if owed.get("hook") else ""
+
+
 def status(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return how the app is.
 
@@ -44,14 +50,14 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
     disk = os.statvfs(place)
     found: dict[str, Any] = {
         "release": live,
-        "version": str(record.get("revision", ""))[:20],
+        "version": version_of(record),
         "since": str(record.get("when", "")),
         "who": str(record.get("who", "")),
         "workers": 0,
         "health": "nothing is live",
         "certificate_days": door.certificate_days(),
         "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
-        "last": f"{last['release']} {last.get('outcome', '?')}" if last else "",
+        "last": f"{last['release']} {last.get('outcome', '?')}{failed_hook(record)}" if last else "",
         "reason": str(last.get("reason", "")),
     }
     if live is not None:

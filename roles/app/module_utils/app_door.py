@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import io
 import json
 import os
 import socket
@@ -22,6 +23,9 @@ CLAIMED_CLIENT = "203.0.113.7"
 
 # An event stream sends its second event this long after the first.
 SECOND_EVENT_SECONDS = 1.5
+
+# How long an answer may be, in bytes: what asks for one keeps it in memory.
+LONGEST_ANSWER = 2**20
 
 # Errors that mean there is no answer, or none that is HTTP.
 NO_ANSWER = (OSError, ValueError, http.client.HTTPException)
@@ -67,13 +71,70 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
 
-def ask(connection: http.client.HTTPConnection, path: str, host: str, headers: dict[str, str] | None = None) -> Answer:
-    """Send one GET request.
+class _Hurried(io.RawIOBase):
+    """What comes from a connection until a moment; a time limit of the connection's own begins anew with each byte.
+
+    Args:
+        connection: the connection.
+        deadline: the moment, in seconds of the monotonic clock.
+    """
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self.connection = connection
+        self.deadline = deadline
+        self.raw: socket.SocketIO = connection.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what has come.
+
+        Raises:
+            TimeoutError: when the moment has passed.
+        """
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.connection.settimeout(left)
+        return self.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+def ask(
+    connection: http.client.HTTPConnection,
+    path: str,
+    host: str,
+    headers: dict[str, str] | None = None,
+    longest: int = LONGEST_ANSWER,
+) -> Answer:
+    """Send one GET request. The whole answer must have come within the connection's timeout.
+
+    Args:
+        connection: where to; it has a timeout.
+        path: what is asked for.
+        host: the name that is asked.
+        headers: further headers.
+        longest: how many bytes the body may have; with 0 none of it is read.
 
     Raises:
-        OSError: when there is no answer.
-        http.client.HTTPException: when the answer is not HTTP.
+        OSError: when there is no answer, or it does not end in time.
+        http.client.HTTPException: when the answer is not HTTP, or too long.
     """
+    seconds = float(connection.timeout or 5.0)
+    deadline = time.monotonic() + seconds
+
+    class Response(http.client.HTTPResponse):
+        def __init__(self, connected: socket.socket, *arguments: Any, **options: Any) -> None:
+            super().__init__(connected, *arguments, **options)
+            hurried: Any = io.BufferedReader(_Hurried(connected, deadline))
+            self.fp.close()
+            self.fp = hurried
+
+    connection.response_class = Response
     with contextlib.closing(connection):
         # With a cookie the answer does not come from Nginx's cache.
         usual = {"Host": host, "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1", "Cookie": "slipway=probe"}
@@ -81,8 +142,15 @@ def ask(connection: http.client.HTTPConnection, path: str, host: str, headers: d
             connection.request("GET", path, headers={**usual, "Connection": "close", **(headers or {})})
         except UnicodeError as error:
             raise OSError(f"GET {path} for {host} cannot be sent: {error}") from error
-        response = connection.getresponse()
-        body = response.read()
+        try:
+            with connection.getresponse() as response:
+                body = response.read(longest + 1) if longest else b""
+        except TimeoutError as error:
+            raise TimeoutError(f"the answer to GET {path} had not come to its end after {seconds:g} s") from error
+        if longest and response.length and len(body) <= longest:
+            raise http.client.IncompleteRead(body, response.length)
+        if len(body) > longest:
+            raise http.client.HTTPException(f"the answer to GET {path} is longer than {longest / 2**20:g} MiB")
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import http.client
 import json
 import os
 import re
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +18,44 @@ from typing import Any
 
 from ansible.module_utils.app_door import NO_ANSWER, Answer, Door, UnixConnection, ask
 from ansible.module_utils.app_engine import Engine, repository
-from ansible.module_utils.app_layout import Layout, ReleaseError, digest, masked, point, remove, room, run, shell, tail, write
+from ansible.module_utils.app_layout import (
+    Layout,
+    ReleaseError,
+    digest,
+    masked,
+    point,
+    remove,
+    room,
+    run,
+    shell,
+    tail,
+    version_of,
+    write,
+)
 from ansible.module_utils.app_log import ends
 from ansible.module_utils.app_openapi import breaking_changes
 from ansible.module_utils.app_supervisor import Supervisor
 from ansible.module_utils.app_times import freshen
-from ansible.module_utils.app_watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic
+from ansible.module_utils.app_watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic, hanging, waiting
 
 # How long Nginx may go on using a connection to the old release after a switch: both times of its upstream, and some.
 CACHED_CONNECTION_SECONDS = 1.5
+
+# An OpenAPI document may be longer than an answer usually is, in bytes.
+LONGEST_DOCUMENT = 16 * 2**20
+
+# What answers within so many seconds is quick, and what waits as long may hang.
+QUICK_SECONDS, SUSPECT_SECONDS = 2.0, 1.0
+
+# The line of preflight.py that says in a few words what is wrong.
+HEADLINE = re.compile(r"^slipway-headline: (.*)$\n?", re.MULTILINE)
+
+# What says that code wanted to write where it lies, and that a database has been migrated further than code knows.
+READ_ONLY = (
+    r"unable to open database file|attempt to write a readonly database|Read-only file system"
+    r"|Permission denied: '(?!/)|Permission denied: '{home}/(?!shared)"
+)
+UNKNOWN_SCHEMA = re.compile(r"Can't locate revision identified by '([^']+)'")
 
 # A release that is live, or was, without having been taken back: what a rollback may choose by itself.
 GOOD = "live"
@@ -73,14 +104,14 @@ class Releaser:
 
     # What is there
 
-    def ask(self, socket: Path, path: str) -> Answer:
+    def ask(self, socket: Path, path: str, timeout: float = 5.0, **options: Any) -> Answer:
         """Ask a release at one of its own sockets.
 
         Raises:
             OSError: when there is no answer.
             http.client.HTTPException: when the answer is not HTTP.
         """
-        return ask(UnixConnection(socket, timeout=5), path, self.health["host"])
+        return ask(UnixConnection(socket, timeout=timeout), path, self.health["host"], **options)
 
     def unhealthy(self, answer: Answer) -> str:
         """Say why `answer` is not that of a healthy release; empty when it is."""
@@ -143,7 +174,61 @@ class Releaser:
         """Return the last lines that release `number` logged, for the operator; of several instances, what each one did."""
         found = ends(self.layout, self.arguments["name"], number, 30)
         said = "\n".join(f"The end of {place}:\n{text}" for place, text in found)
-        return said or f"It wrote nothing to {self.layout.log(number)}."
+        return self.advised(said, number) if said else f"It wrote nothing to {self.layout.log(number)}."
+
+    def advised(self, said: str, number: int) -> str:
+        """Return what release `number`, or a command with its code, said of a failure, below what helps where that is known."""
+        shared = self.layout.home / "shared"
+        if re.search(READ_ONLY.format(home=re.escape(str(self.layout.home))), said):
+            return (
+                f"The directory of the code is read-only: what the app writes belongs into {shared}, which its releases share. "
+                f"For SQLite that may be, in app_env, DATABASE_URL: sqlite:///{shared}/app.db\n{said}"
+            )
+        unknown = UNKNOWN_SCHEMA.search(said)
+        if unknown:
+            return f"{self.migrated_further(number, unknown[1])}\n{said}"
+        return said
+
+    def migrated_further(self, number: int, schema: str) -> str:
+        """Say why the code of release `number` does not know the schema that the database has, and what can be done.
+
+        Args:
+            number: the release.
+            schema: the revision that it does not know.
+        """
+        by = self.migrated_by(schema, number)
+        if by is None:
+            return f"The database has been migrated to {schema}, which this version does not know: release one that does."
+        what = version_of(self.layout.record(by))
+        name = f"release {by}{f' ({what})' if what else ''}"
+        wanted = str(self.layout.record(number).get("migration") or "").split(", ")[0]
+        return (
+            f"This version is older than the database, which was migrated to {schema} by {name}. Nothing is migrated back by "
+            "itself: release a version that knows this schema (app_version), or migrate back first.\n"
+            f"{self.migrating_back(by, wanted)}\nThen run this again."
+        )
+
+    def migrated_by(self, schema: str, but: int | None = None) -> int | None:
+        """Return the newest release, other than `but`, whose migrations end at a revision of the schema; else what is live."""
+        for number in reversed(self.layout.numbers()):
+            known = str(self.layout.record(number).get("migration") or "").split(", ")
+            if number != but and {schema, schema.split(", ")[0]} & {*known} and (self.layout.release(number) / "build").exists():
+                return number
+        return self.layout.live()
+
+    def migrating_back(self, number: int, schema: str) -> str:
+        """Say how the database is migrated back to `schema`, or to none, with the code of release `number`."""
+        command = self.by_hand(number, f"python3 -m alembic downgrade {schema or 'base'}")
+        return f"To migrate back, with the code of release {number}, on the host as root:\n{command}"
+
+    def by_hand(self, number: int, command: str) -> str:
+        """Return what root types on the host to run `command` with the code and the settings of release `number`."""
+        release = self.layout.release(number)
+        if (release / "container.py").exists():
+            return shlex.join([sys.executable, str(release / "container.py"), "--shell", command])
+        python = str(release / "build" / ".venv" / "bin" / "python")
+        words = ["runuser", "-u", self.arguments["user"], "--", python, str(release / "launch.py"), "--shell", command]
+        return f"cd {shlex.quote(os.path.normpath(release / 'build' / self.arguments['directory']))} && {shlex.join(words)}"
 
     def tidy(self) -> bool:
         """Clear what an interrupted run left: programs other than the live one, and links that lag behind.
@@ -184,6 +269,7 @@ class Releaser:
         """Add `facts` to what is remembered of release `number`, and its outcome to the app's history."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         record = {"release": number, "build": self.arguments["build"], **self.layout.record(number), **facts}
+        record = {name: value for name, value in record.items() if value is not None}
         record.update(who=self.who, when=stamp)
         if facts.get("outcome") == GOOD:
             record.pop("reason", None)
@@ -213,8 +299,8 @@ class Releaser:
             write(directory / name, text)
         write(directory / "settings.json", self.arguments["settings"], mode=0o640, group=self.group)
         write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=self.group)
-        facts = {"revision": "revision", "source": "origin", "instances": "instances"}
-        told = {name: self.arguments[argument] for name, argument in facts.items()}
+        facts = {"revision": "revision", "version": "version", "source": "origin", "instances": "instances"}
+        told = {name: self.arguments.get(argument, "") for name, argument in facts.items()}
         self.remember(number, outcome="started", digest=self.wanted(), health=self.health, **told)
 
     def launch(self, number: int) -> dict[str, Any]:
@@ -267,10 +353,12 @@ class Releaser:
         if answer.returncode == UNFIT:
             raise ReleaseError(tail(answer.stdout, 1))
         if answer.returncode:
-            said = tail(answer.stdout, 20) or f"It ended with exit code {answer.returncode} and said nothing."
-            # A traceback says what it is about at its end; what pydantic refuses is headed.
-            cause = said.splitlines()[0 if "refuses the settings" in said else -1].strip()
-            raise ReleaseError(f"the app cannot be imported: {cause}\n{said}")
+            told = HEADLINE.findall(answer.stdout)
+            said = tail(HEADLINE.sub("", answer.stdout), 30)
+            ended = f"It ended with exit code {answer.returncode}" + ("." if said else " and said nothing.")
+            cause = told[-1] if told else said if said and "\n" not in said else ended
+            said = "\n".join(line for line in said.splitlines() if line != cause)  # once is enough
+            raise ReleaseError(f"the app cannot be imported: {cause}\n{self.advised(said, number)}".rstrip())
 
     def prepared(self, *outcomes: str) -> int | None:
         """Return the release that an earlier step of this run, or of one that was interrupted, prepared; None if none is.
@@ -341,8 +429,12 @@ class Releaser:
         """
         command, timeout = (self.arguments["migrate"][key] for key in ("command", "timeout"))
         with self.failing(number, self.layout.live()):
-            with self.launching(number) as launch:
-                said = shell("the migration (app_migrate_command)", command, timeout, "app_migrate_timeout", **launch)
+            try:
+                with self.launching(number) as launch:
+                    said = shell("the migration (app_migrate_command)", command, timeout, "app_migrate_timeout", **launch)
+            except ReleaseError as error:
+                unknown = UNKNOWN_SCHEMA.search(str(error))
+                raise ReleaseError(f"{self.migrated_further(number, unknown[1])}\n{error}" if unknown else str(error)) from error
             self.remember(number, migrated=True)
         return said
 
@@ -367,10 +459,10 @@ class Releaser:
         """
         deadline = time.monotonic() + self.health["timeout"]
         look, first, wrong = time.monotonic() + 0.5, list[int](), 0
-        problem = "it does not listen on its socket"
+        problem, silent = "it does not listen on its socket", True
         while time.monotonic() < deadline:
             try:
-                problem = self.problem(number)
+                problem, silent = self.problem(number), False
                 if not problem:
                     return
                 wrong += 1
@@ -379,8 +471,12 @@ class Releaser:
                         f"it was not healthy at the {wrong}. attempt (app_health_attempts): {problem}.\n{self.log_tail(number)}"
                     )
                 self.sleep(0.9 if self.health["attempts"] else 0.0)
-            except NO_ANSWER:
+            except (ConnectionRefusedError, FileNotFoundError):  # as at its beginning
                 pass
+            except TimeoutError:
+                problem, silent = f"it listens on its socket, and has not answered GET {self.health['path']} yet", True
+            except (http.client.HTTPException, OSError, ValueError) as error:
+                problem = f"it listens on its socket, but gives no answer in HTTP ({str(error) or type(error).__name__})"
             if time.monotonic() > look:
                 state, processes = self.supervisor.state(number)
                 first = first or processes
@@ -388,9 +484,34 @@ class Releaser:
                     raise ReleaseError(f"it stopped right after its start ({state}).\n{self.log_tail(number)}")
                 look = time.monotonic() + 0.5
             self.sleep(0.1)
-        raise ReleaseError(
-            f"it was not healthy after {self.health['timeout']:g} s (app_health_timeout): {problem}.\n{self.log_tail(number)}"
-        )
+        longer = " It may still be starting: if it needs longer, raise app_health_timeout." if silent else ""
+        seconds = f"{self.health['timeout']:g} s (app_health_timeout)"
+        raise ReleaseError(f"it was not healthy after {seconds}: {problem}.{longer}\n{self.log_tail(number)}")
+
+    def see_front(self, number: int, live: int | None) -> None:
+        """See that the candidate answers what is at its root, whatever that is, where the live release does so quickly.
+
+        Raises:
+            ReleaseError: when it does not begin to answer in time.
+        """
+        patience = float(self.arguments.get("hang") or 0.0)
+        if live is None or not patience:
+            return
+        begin = time.monotonic()
+        try:
+            self.ask(self.layout.socket(live), "/", QUICK_SECONDS, longest=0)
+        except NO_ANSWER:
+            return
+        usual = time.monotonic() - begin
+        try:
+            self.ask(self.layout.socket(number), "/", patience, longest=0)
+        except TimeoutError as error:
+            raise ReleaseError(
+                f"it hangs: GET / has no answer after {patience:g} s (app_watch_hang_seconds), and release {live} gives one in "
+                f"{usual:.1f} s.\n{self.log_tail(number)}"
+            ) from error
+        except NO_ANSWER:
+            return
 
     def compare(self, number: int, live: int | None) -> None:
         """Stop a release whose interface would break clients of the live one.
@@ -404,7 +525,7 @@ class Releaser:
         documents = []
         for release in (live, number):
             try:
-                answer = self.ask(self.layout.socket(release), path)
+                answer = self.ask(self.layout.socket(release), path, longest=LONGEST_DOCUMENT)
                 documents.append(answer.json() if answer.status == 200 else None)
             except NO_ANSWER:
                 documents.append(None)
@@ -473,16 +594,17 @@ class Releaser:
             switched: when it was made live, in seconds of the monotonic clock.
             traffic: what Nginx logs, with what was usual before the switch.
             usual_ends: how many worker processes of the release before it ended in a second.
-            settled: seconds after which nothing reaches the release before it any more.
+            settled: seconds after which nothing reaches the release before it any more; 0 where there was none.
 
         Raises:
-            ReleaseError: when it stops being healthy, its program starts again, more of its processes end than was usual, or
-                more of its answers are errors than was usual.
+            ReleaseError: when it stops being healthy, its program starts again, more of its processes end than was usual, more of
+                its answers are errors than was usual, or requests hang that did not before.
         """
         since, seconds = time.time() - (time.monotonic() - switched), self.arguments["watch"]
         processes, workers = list[int](), Processes([])
         allowed = max(1.0, 2 * usual_ends * seconds)
         bad, proved = 0, False
+        hang = float(self.arguments.get("hang") or 0.0) if seconds and settled else 0.0
         while True:
             passed = time.monotonic() - switched
             after = f"in the {passed:.0f} s since the switch (app_watch_seconds)"
@@ -505,12 +627,42 @@ class Releaser:
                 raise ReleaseError(
                     f"{count} were answered with a 5xx status {after}; before it were {traffic.usual}.\n{self.log_tail(number)}"
                 )
+            hung = self.hung(number, switched, traffic, hang) if hang else ""
+            if hung:
+                raise ReleaseError(f"it hangs: {hung} (app_watch_hang_seconds).\n{self.log_tail(number)}")
             if not proved and passed >= settled:
                 self.prove(number, seconds=5)
                 proved = True
-            if proved and passed >= seconds:
+            if proved and passed >= seconds and not bad and not self.suspect(number, switched, traffic, hang, passed - seconds):
                 return
             self.sleep(0.5 if bad else 1.0)
+
+    def hung(self, number: int, switched: float, traffic: Traffic, hang: float, least: float = 0.0) -> str:
+        """Say which requests to release `number` hang, as `hanging` does.
+
+        Args:
+            number: the release.
+            switched: when it was made live, in seconds of the monotonic clock.
+            traffic: what Nginx logs.
+            hang: how long one has waited that hangs.
+            least: leave out what has waited for less than this.
+        """
+        waits = waiting(self.layout.runtime, number, switched)
+        if least:  # as if all of them were going to
+            waits = [(max(waited, hang), path) for waited, path in waits if waited >= least]
+        return hanging(waits, hang, traffic)
+
+    def suspect(self, number: int, switched: float, traffic: Traffic, hang: float, late: float) -> bool:
+        """Say whether the watch must go on beyond its end: requests that began before that wait, and may turn out to hang.
+
+        Args:
+            number: the release.
+            switched: when it was made live, in seconds of the monotonic clock.
+            traffic: what Nginx logs.
+            hang: how long one has waited that hangs; 0 where nobody looks at that.
+            late: how long ago the watch was to end, in seconds.
+        """
+        return hang > 0 and late <= hang and bool(self.hung(number, switched, traffic, hang, late + SUSPECT_SECONDS))
 
     # Whole releases
 
@@ -557,6 +709,7 @@ class Releaser:
                     "settings only (app_rollback_settings: theirs)."
                 )
             self.arguments.update(build=record["build"], revision=record["revision"], origin=record["source"])
+            self.arguments["version"] = record.get("version", "")
             number = self.try_out(agreed)
         else:
             then = record.get("health", {})
@@ -614,6 +767,7 @@ class Releaser:
             self.freshen(number)
             self.supervisor.add(number, self.layout.release(number) / "program.conf")
             self.gate(number)
+            self.see_front(number, old)
             self.compare(number, old)
             self.hook(hooks[0], number, old, number)
             before.look()
@@ -641,11 +795,36 @@ class Releaser:
         for leftover in self.supervisor.installed():
             if leftover != number:
                 self.end(leftover)
-        self.remember(number, back_from=None)
+        # Whatever keeps that from being run, or from going well: the next run makes up for it.
+        owed = {"hook": hooks[1], "from": old} if self.arguments["hooks"].get(hooks[1]) else None
+        self.remember(number, back_from=None, owed=owed)
+        self.last_hook(number)
+
+    def last_hook(self, number: int) -> str:
+        """Run the hook that release `number`, which is live, still owes: the last step, which may have failed or been cut off.
+
+        Returns:
+            The hook's name; empty where there is none to run.
+
+        Raises:
+            ReleaseError: when it fails; the next run tries it again.
+        """
+        owed = self.layout.record(number).get("owed") or {}
+        name = str(owed.get("hook", ""))
+        if not name:
+            return ""
         try:
-            self.hook(hooks[1], number, old, number)
+            self.hook(name, number, owed.get("from"), number)
         except ReleaseError as error:
-            raise ReleaseError(f"Release {number} is live, but {error}") from error
+            what, *said = str(error).split("\n")
+            lines = [
+                f"Release {number} is live, but {what}",
+                "The hook is run again by the next run of playbooks/deploy.yml.",
+                *said,
+            ]
+            raise ReleaseError("\n".join(lines)) from error
+        self.remember(number, owed=None)
+        return name
 
     def token(self, number: int) -> str:
         """Return what release `number` knows a question of ours by; empty where it was made before there were any."""
@@ -737,7 +916,9 @@ class Releaser:
             raise ReleaseError(
                 f"Release {number} was made for another schema of the database: its migrations end at {other or 'none'}, and the "
                 f"database was migrated to {schema or 'none'} since. Nothing is migrated back by itself. If its code can work "
-                "with today's schema, or you have migrated back: -e app_rollback_across_migrations=true"
+                f"with today's schema, or you have migrated back: playbooks/rollback.yml -e release={number} "
+                "-e app_rollback_across_migrations=true\n"
+                f"{self.migrating_back(self.migrated_by(schema, number) or live, other.split(', ')[0])}"
             )
         return number
 
@@ -765,7 +946,8 @@ class Releaser:
                 remove(log)
         for hidden in self.layout.releases.glob(".*"):
             remove(hidden)
-        builds = {str(self.layout.record(number).get("build")) for number in kept} | {self.arguments["build"]}
+        links = [self.layout.release(number) / "build" for number in kept]
+        builds = {os.path.basename(os.readlink(link)) for link in links if link.is_symlink()} | {self.arguments["build"]}
         self.prune_images(builds)
         for build in self.layout.builds.iterdir():
             if build.name not in builds:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import stat
+import struct
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,10 +22,28 @@ LEAST_ERRORS = 3
 LEAST_SHARE = 0.05
 
 
+# A request that its client gave up after so many seconds without an answer waited in vain.
+GIVEN_UP_SECONDS = 2.0
+
+# Of a path that was answered this often, and each time this many times as fast as one waits for an answer, one request is enough
+# to say that it hangs.
+KNOWN_TIMES = 3
+KNOWN_FASTER = 5
+
+# With fewer answers than this before the switch nobody knows what is usual.
+LEAST_KNOWN = 10
+
+# A request that waits for the first byte of its answer: since when, by the monotonic clock, and the digest of its path.
+WAITING = struct.Struct("<dQ")
+WAITING_BYTES = 64 * 1024
+
+
 class Count:
     """How many requests there were, and how many of them were answered with a 5xx status.
 
     Attributes:
+        given_up: how many their clients gave up without an answer, after a while.
+        paths: digests of paths, with how often they were answered without an error, and the seconds that this took at most.
         seconds: how many took how long, to two digits, so that this stays small however many they are.
     """
 
@@ -28,6 +51,13 @@ class Count:
         self.total = 0
         self.errors = 0
         self.seconds: Counter[float] = Counter()
+        self.given_up = 0
+        self.paths: dict[int, tuple[int, float]] = {}
+
+    def slow_share(self, seconds: float) -> float:
+        """Return the share of requests, from 0 to 1, that took longer than some seconds or were given up."""
+        slow = sum(times for each, times in self.seconds.items() if each >= seconds)
+        return min(1.0, (slow + self.given_up) / self.total) if self.total else 0.0
 
     @property
     def share(self) -> float:
@@ -40,6 +70,11 @@ class Count:
         self.errors += 500 <= int(entry.get("status", 0)) < 600
         if entry.get("seconds") is not None and int(entry.get("status", 0)) != 101:  # a WebSocket lasts as long as it is used
             self.seconds[float(f"{entry['seconds']:.2g}")] += 1
+            if int(entry.get("status", 0)) < 499:
+                path = digest_of(str(entry.get("path", "")))
+                times, longest = self.paths.get(path, (0, 0.0))
+                self.paths[path] = times + 1, max(longest, entry["seconds"])
+        self.given_up += given_up(entry)
 
     def __str__(self) -> str:
         return f"{self.errors} of {self.total} requests"
@@ -75,6 +110,7 @@ class Traffic:
             self.inode, self.position = inode, 0
         for entry in self._read(self.position):
             silent = not entry.get("release") and int(entry.get("status", 0)) in (502, 504) and float(entry.get("at", 0)) >= since
+            self.now.given_up += given_up(entry) and entry["at"] - entry["seconds"] >= since
             if silent or str(entry.get("release")) == str(release):
                 self.now.add(entry)
         return self.now
@@ -105,6 +141,67 @@ class Traffic:
             except (ValueError, TypeError, KeyError):  # the first may be torn, and lines of another format are nobody's
                 continue
         return entries
+
+
+def given_up(entry: dict[str, Any]) -> bool:
+    """Say whether a client waited for an answer, and went without one."""
+    return not entry.get("release") and int(entry.get("status", 0)) == 499 and (entry.get("seconds") or 0.0) >= GIVEN_UP_SECONDS
+
+
+def digest_of(path: str) -> int:
+    """Return what slipway_app.py calls the path of a request."""
+    return zlib.crc32(path.encode("utf-8", "surrogateescape"))
+
+
+def waiting(runtime: Path, number: int, since: float) -> list[tuple[float, int]]:
+    """Return the requests to release `number` that wait for the first byte of their answer, as its processes tell.
+
+    Args:
+        runtime: the directory of its sockets, in which the app may write what it likes.
+        number: the release.
+        since: only what began after this moment, in seconds of the monotonic clock.
+
+    Returns:
+        How long each has waited, in seconds, and the digest of its path.
+    """
+    found = []
+    for file in [*runtime.glob(f"{number}.metrics/waiting.*"), *runtime.glob(f"{number}.*.metrics/waiting.*")]:
+        data = b""
+        with contextlib.suppress(OSError):
+            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(handle, "rb", buffering=0) as opened:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    continue
+                try:
+                    fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which its process does not allow while it lives
+                except BlockingIOError:
+                    data = opened.read(WAITING_BYTES) or b""
+        now = time.monotonic()
+        whole = len(data) - len(data) % WAITING.size
+        found += [(now - began, path) for began, path in WAITING.iter_unpack(data[:whole]) if since < began <= now]
+    return found
+
+
+def hanging(waits: list[tuple[float, int]], seconds: float, traffic: Traffic) -> str:
+    """Say which requests hang that did not before; empty where none do.
+
+    Args:
+        waits: how long requests have waited, and the digests of their paths.
+        seconds: how long one waits that hangs.
+        traffic: what Nginx logged before the switch and since.
+    """
+    usual, now = traffic.usual, traffic.now
+    if usual.total < LEAST_KNOWN:
+        return ""
+    long = [(waited, path) for waited, path in waits if waited >= seconds]
+    for waited, path in long:
+        times, longest = usual.paths.get(path, (0, 0.0))
+        if times >= KNOWN_TIMES and longest * KNOWN_FASTER <= waited and path not in now.paths:
+            return f"a request has waited {waited:.0f} s; before the switch {times} to the same path took {longest:.1f} s at most"
+    hung = len(long) + now.given_up
+    if hung >= LEAST_ERRORS and hung / (hung + now.total) > usual.slow_share(seconds) + LEAST_SHARE:
+        return f"{hung} requests have waited {seconds:.0f} s or more for an answer, or were given up; {now.total} were answered"
+    return ""
 
 
 class Processes:
