@@ -345,13 +345,11 @@ def ending_all() -> Iterator[None]:
 
 def children() -> set[int]:
     """Return the children of this process."""
-    found = set()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                status = Path("/proc", entry.name, "stat").read_text(encoding="utf-8", errors="replace")
-                if int(status.rpartition(")")[2].split()[1]) == os.getpid():
-                    found.add(int(entry.name))
+    found, own = set(), b"%d" % os.getpid()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            if file.read().rpartition(b")")[2].split()[1] == own:
+                found.add(int(name))
     return found
 
 
