@@ -111,7 +111,8 @@ def neighbour(host: Host) -> Iterator[str]:
     file = "/etc/nginx/conf.d/0-neighbour.conf"
     of_ours = f"/etc/nginx/slipway/{host.app}"
     certificate = f"ssl_certificate {of_ours}/fullchain.pem; ssl_certificate_key {of_ours}/privkey.pem;"
-    lines = f"listen 80; listen [::]:80; listen 443 ssl; listen [::]:443 ssl; server_name neighbour.test; {certificate} return 200 NEIGHBOUR;"
+    listens = "listen 80; listen [::]:80; listen 443 ssl; listen [::]:443 ssl;"
+    lines = f"{listens} server_name neighbour.test; {certificate} return 200 NEIGHBOUR;"
     host.run(f"echo 'server {{ {lines} }}' >{file} && nginx -t && nginx -s reload")
 
     def there() -> bool:

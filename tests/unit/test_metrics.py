@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,7 @@ def never_released(tmp_path: Path) -> dict[str, Any]:
         "door": {"host": "shop.example.com", "port": 1, "tls": True},
         "certificate": str(tmp_path / "none.pem"),
         "certbot": "",
+        "nginx": {"port": 1, "workers": 2, "connections": 8192},
     }
 
 
@@ -122,6 +125,8 @@ def test_an_app_that_was_never_released_is_not_up(tmp_path: Path) -> None:
     State(never_released(tmp_path), registry)
     found = samples(registry)
     assert (found["slipway_up"], found["slipway_door_up"], found["slipway_release_failed"]) == (0, 0, 0)
+    # What does not answer has no number of connections, and a limit all the same.
+    assert ("slipway_connections" in found, found["slipway_connections_limit"]) == (False, 16384)
     assert abs(found["slipway_gathered_timestamp_seconds"] - time.time()) < 60
     assert not [name for name in found if name.startswith(("slipway_release_info", "slipway_certificate"))]
 
@@ -137,3 +142,23 @@ def test_when_the_certificate_begins_and_ends_is_told(tmp_path: Path, monkeypatc
         end = found[f'slipway_certificate_not_after_timestamp_seconds{{which="{which}"}}']
         assert end - found[f'slipway_certificate_not_before_timestamp_seconds{{which="{which}"}}'] == 64 * 86400
         assert abs(end - time.time() - 60 * 86400) < 60
+
+
+def test_a_connection_that_is_answered_counts_with_that_to_the_app() -> None:
+    class Status(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(
+                b"Active connections: 291 \nserver accepts handled requests\n 16630948 16630948 31070465 \n"
+                b"Reading: 6 Writing: 179 Waiting: 106 \n"
+            )
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Status) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        state = State.__new__(State)
+        state.settings = {"nginx": {"port": server.server_port, "workers": 1, "connections": 512}}
+        assert list(state.connections()) == [("slipway_connections_limit", 512, []), ("slipway_connections", 470, [])]

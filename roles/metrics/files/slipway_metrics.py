@@ -5,13 +5,15 @@ Started with a file of settings in JSON, it writes a file of metrics again and a
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_workers": ("Processes that serve.", ["release"]),
     "slipway_memory_bytes": ("Resident memory of all processes.", ["release"]),
     "slipway_runtime_used_ratio": ("How full the memory is in which its sockets and counts lie, from 0 to 1.", []),
+    "slipway_connections": ("Connections of the machine's Nginx, those to apps included.", []),
+    "slipway_connections_limit": ("How many it may have.", []),
     "slipway_certificate_not_before_timestamp_seconds": ("When the certificate begins.", ["which"]),
     "slipway_certificate_not_after_timestamp_seconds": ("When the certificate ends.", ["which"]),
     "slipway_certificate_served_is_stored": ("Whether Nginx serves the certificate that is in its file.", []),
@@ -186,7 +190,7 @@ class State:
         if self.looks % SLOW == 0:
             self.certificates = list(self.certificate())
         self.looks += 1
-        for look in (self.health, self.releases, self.programs, self.runtime):
+        for look in (self.health, self.connections, self.releases, self.programs, self.runtime):
             with suppress(OSError, ReleaseError, ValueError):
                 for name, value, labels in look():
                     families[name].add_metric(labels, value)
@@ -209,6 +213,18 @@ class State:
             return question().status == int(self.settings["health"]["status"])
         except NO_ANSWER:
             return False
+
+    def connections(self) -> Iterator[tuple[str, float, list[str]]]:
+        """Ask Nginx how many connections there are. A request that is being answered takes a second one, to its app."""
+        nginx = self.settings["nginx"]
+        yield "slipway_connections_limit", (nginx["workers"] or os.cpu_count() or 1) * nginx["connections"], []
+        connection = http.client.HTTPConnection("127.0.0.1", nginx["port"], timeout=5)
+        with closing(connection):
+            connection.request("GET", "/")
+            text = connection.getresponse().read(4096).decode("ascii", "replace")
+        found = re.search(r"Active connections: (\d+)(?:.*\n)+.*Writing: (\d+)", text)
+        if found:
+            yield "slipway_connections", int(found[1]) + int(found[2]), []
 
     def releases(self) -> Iterator[tuple[str, float, list[str]]]:
         """Look at what is remembered of releases."""
