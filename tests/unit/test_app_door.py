@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -187,7 +188,7 @@ def dripping(short: Path) -> Iterator[Callable[..., Any]]:
     listener.listen()
     over = threading.Event()
 
-    def answer(parts: list[bytes], pause: float) -> None:
+    def answer(parts: Iterable[bytes], pause: float) -> None:
         with listener.accept()[0] as connection:
             connection.recv(4096)
             for part in parts:
@@ -198,7 +199,7 @@ def dripping(short: Path) -> Iterator[Callable[..., Any]]:
                 if over.wait(pause):
                     return
 
-    def question(parts: list[bytes], pause: float = 0.0, **options: Any) -> Any:
+    def question(parts: Iterable[bytes], pause: float = 0.0, **options: Any) -> Any:
         threading.Thread(target=answer, args=(parts, pause), daemon=True).start()
         return ask(UnixConnection(short / "drip.sock", timeout=0.5), "/healthz", "shop.test", **options)
 
@@ -226,7 +227,7 @@ def test_an_answer_that_drips_is_given_up_as_a_whole(dripping: Callable[..., Any
 
 def test_an_answer_without_end_is_not_kept(dripping: Callable[..., Any]) -> None:
     with pytest.raises(NO_ANSWER, match="longer than 1 MiB"):
-        dripping([HEAD + b"\r\n", *[b"x" * 2**16] * 40])
+        dripping(itertools.chain([HEAD + b"\r\n"], itertools.repeat(b"x" * 2**16)))
     assert len(dripping([HEAD + b"Content-Length: %d\r\n\r\n" % LONGEST_ANSWER, b"x" * LONGEST_ANSWER]).body) == LONGEST_ANSWER
 
 
