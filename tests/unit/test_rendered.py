@@ -40,7 +40,7 @@ def test_more_variables_are_for_one_template_alone() -> None:
     host = Host()
     more = ", template_vars={'nginx_site': 'another'}"
     assert "upstream another " in rendered(host, "rendered", "site.conf.j2", more)
-    assert "another" not in rendered(host, "rendered", "site.conf.j2")
+    assert "upstream another " not in rendered(host, "rendered", "site.conf.j2")
 
 
 def test_a_template_that_is_not_there_is_named() -> None:
