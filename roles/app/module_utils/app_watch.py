@@ -25,10 +25,9 @@ LEAST_SHARE = 0.05
 # A request that its client gave up after so many seconds without an answer waited in vain.
 GIVEN_UP_SECONDS = 2.0
 
-# Of a path that was answered this often, and each time this many times as fast as one waits for an answer, one request is enough
-# to say that it hangs.
-KNOWN_TIMES = 3
-KNOWN_FASTER = 5
+# Of a path that was answered this often, and but for this share within so many seconds, one request is enough to say that it
+# hangs. A few are slow anywhere: one that hung in a release that was taken back is asked again of the one before.
+KNOWN_TIMES, KNOWN_SECONDS, KNOWN_SLOW_SHARE = 3, 2.0, 0.05
 
 # With fewer answers than this before the switch nobody knows what is usual.
 LEAST_KNOWN = 10
@@ -43,7 +42,7 @@ class Count:
 
     Attributes:
         given_up: how many their clients gave up without an answer, after a while.
-        paths: digests of paths, with how often they were answered without an error, and the seconds that this took at most.
+        paths: digests of paths, with how often they were answered without an error, and how often that took long.
         seconds: how many took how long, to two digits, so that this stays small however many they are.
     """
 
@@ -52,7 +51,7 @@ class Count:
         self.errors = 0
         self.seconds: Counter[float] = Counter()
         self.given_up = 0
-        self.paths: dict[int, tuple[int, float]] = {}
+        self.paths: dict[int, tuple[int, int]] = {}
 
     def slow_share(self, seconds: float) -> float:
         """Return the share of requests, from 0 to 1, that took longer than some seconds or were given up."""
@@ -72,8 +71,8 @@ class Count:
             self.seconds[float(f"{entry['seconds']:.2g}")] += 1
             if int(entry.get("status", 0)) < 499:
                 path = digest_of(str(entry.get("path", "")))
-                times, longest = self.paths.get(path, (0, 0.0))
-                self.paths[path] = times + 1, max(longest, entry["seconds"])
+                times, slow = self.paths.get(path, (0, 0))
+                self.paths[path] = times + 1, slow + (entry["seconds"] > KNOWN_SECONDS)
         self.given_up += given_up(entry)
 
     def __str__(self) -> str:
@@ -195,9 +194,10 @@ def hanging(waits: list[tuple[float, int]], seconds: float, traffic: Traffic) ->
         return ""
     long = [(waited, path) for waited, path in waits if waited >= seconds]
     for waited, path in long:
-        times, longest = usual.paths.get(path, (0, 0.0))
-        if times >= KNOWN_TIMES and longest * KNOWN_FASTER <= waited and path not in now.paths:
-            return f"a request has waited {waited:.0f} s; before the switch {times} to the same path took {longest:.1f} s at most"
+        times, slow = usual.paths.get(path, (0, 0))
+        if times >= KNOWN_TIMES and slow <= times * KNOWN_SLOW_SHARE and path not in now.paths:
+            quick = f"{times - slow} of {times} to the same path were answered within {KNOWN_SECONDS:.0f} s"
+            return f"a request has waited {waited:.0f} s; before the switch {quick}"
     hung = len(long) + now.given_up
     if hung >= LEAST_ERRORS and hung / (hung + now.total) > usual.slow_share(seconds) + LEAST_SHARE:
         return f"{hung} requests have waited {seconds:.0f} s or more for an answer, or were given up; {now.total} were answered"
