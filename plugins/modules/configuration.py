@@ -383,7 +383,7 @@ def converge(module: AnsibleModule, service: Service | None, groups: Mapping[str
         OSError: when a file cannot be read, or a directory cannot be made.
     """
     arguments = module.params
-    files = dict(arguments["secrets"])
+    files = {path: text or "" for path, text in arguments["secrets"].items()}  # what a template leaves empty arrives as none
     for file in arguments["files"]:
         text = edited(file["path"], file["edit"] or {}) if file["content"] is None else file["content"]
         if text is not None and file["path"] not in arguments["secrets"]:

@@ -326,6 +326,13 @@ def test_a_secret_is_written_for_its_group_alone_and_shown_nowhere(place: Path, 
     assert not module(files=wanted, secrets=secret)["changed"]
 
 
+def test_a_secret_that_is_empty_is_an_empty_file(place: Path, module: Any) -> None:
+    wanted = [{"path": str(place / "password"), "group": grp.getgrgid(os.getegid()).gr_name}]
+    assert module(files=wanted, secrets={str(place / "password"): None})["changed"]
+    assert contents(place) == {"password": ""}
+    assert not module(files=wanted, secrets={str(place / "password"): None})["changed"]
+
+
 def test_a_secret_that_everybody_could_read_is_refused(place: Path, module: Any) -> None:
     result = module(files=files(plain="x"), secrets={str(place / "password"): "hunter2-hunter2"})
     assert result["failed"]
