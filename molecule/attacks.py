@@ -5,6 +5,7 @@ As a program it asks ADDRESS, where NAME is a site, for names that are none, and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -141,7 +142,7 @@ def multiplexed(address: str, name: str, requests: Iterable[tuple[str, str]], se
         seconds: how long to wait for all of them.
 
     Returns:
-        The body of each answer; None where there was none.
+        The body of each answer; None where there was none, also where the server does not speak HTTP/2 for that site.
     """
     streams = {2 * number + 1: request for number, request in enumerate(requests)}
     answers: dict[int, bytes] = {}
@@ -152,26 +153,23 @@ def multiplexed(address: str, name: str, requests: Iterable[tuple[str, str]], se
     over: set[int] = set()
     received = b""
     deadline = time.monotonic() + seconds
-    with connect(address, name, "h2") as connection:
-        try:
-            connection.sendall(sent)
-            while len(over) < len(streams) and time.monotonic() < deadline:
-                part = connection.recv(65536)
-                if not part:
-                    break
-                received += part
-                while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3], "big")):
-                    kind, flags, stream = received[3], received[4], int.from_bytes(received[5:9], "big")
-                    body, received = received[9 : 9 + size], received[9 + size :]
-                    if kind in (0, 1):
-                        answers[stream] = answers.get(stream, b"") + (body if kind == 0 else b"")
-                        if kind == 0 and size:
-                            window = size.to_bytes(4, "big")
-                            connection.sendall(frame(8, 0, 0, window) + frame(8, 0, stream, window))
-                    if kind == 3 or (kind in (0, 1) and flags & 1):
-                        over.add(stream)
-        except (ConnectionError, ssl.SSLError, TimeoutError):
-            pass
+    with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError), connect(address, name, "h2") as connection:
+        connection.sendall(sent)
+        while len(over) < len(streams) and time.monotonic() < deadline:
+            part = connection.recv(65536)
+            if not part:
+                break
+            received += part
+            while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3], "big")):
+                kind, flags, stream = received[3], received[4], int.from_bytes(received[5:9], "big")
+                body, received = received[9 : 9 + size], received[9 + size :]
+                if kind in (0, 1):
+                    answers[stream] = answers.get(stream, b"") + (body if kind == 0 else b"")
+                    if kind == 0 and size:
+                        window = size.to_bytes(4, "big")
+                        connection.sendall(frame(8, 0, 0, window) + frame(8, 0, stream, window))
+                if kind == 3 or (kind in (0, 1) and flags & 1):
+                    over.add(stream)
     return [answers.get(stream) for stream in streams]
 
 
