@@ -146,6 +146,22 @@ def test_no_app_receives_the_credentials_of_the_monitoring(host: Host) -> None:
 
 
 @each_set
+def test_nobody_who_asks_with_the_password_is_led_elsewhere_by_an_app(host: Host) -> None:
+    for path, target in host["nginx_private_locations"].items():
+        location = handing(host).locations()[f"{'^~' if path.endswith('/') else '='} {path}"]
+        if target.startswith("/") or path.endswith("/"):
+            # Prometheus and Alertmanager lead to their own pages.
+            assert location.find("proxy_intercept_errors") == [], path
+            continue
+        assert location.one("proxy_intercept_errors") == "on"
+        *statuses, equals, nothing = location.one("error_page")
+        assert {"301", "302", "303", "307", "308"} <= set(statuses), path
+        assert (equals, nothing) == ("=", "@slipway_nothing")
+    if host["nginx_private_locations"]:
+        assert handing(host).locations()["@slipway_nothing"].one("return") == ["200", ""]
+
+
+@each_set
 def test_connections_are_limited_by_address_and_all_in_all(host: Host) -> None:
     ((key, zone),) = shared(host).find("limit_conn_zone")
     assert key == "$binary_remote_addr"

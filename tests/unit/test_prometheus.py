@@ -87,6 +87,14 @@ def test_prometheus_and_alertmanager_ask_for_the_password_on_the_host_itself_too
     assert "--password-file /etc/prometheus/slipway.password" in host.render("prometheus", "overview.service.j2")
 
 
+def test_the_password_goes_nowhere_but_where_it_was_sent() -> None:
+    """Prometheus would send it along to wherever an answer leads, and an app may say where."""
+    settings = yaml.safe_load(watch().render("prometheus", "prometheus.yml.j2"))
+    asking = settings["scrape_configs"] + settings["alerting"]["alertmanagers"]
+    assert len(asking) == 6
+    assert [each.get("follow_redirects") for each in asking] == [False] * len(asking)
+
+
 def test_only_a_service_that_asks_for_the_password_is_given_it() -> None:
     host = watch(prometheus_enabled=True)
     passed = {}
