@@ -52,6 +52,10 @@ if grep -q unfit "$1"; then
     echo "One file for the app and another for Nginx"
     exit 3
 fi
+if grep -q opened "$1"; then
+    echo "It has /metrics at /api/metrics, too"
+    exit 4
+fi
 """
 
 SECTION = """[program:shop-@RELEASE@]
@@ -476,6 +480,10 @@ def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> Non
     assert host.layout.record(2)["outcome"] == "failed"
     with pytest.raises(ReleaseError, match="Release 3 failed: One file for the app and another"):
         host.run(files={"launch.py": "unfit\n"})
+    with pytest.raises(
+        ReleaseError, match="Release 4 failed: It has /metrics at /api/metrics, too: add that path to nginx_closed_paths"
+    ):
+        host.run(files={"launch.py": "opened\n"})
 
 
 def test_a_slow_start_is_waited_for(host: Host) -> None:

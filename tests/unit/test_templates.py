@@ -861,6 +861,27 @@ class Mount:
 class app:
     routes = [Mount]
 """,
+    **{
+        f"below {root} with {path}": f"""
+class Route:
+    path = {path!r}
+class app:
+    root_path = {root!r}
+    routes = [object(), Route]
+"""
+        for root in ("", "/", "/api", "/api/", "api", "/metrics")
+        for path in ("/metrics", "/metrics/", "/internal/users", "/metricsx", "/{path:path}")
+    },
+    "included": """
+import sys, types
+class Route:
+    path = "/metrics"
+class app:
+    root_path = "/api"
+    routes = ["a router with routes of its own"]
+sys.modules["fastapi.routing"] = types.ModuleType("fastapi.routing")
+sys.modules["fastapi.routing"].iter_route_contexts = lambda routes: iter([Route] * len(routes))
+""",
     "long": "raise ImportError('failed to find libmagic.\\nset this: export IT=quiet\\n')\n",
     "chained": "try:\n    {}['URL']\nexcept KeyError as error:\n    raise RuntimeError('\\n no URL\\nat all') from error\n",
     "group": "raise BaseExceptionGroup('two things', [ValueError('first\\nline'), KeyError('x')])\n",
@@ -876,12 +897,15 @@ class app:
 }
 
 
+CLOSED = Host({"nginx_closed_paths": ["/metrics", "/internal/"]})
+
+
 @pytest.fixture
 def preflight(tmp_path: Path) -> Any:
     """Check an app before its start, in its folder."""
-    (tmp_path / "preflight.py").write_text(INVENTORIES["plain"].render("app", "preflight.py.j2"), encoding="utf-8")
 
-    def run(app: str) -> tuple[int, str]:
+    def run(app: str, host: Host = INVENTORIES["plain"]) -> tuple[int, str]:
+        (tmp_path / "preflight.py").write_text(host.render("app", "preflight.py.j2"), encoding="utf-8")
         folder = tmp_path / "build" / "app"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "main.py").write_text(APPS[app], encoding="utf-8")
@@ -984,6 +1008,41 @@ def test_static_files_of_the_apps_own_that_nobody_hides_are_none_of_nginx(
         folder.mkdir(parents=True)
         (folder / "a.css").write_text("mine", encoding="utf-8")
     assert preflight("static") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "open_at"),
+    [
+        ("/api", "/metrics", "/api/metrics"),
+        ("/api/", "/metrics/", "/api/metrics/"),
+        ("/api", "/internal/users", "/api/internal/users"),
+        ("/api", "/metricsx", ""),
+        ("/api", "/{path:path}", ""),
+        ("", "/metrics", ""),
+        ("/", "/metrics", ""),
+        # It is taken off no path.
+        ("api", "/metrics", ""),
+        # What comes of it is closed, too.
+        ("/metrics", "/internal/users", ""),
+    ],
+)
+def test_a_path_that_is_closed_and_open_below_the_root_path_of_the_app_is_named(
+    preflight: Any, root: str, path: str, open_at: str
+) -> None:
+    code, text = preflight(f"below {root} with {path}", CLOSED)
+    words = f"the app has {path}, which is closed, at {open_at}, too, since its root_path is {root.rstrip('/')}\n"
+    assert (code, text) == ((4, words) if open_at else (0, ""))
+
+
+def test_routes_that_a_router_brings_are_looked_at_too(preflight: Any) -> None:
+    code, text = preflight("included")
+    assert (code, "/api/metrics" in text) == (4, True)
+
+
+def test_a_path_that_is_closed_below_the_root_path_as_well_is_none_to_refuse(preflight: Any) -> None:
+    host = Host({"nginx_closed_paths": ["/metrics", "/api/metrics/"]})
+    assert preflight("below /api with /metrics", host) == (0, "")
+    assert preflight("below /api with /internal/users", host) == (0, "")
 
 
 def test_an_app_that_is_at_work_once_imported_is_not_waited_for(preflight: Any) -> None:

@@ -62,6 +62,8 @@ GOOD = "live"
 
 # How preflight.py ends where the app can be imported, and would all the same not be served as it says.
 UNFIT = 3
+# The same, where it would serve what is closed.
+OPEN = 4
 
 
 class Releaser:
@@ -352,6 +354,8 @@ class Releaser:
             answer = run(command, self.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
         if answer.returncode == UNFIT:
             raise ReleaseError(tail(answer.stdout, 1))
+        if answer.returncode == OPEN:
+            raise ReleaseError(f"{tail(answer.stdout, 1)}: add that path to nginx_closed_paths, or take root_path out of the app")
         if answer.returncode:
             told = HEADLINE.findall(answer.stdout)
             said = tail(HEADLINE.sub("", answer.stdout), 30)
