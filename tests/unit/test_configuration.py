@@ -403,6 +403,16 @@ def test_a_lock_that_is_never_free_is_waited_for_so_long_and_named(
     assert module(files=files(file="1"))["changed"], "a lock that is free again is taken"
 
 
+def test_a_dry_run_on_a_bare_host_makes_no_directory_for_the_lock(
+    place: Path, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuration, "LOCK", str(tmp_path / "bare" / "lock"))
+    assert module(files=files(file="1"), check=True)["changed"]
+    assert not (tmp_path / "bare").exists()
+    assert module(files=files(file="1"))["changed"]
+    assert (tmp_path / "bare" / "lock").exists()
+
+
 def test_nobody_else_can_open_the_lock(tmp_path: Path, module: Any) -> None:
     os.umask(0)
     module(files=files(file="1"))
