@@ -34,7 +34,8 @@ options:
     required: true
     description:
       - Each has C(path), and C(content) or C(edit). Directories are made. What begins with C(#!) can be executed.
-      - C(edit) is for a file that is somebody else's, and maps patterns for its lines to what each such line is replaced with.
+      - C(edit) is for a file that is somebody else's, and maps patterns for its lines to what each such line is replaced with,
+        C(\1) being what the pattern has in its first group.
       - C(group) is for a file that holds a secret, whose content is in C(secrets). Nobody else may read it, and what it holds is
         not shown.
   secrets: {type: dict, default: {}, description: "What those of C(files) hold that are secret, by path. It is in no log."}
@@ -86,11 +87,11 @@ def read(path: str) -> str | None:
 
 
 def edited(path: str, edit: Mapping[str, str]) -> str | None:
-    """Return the content that a file is to have after its lines were replaced; None where there is no such file.
+    r"""Return the content that a file is to have after its lines were replaced; None where there is no such file.
 
     Args:
         path: the file.
-        edit: patterns, each for a whole line, and what such a line becomes.
+        edit: patterns, each for a whole line, and what such a line becomes, with `\1` for the pattern's first group.
 
     Raises:
         ConfigurationError: when it has no line for one of the patterns.
@@ -99,9 +100,10 @@ def edited(path: str, edit: Mapping[str, str]) -> str | None:
     for pattern, line in edit.items():
         if text is None:
             break
-        text, count = re.subn(f"^{pattern}$", line.replace("\\", r"\\"), text, flags=re.MULTILINE)
+        text, count = re.subn(f"^{pattern}$", line, text, flags=re.MULTILINE)
         if not count:
-            raise ConfigurationError(f"{path} has no line {pattern}, which is to be: {line}")
+            wanted = re.sub(r"\\\d", "", line)
+            raise ConfigurationError(f"{path} has no line {pattern}, which is to be: {wanted}")
     return text
 
 

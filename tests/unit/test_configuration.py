@@ -580,6 +580,16 @@ def test_lines_of_a_file_are_replaced(tmp_path: Path, before: str, after: str) -
     assert configuration.edited(str(file), {r"workers\s.*": "workers 1;"}) == after
 
 
+def test_what_a_pattern_has_in_groups_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "main.conf"
+    file.write_text("events { workers 4; }\n", encoding="utf-8")
+    edit = {r"(.*)workers\s[^;]*;(.*)": r"\1workers 1;\2"}
+    assert configuration.edited(str(file), edit) == "events { workers 1; }\n"
+    file.write_text("none\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"which is to be: workers 1;$"):
+        configuration.edited(str(file), edit)
+
+
 def test_a_line_that_is_not_there_is_told_and_a_file_that_is_not_there_is_left(tmp_path: Path) -> None:
     file = tmp_path / "main.conf"
     assert configuration.edited(str(file), {"workers .*": "workers 1;"}) is None

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import configuration
 import pytest
 from rendering import Block, Host, parse_nginx
 from test_balancer import member
@@ -172,13 +173,24 @@ def test_a_limit_by_address_is_left_out_where_it_is_zero() -> None:
     assert "limit_conn " not in Host({"nginx_connections_per_address": 0}).render("nginx", "site.conf.j2")
 
 
-def test_nginx_has_the_connections_that_are_asked_for_and_the_files_for_them() -> None:
+def test_nginx_has_the_connections_that_are_asked_for_and_the_files_for_them(tmp_path: Path) -> None:
     (task,) = Host().arguments("nginx", "configuration")
     (edit,) = [file["edit"] for file in task["files"] if file.get("edit")]
     (pattern,) = [each for each in edit if "worker_connections" in each]
-    for text in ("\tworker_connections 768;", "    worker_connections 1024; # few", edit[pattern]):
-        assert re.fullmatch(pattern, text)
-    assert edit[pattern].strip() == "worker_connections 8192;"
+    file = tmp_path / "nginx.conf"
+    for before, after in {
+        "\tworker_connections 768;": "\tworker_connections 8192;",
+        "    worker_connections 1024; # few": "    worker_connections 8192; # few",
+        "events { worker_connections 4096; }": "events { worker_connections 8192; }",
+        "events {use epoll;worker_connections  512 ;}": "events {use epoll;worker_connections 8192;}",
+        "events {\nworker_connections 8192;\n}\n# own": "events {\nworker_connections 8192;\n}\n# own",
+    }.items():
+        file.write_text(before, encoding="utf-8")
+        assert configuration.edited(str(file), {pattern: edit[pattern]}) == after
+    for other in ("# worker_connections 768;", "# events { worker_connections 768; }", "my_worker_connections 768;"):
+        file.write_text(other, encoding="utf-8")
+        with pytest.raises(configuration.ConfigurationError, match="has no line"):
+            configuration.edited(str(file), {pattern: edit[pattern]})
     assert "LimitNOFILE=" in Host().render("nginx", "restart.conf.j2")
     # What runs already is told, too.
     assert "prlimit" in task["apply"][-1]
