@@ -21,7 +21,11 @@ SETS: dict[str, Host] = {
         {"metrics_enabled": True, "metrics_password": "of-the-monitoring", "app_server": "uvicorn", "app_workers": 2}
     ),
     "watching": Host(
-        {"group_names": ["web", "monitoring"], "groups": {"web": ["api.example.com"], "monitoring": ["api.example.com"]}}
+        {
+            "group_names": ["web", "monitoring"],
+            "groups": {"web": ["api.example.com"], "monitoring": ["api.example.com"]},
+            "hostvars": {"api.example.com": {}},
+        }
     ),
     "private of its own": Host({"nginx_private_locations": {"/reports/": "/srv/reports/"}, "nginx_private_password": "x" * 12}),
     "behind balancers": member("one.test", "web", metrics_enabled=True, metrics_password="of-the-monitoring"),
@@ -112,12 +116,39 @@ def test_a_password_is_looked_at_so_often_and_no_more(host: Host) -> None:
     for location in private(host):
         limits = [words[0].removeprefix("zone=") for words in location.find("limit_req")]
         # The first that refuses ends it: who has used up a share of one's own does not use up that of all.
-        assert [zones[limit][0] for limit in limits] == ["$binary_remote_addr", "all"]
+        assert [zones[limit][0] for limit in limits] == ["$binary_remote_addr", "$slipway_others"]
         assert all("nodelay" in words for words in location.find("limit_req"))
         # Looked at before both.
         ((*_, answer),) = location.find("if")
         assert answer == [["return", "401"]]
     assert shared(host).one("limit_req_status") == "429"
+
+
+def counted(host: Host) -> dict[str, str]:
+    """Return whose tries are counted among those of all, by address; empty for nobody's."""
+    ((_, entries),) = [(words[0], words[-1]) for words in shared(host).find("geo") if words[0] == "$slipway_others"]
+    return dict(entries)
+
+
+def test_those_who_watch_are_not_shut_out_by_what_others_try() -> None:
+    inventory: dict[str, Any] = {
+        "groups": {"web": ["api.example.com"], "monitoring": ["four.test", "six.test", "named.test", "else.test", "twice.test"]},
+        "hostvars": {
+            "four.test": {"ansible_host": "192.0.2.7"},
+            "six.test": {"ansible_host": "2001:db8::7"},
+            "named.test": {"ansible_host": "named.internal"},
+            "else.test": {},
+            "twice.test": {"ansible_host": "192.0.2.7"},
+        },
+    }
+    themselves = {"127.0.0.0/8": "", "::1": ""}
+    assert counted(Host(inventory)) == {"default": "all", **themselves, "192.0.2.7": "", "2001:db8::7": ""}
+    # A run for one host alone has asked no other: what it knows is from the inventory.
+    one, other = Host(inventory), Host(inventory, facts={"all_ipv4_addresses": ["192.0.2.9"]}, name="shop.example.com")
+    assert one.render("nginx", "shared.conf.j2") == other.render("nginx", "shared.conf.j2")
+    named = Host({**inventory, "nginx_monitors": ["192.0.2.0/24"]})
+    assert counted(named) == {"default": "all", **themselves, "192.0.2.0/24": ""}
+    assert counted(Host()) == {"default": "all", **themselves}
 
 
 def test_an_overlong_credential_is_none_and_the_longest_password_is_not_overlong() -> None:
