@@ -142,6 +142,22 @@ def test_who_does_not_know_the_password_learns_nothing(path: str) -> None:
     assert WATCHED.ask("/metrics").status == 404
 
 
+def test_who_guesses_passwords_is_held_off_and_who_knows_it_is_not_for_long() -> None:
+    def ask(credential: str, count: int) -> list[int]:
+        def one(_: int) -> int:
+            return WATCHED.ask("/.slipway/metrics/host", headers={"Authorization": f"Basic {credential}"}).status
+
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(one, range(count)))
+
+    answers = ask("bW9uaXRvcjp3cm9uZw==", 200)
+    assert set(answers[:50]) == {401}
+    assert set(answers[50:]) == {401, 429}
+    # What no password of ours can be is neither looked at nor counted.
+    assert set(ask("x" * 200, 50)) == {401}
+    within(3, lambda: look(WATCHED, "/.slipway/metrics/host").status == 200, pause=0.2)
+
+
 @pytest.mark.parametrize("path", ["prometheus/", "prometheus/metrics", "alertmanager/"])
 def test_the_watch_itself_is_behind_the_password(path: str) -> None:
     assert WATCH.ask(f"/.slipway/{path}").status == 401
