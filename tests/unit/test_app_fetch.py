@@ -1161,6 +1161,14 @@ source = { virtual = "docs" }
 """
 
 
+@pytest.mark.parametrize("place", [r"lib\nUSER root\nRUN id\n#", "pkg$(id>x)", "a b", "it's"])
+def test_a_folder_with_a_name_that_is_more_is_refused(app: Path, place: str, fetch: Callable[..., dict[str, Any]]) -> None:
+    (app / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (app / "uv.lock").write_text(LOCK.replace("packages/core", place), encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=r"^uv\.lock: .* has a name that no build can be told: rename the folder"):
+        fetch(app, requirements="uv.lock")
+
+
 def test_the_best_file_is_found(tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:
     root = tmp_path / "app"
     root.mkdir()

@@ -169,6 +169,7 @@ SOURCE = {"kind": "requirements", "requirements": "requirements.txt", "packages"
         ({"kind": "pyproject", "requirements": "pyproject.toml"}, ["--requirements pyproject.toml"]),
         ({"packages": {"shop": "libs/shop"}}, ["/srv/source/libs/shop", "--no-deps /tmp/wheels/*.whl"]),
         ({"packages": {"shop": "libs/shop"}, "resolve": True}, ["--no-build /tmp/wheels/*.whl"]),
+        ({"packages": {"shop": "libs/a b;c"}}, ["'/srv/source/libs/a b;c' &&"]),
         ({"asks": ">=3.13,==3.14.*"}, ["uv venv --quiet --python '>=3.13,==3.14.*' /srv/.venv"]),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.app_interpreter import Unreadable, demand, nearest, of_image, pinned, unmet
+from ansible.module_utils.app_interpreter import Unreadable, demand, nearest, of_image, pinned, request, unmet
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,17 @@ def test_specifiers(said: str, fits: list[str], does_not: list[str]) -> None:
 def test_what_is_no_version_is_named() -> None:
     with pytest.raises(Unreadable, match=r"pyproject\.toml of the source asks for the Python new"):
         demand("pyproject.toml", "new", "new")
+
+
+@pytest.mark.parametrize("said", ["===3'$(id)'", "===3.13;id", '===3"', "===3`id`", "===3|id"])
+def test_what_more_than_a_version_could_say_is_refused(said: str) -> None:
+    with pytest.raises(Unreadable, match=r"\.python-version of the source asks for the Python"):
+        demand(".python-version", said, said)
+
+
+def test_what_is_asked_for_is_one_word() -> None:
+    asked = [demand("pyproject.toml", "", ">= 3.11,\n < 4"), demand("uv.lock", "", ">=3.12")]
+    assert request(asked) == ">=3.11,<4,>=3.12"
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,25 @@ def test_the_source_itself_is_a_package(tmp_path: Path, line: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["pkg$(id)", "a b", "pkg;id", "lib\nUSER root", "-x", "x/.hidden"])
+def test_a_folder_with_a_name_that_is_more_is_not_built(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, pyproject_toml='[project]\nname = "shop"\n')
+    allowed = Allowed.of(NOTHING, False, "uv")
+    with pytest.raises(Refused, match="a package of the source, has a name that no build can be told: rename the folder"):
+        Requirements(tmp_path, tmp_path, allowed, toml)._package(tmp_path / name, [], "requirements.txt:1")
+
+
+@pytest.mark.parametrize("need", ["--index-url https://x.example.com", "six --index-url https://x.example.com", "six \\\\"])
+def test_a_dependency_does_not_become_an_option(tmp_path: Path, need: str) -> None:
+    with pytest.raises(Refused, match=r"pyproject\.toml \(dependencies\) has .* which is no requirement"):
+        read(tmp_path, ".", pyproject_toml=f'[project]\nname = "shop"\ndependencies = ["{need}"]\n')
+
+
+def test_a_dependency_in_several_lines_is_one(tmp_path: Path) -> None:
+    found = read(tmp_path, ".", pyproject_toml='[project]\nname = "shop"\ndependencies = ["six\\n>=1,\\n<2"]\n')
+    assert found.replaced["requirements.txt"] == "# . (built by itself)\nsix >=1, <2\n"
+
+
 def test_extras_of_a_package_of_the_source_are_heeded(tmp_path: Path) -> None:
     found = read(tmp_path, "-e .[all]\n", pyproject_toml=PROJECT)
     assert {"redis", "psycopg", "fastapi>=0.1"} <= set(found.replaced["requirements.txt"].splitlines())

@@ -1065,6 +1065,7 @@ class Dependencies:
             raise AnsibleActionFail(
                 f"uv.lock takes {name} from {folder}, outside the source: make app_source the folder of both."
             )
+        requirement_files.check_folder(path, "uv.lock")
         return path
 
     def _digest(self, file: Path, project: Path) -> str:

@@ -14,6 +14,9 @@ OTHER = re.compile(
 )
 REQUEST = re.compile(r"^[<>=!~]")
 
+# What specifiers are made of: they are put into the recipe of an image.
+PLAIN = re.compile(r"[A-Za-z0-9.,*+!<>=~_\s-]*")
+
 # Patch releases that a version of two numbers may stand for.
 PATCHES = range(100)
 
@@ -39,9 +42,11 @@ def demand(file: str, said: str, *choices: str) -> dict[str, Any]:
     try:
         for choice in cleaned:
             SpecifierSet(choice)
+            if not PLAIN.fullmatch(choice):  # after === anything may stand
+                raise InvalidSpecifier(choice)
     except InvalidSpecifier as error:
         raise Unreadable(f"{file} of the source asks for the Python {said}, which is no version: correct that.") from error
-    return {"file": file, "said": said, "choices": cleaned}
+    return {"file": file, "said": said, "choices": [re.sub(r"\s", "", choice) for choice in cleaned]}
 
 
 def pinned(file: Path, name: str) -> list[dict[str, Any]]:
@@ -89,7 +94,7 @@ def unmet(demands: Iterable[dict[str, Any]], version: str) -> list[dict[str, Any
 
 def request(demands: Iterable[dict[str, Any]]) -> str:
     """Return what uv is asked for a Python that meets `demands`; empty where they ask for nothing, or cannot be put in one."""
-    return ",".join(each["choices"][0].replace(" ", "") for each in demands if len(each["choices"]) == 1)
+    return ",".join(each["choices"][0] for each in demands if len(each["choices"]) == 1)
 
 
 def of_image(image: str) -> str:

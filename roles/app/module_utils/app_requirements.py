@@ -53,6 +53,10 @@ ARCHIVE = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tar\.xz|zip)$", re.IGNORECASE
 VERSION_CONTROL = re.compile(r"^(git|hg|svn|bzr)(\+|:)|^git@")
 
 
+# What a folder may be called that a build is told of: its name is put into the recipe of an image, too.
+FOLDER = re.compile(r"\.|[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
 class Refused(Exception):
     """A file of the source says what cannot be done as it is; the text names the file, the line and the remedy."""
 
@@ -135,6 +139,20 @@ def hashed(file: Path, root: Path) -> bool:
             if found:
                 pending.append(path.parent / found[1].strip("\"' "))
     return False
+
+
+def check_folder(relative: str, where: str) -> None:
+    """Refuse a folder of the source, to be built as a package, whose name a build cannot be told.
+
+    Args:
+        relative: its path from the root.
+        where: what names it.
+
+    Raises:
+        Refused: when it has a space, a quote or the like in its name.
+    """
+    if not FOLDER.fullmatch(relative):
+        raise Refused(f"{where}: {relative!r}, a package of the source, has a name that no build can be told: rename the folder.")
 
 
 class Requirements:
@@ -333,6 +351,7 @@ class Requirements:
     def _package(self, folder: Path, extras: list[str], where: str) -> list[str]:
         """Have a folder of the source built as a package, and return what it depends on as far as that is written down."""
         relative = os.path.relpath(folder, self.root)
+        check_folder(relative, where)
         if self.allowed.installer == "pip":
             raise Refused(f"{where} installs {relative} of the source itself, which needs python_installer: uv.")
         project = folder / "pyproject.toml"
@@ -363,8 +382,11 @@ class Requirements:
                     pending += [_name(more) for more in itself[2].split(",")]
                 else:
                     needs.append(need)
+        needs, place = [" ".join(need.split()) for need in needs], f"{os.path.relpath(project, self.root)} (dependencies)"
         for need in needs:
-            self.check(need, f"{os.path.relpath(project, self.root)} (dependencies)")
+            if not re.match(r"[A-Za-z0-9]", need) or re.search(r"\s-|\\", need):  # in a requirements file it would say more
+                raise Refused(f"{place} has {_shown(need)!r}, which is no requirement: correct that.")
+            self.check(need, place)
         return needs
 
     def _within(self, base: Path, name: str) -> Path | None:
