@@ -854,6 +854,17 @@ def test_a_wheelhouse_serves_requirements(
     assert module(**usual)["needs_wheels"] is True
 
 
+def test_a_wheelhouse_serves_an_app_that_brings_the_server(
+    tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]]
+) -> None:
+    (tmp_path / "requirements.txt").write_text("gunicorn\nuvicorn-worker\n", encoding="utf-8")
+    usual = arguments(layout, index, environment={"UV_OFFLINE": "1"}, server=["gunicorn", "uvicorn-worker"])
+    digest, archive = app_fetch.pack(index[0], [], tmp_path)
+    usual["source"]["wheels"] = {"digest": digest, "archive": str(archive)}
+    install(layout.venvs / "v1", tmp_path, {**usual, "wheels": str(archive)})
+    assert import_in(layout.venvs / "v1", "gunicorn") == "1.0"
+
+
 # What runs as the app's user
 
 

@@ -237,7 +237,8 @@ class Installer:
         else:
             pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         wheels = [] if self.arguments["source_builds"] else ["--only-binary", ":all:"]
-        self._install([*pip, *self.place, *wheels, *what])
+        place = [] if "--no-index" in what else self.place  # which uv takes only once
+        self._install([*pip, *place, *wheels, *what])
 
     def packages(self) -> None:
         """Install those packages that are in the source.
