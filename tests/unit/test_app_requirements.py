@@ -21,7 +21,7 @@ def write(root: Path, **files: str) -> None:
     for name, text in files.items():
         path = root / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="")
 
 
 def read(
@@ -126,6 +126,40 @@ def test_what_is_refused_is_named_with_its_line_and_the_remedy(tmp_path: Path, c
             read(root, f"{word}base.txt\n", base_txt=f"six\n{line}\n")
     assert ":2 " in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "six==1 # pinned \\\n--index-url https://x.example.com\n",
+        "six==1 \\\n    --hash=sha256:00 # pinned \\\n-i https://x.example.com\n",
+        "-\\\ni https://x.example.com\n",
+        "six==1\\\n --hash=sha256:00\n",
+        "\\--index-url \\\nhttps://x.example.com\n",
+        "-\\-index-url https://x.example.com\n",
+        "# \x0csix==1 \\\n--index-url https://x.example.com\n",
+        "# \rsix==1 \\\n--index-url https://x.example.com\n",
+        "# \u2028six==1 \\\n--index-url https://x.example.com\n",
+    ],
+)
+def test_what_installers_read_differently_is_refused(tmp_path: Path, text: str) -> None:
+    number = 2 if "pinned" in text and "hash" in text else 1
+    with pytest.raises(Refused, match=rf"^requirements\.txt:{number} is not read alike by all installers"):
+        read(tmp_path, text)
+    assert hashed(tmp_path / "requirements.txt", tmp_path) is ("--hash" in text)
+
+
+@pytest.mark.parametrize("content", ["-i x".encode("utf-16"), b"# -*- coding: utf-7 -*-\n+AC0-i x\n", b"\n# coding=latin-1\n"])
+def test_another_encoding_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "base.txt").write_bytes(content)
+    with pytest.raises(Refused, match=r"^base\.txt is not in UTF-8"):
+        read(tmp_path, "-r base.txt\n")
+
+
+def test_the_mark_of_an_encoding_hides_no_line(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"requirements\.txt:1 .*python_index_url"):
+        read(tmp_path, "\ufeff-i https://x.example.com\n")
+    assert read(tmp_path, "# coding: utf-8\r\nsix==1 \\\r\n    --hash=sha256:00 \\\r\n\\\r\n# all \\\r\n") == Found({}, False, {})
 
 
 def test_links_do_not_lead_to_files_of_the_machine(tmp_path: Path) -> None:

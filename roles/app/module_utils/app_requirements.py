@@ -53,6 +53,12 @@ ARCHIVE = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tar\.xz|zip)$", re.IGNORECASE
 VERSION_CONTROL = re.compile(r"^(git|hg|svn|bzr)(\+|:)|^git@")
 
 
+# Other ends of lines than the usual.
+ODD_ENDS = re.compile(r"[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+
+# What says that a file is not in UTF-8: its first bytes, or a comment in one of its first two lines.
+OTHER_ENCODING = re.compile(rb"\xff\xfe|\xfe\xff|\0\0\xfe\xff|(?:.*\n)?#.*coding[:=]\s*(?!utf-?8\b)[-\w.]", re.IGNORECASE)
+
 # What a folder may be called that a build is told of: its name is put into the recipe of an image, too.
 FOLDER = re.compile(r"\.|[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
@@ -117,6 +123,25 @@ def logical(text: str) -> Iterator[tuple[int, int, str]]:
         if whole:
             yield begin, number, whole
         begin, parts = 0, []
+
+
+def misread(text: str) -> int:
+    """Return the number, from 1, of the first line of a requirements file that not all installers read alike; 0 for none.
+
+    For some a comment goes on after a backslash, and a word as well; and not all take the same characters for the end of a line.
+    """
+    for number, line in enumerate(re.split(r"\r\n|\n", text), start=1):
+        said, mark, _ = re.match(r"(.*?)((?:^|\s)#|$)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+        goes_on = said.endswith("\\") and not mark
+        said = said[:-1] if goes_on else said
+        if (
+            ODD_ENDS.search(line)
+            or "\\" in said
+            or (goes_on and said and said[-1] not in " \t")
+            or (mark and said.strip() and line.endswith("\\"))
+        ):
+            return number
+    return 0
 
 
 def hashed(file: Path, root: Path) -> bool:
@@ -213,18 +238,26 @@ class Requirements:
         if file in self.seen or not file.is_file():
             return  # one that is not there is missed by the installer, if no hook makes it
         self.seen.add(file)
-        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+        name, content = file.relative_to(self.root), file.read_bytes()
+        if OTHER_ENCODING.match(content):
+            raise Refused(f"{name} is not in UTF-8, or says so: save it as that.")
+        text = content.decode("utf-8-sig", "surrogateescape")
+        if misread(text):
+            raise Refused(
+                f"{name}:{misread(text)} is not read alike by all installers: write a backslash at the end of a line only, after "
+                "a space and not in a comment, and end lines as usual."
+            )
         lines: list[str | None] = list(text.splitlines())
         changed = False
         for first, last, line in logical(text):
-            instead = self._line(line, file, f"{file.relative_to(self.root)}:{first}")
+            instead = self._line(line, file, f"{name}:{first}")
             if instead is not None:
                 changed = True
                 lines[first - 1] = "\n".join([f"# {line} (built by itself)", *instead])
                 lines[first:last] = [None] * (last - first)
         if changed:
             kept = "\n".join(line for line in lines if line is not None)
-            self.found.replaced[str(file.relative_to(self.root))] = kept + "\n"
+            self.found.replaced[str(name)] = kept + "\n"
 
     def _line(self, line: str, file: Path, where: str) -> list[str] | None:
         """Judge a line, and return the lines that take its place; None where it stays."""
