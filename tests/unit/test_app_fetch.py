@@ -1486,6 +1486,33 @@ def test_a_line_that_is_the_operators_to_say_is_refused(app: Path, fetch: Callab
     fetch(app, source_builds=True)
 
 
+@pytest.mark.parametrize("kind", ["requirements.txt", "pyproject.toml", "pylock.toml", "uv.lock"])
+@pytest.mark.parametrize("place", ["", "backend/", "backend/api/"])
+def test_settings_above_the_apps_folder_are_the_operators_too(
+    tmp_path: Path, kind: str, place: str, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    root, folder = tmp_path / "app", tmp_path / "app/backend/api"
+    folder.mkdir(parents=True)
+    for name, text in {"requirements.txt": "six\n", "pyproject.toml": PROJECT, "pylock.toml": "", "uv.lock": LOCK}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (root / place / "uv.toml").write_text('index-url = "https://x.example.com/simple"\n', encoding="utf-8")
+    asked = {"directory": "backend/api", "requirements": kind}
+    if kind == "uv.lock":
+        fetch(root, **asked)  # its own addresses count
+    with pytest.raises(AnsibleActionFail, match=rf"^{place}uv\.toml, setting index-url, takes packages from https://x.example"):
+        fetch(root, **asked, elsewhere=True)
+    fetch(root, **asked, elsewhere=True, environment={"UV_DEFAULT_INDEX": "https://x.example.com/simple"})
+
+
+def test_settings_of_a_package_of_the_source_are_the_operators_too(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+    (app / "lib").mkdir()
+    (app / "requirements.txt").write_text("./lib\n", encoding="utf-8")
+    text = '[project]\nname = "lib"\n[[tool.uv.index]]\nurl = "https://x.example.com/simple"\n'
+    (app / "lib/pyproject.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=r"^lib/pyproject\.toml, setting index, takes packages from"):
+        fetch(app)
+
+
 def test_a_source_that_installs_itself_is_built_as_a_package(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
     (app / "pyproject.toml").write_text('[project]\nname = "shop"\ndependencies = ["six"]\n', encoding="utf-8")
     (app / "requirements.txt").write_text("fastapi\n-e .\n", encoding="utf-8")

@@ -924,10 +924,13 @@ class Dependencies:
             if kind == "requirements":
                 found = files.read(file)._asdict()
                 if self.allowed.installer == "uv":
-                    self._settings(files)
+                    self._settings(files, found["packages"])
                 return {**facts, "lock": lock_digest(file), **found}
             if kind == "uv.lock":
-                return {**facts, "lock": self._digest(file, start), "packages": self._local(file, start)}
+                packages = self._local(file, start)
+                if elsewhere:  # otherwise the addresses in it count, with a hash for each
+                    self._settings(files, packages)
+                return {**facts, "lock": self._digest(file, start), "packages": packages}
             if kind == "pylock" and elsewhere:
                 facts["pins"] = pins(toml(file))
             own = self.folder / "pyproject.toml"
@@ -936,11 +939,11 @@ class Dependencies:
                 if not named:
                     self._other_lock()
                 _usable(project, self._has(self.folder / "poetry.lock"))
-                self._settings(files)
                 for need in project["project"].get("dependencies", []):
                     files.check(need, "pyproject.toml (dependencies)")
             if _is_package(project):
                 facts["packages"] = {str(project.get("project", {}).get("name", "")): self.directory}
+            self._settings(files, facts["packages"])
         except (requirement_files.Refused, interpreters.Unreadable) as error:
             raise AnsibleActionFail(str(error)) from error
         return {**facts, "lock": self._digest(file, self.folder)}
@@ -960,13 +963,20 @@ class Dependencies:
             found += interpreters.pinned(pinned, os.path.relpath(pinned, self.root))
         return found
 
-    def _settings(self, files: Any) -> None:
-        """Refuse settings of uv in the app's folder that are the operator's to make."""
-        for name in ("pyproject.toml", "uv.toml"):
-            place = self.folder / name
+    def _settings(self, files: Any, packages: Mapping[str, str]) -> None:
+        """Refuse settings of uv that are the operator's to make: uv reads those of a folder and of all above it.
+
+        Args:
+            files: what judges them.
+            packages: what else is built from the source: names to folders.
+        """
+        folders = {self.folder, *(self.root / folder for folder in packages.values())}
+        places = {place for folder in folders for place in (folder, *folder.parents) if place.is_relative_to(self.root)}
+        for place in (folder / name for folder in sorted(places) for name in ("pyproject.toml", "uv.toml")):
             if self._has(place):
                 tables = toml(place)
-                files.settings(tables.get("tool", {}).get("uv", {}) if name == "pyproject.toml" else tables, name)
+                tables = tables.get("tool", {}).get("uv", {}) if place.name == "pyproject.toml" else tables
+                files.settings(tables, str(place.relative_to(self.root)))
 
     def _other_lock(self) -> None:
         """Refuse a project whose versions another tool has locked: what pyproject.toml leaves open would be chosen anew.
