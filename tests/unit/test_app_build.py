@@ -440,6 +440,38 @@ def test_an_environment_that_was_begun_is_made_anew(layout: Layout, index: tuple
     assert (layout.venvs / "v1/.complete").exists()
 
 
+def test_no_package_marks_its_environment_as_complete(
+    layout: Layout, index: tuple[Path, dict[str, str]], source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv, broken, usual = layout.venvs / "v1", True, app_build.Installer.server
+
+    def server(installer: app_build.Installer) -> None:
+        (venv / ".complete").mkdir()
+        if broken:
+            raise ReleaseError("no server")
+        usual(installer)
+
+    monkeypatch.setattr(app_build.Installer, "server", server)
+    with pytest.raises(ReleaseError, match="no server"):
+        build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
+    assert not venv.exists()
+    (venv / ".complete").mkdir(parents=True)  # as is left where the build was killed
+    broken = False
+    build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
+    assert (import_in(venv, "fastapi"), (venv / ".complete").is_file()) == ("1.0", True)
+
+
+def test_a_mark_of_another_user_is_none(layout: Layout, user: str) -> None:
+    (layout.venvs / "v1").mkdir()
+    (layout.venvs / "v1/.complete").touch()
+    assert app_build.is_complete(layout.venvs / "v1")
+    if user != getpass.getuser():
+        shutil.chown(layout.venvs / "v1/.complete", user)
+        assert not app_build.is_complete(layout.venvs / "v1")
+    app_build.complete(layout.venvs / "v1")
+    assert app_build.is_complete(layout.venvs / "v1")
+
+
 @pytest.mark.parametrize("step", ["unpack", "install", "point", "write", "settle"])
 def test_nothing_is_seen_of_a_build_that_was_interrupted(
     layout: Layout,

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import platform
 import re
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -324,7 +326,11 @@ def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
             installer.dependencies()
             installer.packages()
             installer.server()
+            remove(venv / ".complete")  # which a package could bring, and which would soon be root's
         look_over_venv(venv)
+    except BaseException:
+        remove(venv)
+        raise
     finally:
         remove(work)
 
@@ -354,7 +360,7 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
         raise ReleaseError(f"The source has no {source['directory']}/{source['requirements']} (app_directory, app_requirements).")
     hook("before_build", partial, arguments)
     venv = layout.venvs / venv_name
-    if not (venv / ".complete").exists():
+    if not is_complete(venv):
         install(venv, partial, arguments)
         complete(venv)
     link = os.path.relpath(venv, layout.builds / name)
@@ -369,6 +375,14 @@ def complete(venv: Path) -> None:
     """Mark an environment as complete, which it then is on the disk, too."""
     on_disk(venv)
     write(venv / ".complete", "")
+
+
+def is_complete(venv: Path) -> bool:
+    """Say whether an environment was marked as complete, and not by code that was installed into it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        found = (venv / ".complete").lstat()
+        return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+    return False
 
 
 def finish(layout: Layout, partial: Path, name: str, link: str, record: str = "") -> None:
@@ -402,7 +416,7 @@ def adopt(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
     """
     venv, partial = layout.venvs / venv_name, layout.builds / f".{name}.partial"
     builder = Builder(arguments["user"], arguments["cache"])
-    if not (venv / ".complete").exists():
+    if not is_complete(venv):
         remove(venv)
         unpack_theirs("venv", venv, arguments)
         look_over_venv(venv)
@@ -527,7 +541,7 @@ def main() -> None:
         exists = (layout.builds / name / ".build.json").exists()
         if not exists and not module.check_mode:
             room(layout, arguments["room"])
-        needs.update(twin=twin(layout, name), lacks_venv=not (layout.venvs / venv_name / ".complete").exists())
+        needs.update(twin=twin(layout, name), lacks_venv=not is_complete(layout.venvs / venv_name))
         if exists or module.check_mode or not arguments["build" if theirs else "archive"]:
             needs.update(needs_archive=not exists and not theirs, needs_build=not exists and theirs)
             if not exists and not module.check_mode:
