@@ -32,6 +32,7 @@ import app_build
 import app_fetch
 import app_pack
 import pytest
+from ansible.module_utils import app_source
 from ansible.module_utils.app_layout import Layout, ReleaseError
 from ansible.module_utils.app_lock import Busy, lock
 from ansible.module_utils.app_source import Builder
@@ -396,7 +397,7 @@ def test_packages_are_built_from_source_only_where_that_is_allowed(
     uv = program("uv", f'#!/bin/sh\necho "$UV_PYTHON_DOWNLOADS $UV_LINK_MODE $UV_CACHE_DIR $@" >>{log}\nexec {UV} "$@"\n')
     install(layout.venvs / "v1", tmp_path, arguments(layout, index, uv=str(uv), source_builds=allowed))
     calls = log.read_text(encoding="utf-8").splitlines()
-    assert all(call.startswith(f"never copy {layout.home / 'cache/home/uv'} ") for call in calls)
+    assert all(call.startswith(f"never copy {layout.home / 'cache/downloads/uv'} ") for call in calls)
     installs = [call for call in calls if " pip install " in call]
     assert ["--only-binary :all:" in call for call in installs] == [not allowed] * 2
 
@@ -947,7 +948,7 @@ def test_a_project_that_is_a_package_is_installed(
     assert place.is_dir()
     builds = [line for line in log.read_text(encoding="utf-8").splitlines() if line.split()[1] == "build"]
     assert [line.split()[0] for line in builds] == [user]
-    assert builds[0].endswith(f" {open_layout.home}/cache/home")
+    assert builds[0].rpartition(" ")[2].startswith(f"{open_layout.home}/cache/homes/")
     assert {path.lstat().st_uid for path in open_layout.venvs.rglob("*")} == {os.geteuid()}
     assert [path.name for path in open_layout.venvs.iterdir()] == ["v1"]
     assert not (root / "dist").exists()
@@ -1080,14 +1081,58 @@ def test_what_a_hook_starts_ends_with_it_and_gains_nothing(
 
 
 def test_what_is_kept_of_downloads_is_begun_anew_after_a_month(builder: tuple[str, str], short: Path) -> None:
-    cache = short / "cache"
-    home = Path(Builder(builder[0], cache).environment()["HOME"])
-    assert (home.stat().st_mode & 0o777, home.owner()) == (0o700, builder[0])
-    (home / "kept").touch()
-    assert (Path(Builder(builder[0], cache).environment()["HOME"]) / "kept").exists()
-    os.utime(cache, (0, time.time() - 31 * 86400))
-    Builder(builder[0], cache).environment()
-    assert [path.name for path in cache.rglob("*")] == ["home"]
+    def kept() -> Path:
+        with Builder(builder[0], short / "cache").environment() as told:
+            assert {Path(told[name]).parent for name in ("UV_CACHE_DIR", "PIP_CACHE_DIR")} == {short / "cache/downloads"}
+            return short / "cache/downloads"
+
+    assert (kept().stat().st_mode & 0o777, kept().owner()) == (0o700, builder[0])
+    (kept() / "kept").touch()
+    assert (kept() / "kept").exists()
+    os.utime(short / "cache", (0, time.time() - 31 * 86400))
+    assert list(kept().iterdir()) == []
+
+
+def test_a_home_lasts_no_longer_than_a_step_of_a_build(builder: tuple[str, str], short: Path) -> None:
+    homes = []
+    for _ in range(2):
+        with Builder(builder[0], short / "cache").environment() as told:
+            homes.append(Path(told["HOME"]))
+            assert (homes[-1].stat().st_mode & 0o777, homes[-1].owner(), list(homes[-1].iterdir())) == (0o700, builder[0], [])
+            (homes[-1] / ".config").mkdir()
+    (short / "cache/homes/killed").mkdir()
+    with Builder(builder[0], short / "cache").environment() as told:
+        assert [str(path) for path in (short / "cache/homes").iterdir()] == [told["HOME"]]
+    assert homes[0] != homes[1]
+    assert list((short / "cache/homes").iterdir()) == []
+
+
+def test_what_is_kept_of_downloads_has_a_limit(
+    layout: Layout, index: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = layout.home / "cache/downloads"
+    (tmp_path / "requirements.txt").write_text("fastapi==1.0\n", encoding="utf-8")
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index))
+    size = sum(path.lstat().st_size for path in cache.rglob("*") if not path.is_dir())
+    assert size
+    monkeypatch.setattr(app_source, "CACHE_BYTES", size + 100)
+    (cache / "more").write_bytes(bytes(90))
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index))
+    assert (cache / "uv").exists()
+    (cache / "more").write_bytes(bytes(200))
+    (cache / "link").symlink_to(tmp_path / "nowhere")
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index))
+    assert not cache.exists()
+
+
+def test_uv_is_asked_to_prune_its_cache(
+    layout: Layout, index: tuple[Path, dict[str, str]], tmp_path: Path, program: Callable[[str, str], Path]
+) -> None:
+    (tmp_path / "requirements.txt").write_text("fastapi==1.0\n", encoding="utf-8")
+    text = f'#!/bin/sh\nif [ "$1" = cache ]; then echo "$UV_CACHE_DIR $@" >{tmp_path}/log; exit 1; fi\nexec {UV} "$@"\n'
+    install(layout.venvs / "v1", tmp_path, arguments(layout, index, uv=str(program("uv", text))))
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    assert said == f"{layout.home}/cache/downloads/uv cache prune --quiet\n"
 
 
 def test_a_build_is_on_the_disk_before_it_is_marked_as_complete(
@@ -1174,10 +1219,16 @@ def test_a_second_name_of_anothers_file_is_not_taken_into_a_build(
         pytest.skip("there is no other user to become")
     (short / "shadow").write_text("secret", encoding="utf-8")
     (short / "shadow").chmod(0o600)
-    with Builder(builder[0], short / "cache").having(open_layout.builds):
+    message = rf"^{open_layout.builds}/mine is a second name \(a hard link\) of a file that is not the build's own"
+    with pytest.raises(ReleaseError, match=message), Builder(builder[0], short / "cache").having(open_layout.builds):
         os.link(short / "shadow", open_layout.builds / "mine")  # as a user can where fs.protected_hardlinks is 0
     assert list(open_layout.builds.iterdir()) == []
     assert (short / "shadow").stat().st_mode & 0o777 == 0o600
+    with Builder(builder[0], short / "cache").having(open_layout.builds):
+        (open_layout.builds / "one").touch()
+        shutil.chown(open_layout.builds / "one", builder[0])
+        os.link(open_layout.builds / "one", open_layout.builds / "two")  # as npm's like do with what is their own
+    assert sorted(path.name for path in open_layout.builds.iterdir()) == ["one", "two"]
 
 
 @pytest.mark.parametrize("name", ["before_build", "after_build"])

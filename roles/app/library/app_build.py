@@ -287,6 +287,12 @@ class Installer:
         if said:
             raise ReleaseError(f"{said}\n{found}")
 
+    def prune(self) -> None:
+        """Have uv drop from its cache what is of no further use."""
+        if self.uv:
+            with contextlib.suppress(ReleaseError):  # no reason to do without the build
+                self._run([self.uv, "cache", "prune", "--quiet"], check=False)
+
     def _run(
         self, command: list[Any], seconds: float = INSTALL_SECONDS, directory: Path | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
@@ -320,13 +326,16 @@ def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
                 )
             unpack(Path(arguments["wheels"]), work / "wheels")
         (work / "theirs").mkdir()
-        with Builder(arguments["user"], arguments["cache"]).having(venv, work / "theirs") as own:
+        builder = Builder(arguments["user"], arguments["cache"])
+        with builder.having(venv, work / "theirs") as own:
             installer = Installer(venv, root, work, arguments, own)
             installer.make()
             installer.dependencies()
             installer.packages()
             installer.server()
             remove(venv / ".complete")  # which a package could bring, and which would soon be root's
+            installer.prune()
+        builder.limit()
         look_over_venv(venv)
     except BaseException:
         remove(venv)
@@ -422,7 +431,8 @@ def adopt(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
         look_over_venv(venv)
         command = [venv / "bin" / "python", "-I", "-c", f"import {', '.join(arguments['server_modules'])}"]
         try:
-            run(command, 60, builder.environment(), venv, user=builder.user, confined=True)
+            with builder.environment() as own:
+                run(command, 60, own, venv, user=builder.user, confined=True)
         except ReleaseError as error:
             raise ReleaseError(
                 f"The other host's environment does not run here: set app_builder: each for this host.\n{error}"

@@ -10,6 +10,7 @@ import pwd
 import re
 import stat
 import tarfile
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from ansible.module_utils.app_layout import ReleaseError, remove, shell
 
 # How long what a build has downloaded is kept for others of the same app.
 KEEP_SECONDS = 30 * 86400
+
+# How much of it is kept, in bytes.
+CACHE_BYTES = 2 * 2**30
 
 
 def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
@@ -106,25 +110,37 @@ def give(path: Path, user: int, group: int) -> None:
     os.lchown(path, user, group)
 
 
-def take_back(path: Path, user: int | None = None) -> None:
+def take_back(path: Path, user: int | None = None, taken: set[tuple[int, int]] | None = None) -> list[Path]:
     """Take `path` and all below it back, so that all can read it and only its owner write. No process of `user` may be left.
 
     A second name of a file that is not the user's own is removed: what others keep to themselves must not be taken for a part of
     a build. So is what is neither file, link nor directory.
+
+    Args:
+        path: what is taken.
+        user: who had it; None for one who could not make names of others' files.
+        taken: devices and inodes of what was the user's own and is root's by now.
+
+    Returns:
+        The second names that were removed.
     """
-    found = path.lstat()
+    found, taken = path.lstat(), set() if taken is None else taken
     if stat.S_ISDIR(found.st_mode):
         os.lchown(path, os.geteuid(), os.getegid())
         path.chmod(0o755)
-        for entry in os.scandir(path):
-            take_back(Path(entry.path), user)
-    elif stat.S_ISREG(found.st_mode) and (user is None or found.st_uid == user or found.st_nlink == 1):
+        return [gone for entry in os.scandir(path) for gone in take_back(Path(entry.path), user, taken)]
+    identity = (found.st_dev, found.st_ino)
+    if stat.S_ISREG(found.st_mode) and (user is None or found.st_uid == user or found.st_nlink == 1 or identity in taken):
+        if found.st_nlink > 1:
+            taken.add(identity)
         os.lchown(path, os.geteuid(), os.getegid())
         path.chmod(0o755 if found.st_mode & 0o111 else 0o644)
     elif stat.S_ISLNK(found.st_mode):
         os.lchown(path, os.geteuid(), os.getegid())
     else:
         path.unlink()
+        return [path] if stat.S_ISREG(found.st_mode) else []
+    return []
 
 
 class Builder:
@@ -159,10 +175,28 @@ class Builder:
             os.chown(path, self.uid, self.gid)
         return path
 
-    def environment(self) -> dict[str, str]:
-        """Return what the user's processes are told."""
-        home = self.directory("home")
-        return {"HOME": str(home), "USER": self.user, "LOGNAME": self.user, "UV_CACHE_DIR": str(home / "uv")}
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[dict[str, str]]:
+        """Return what the user's processes are told: a home that goes with the context, and a cache that stays."""
+        cache, homes = self.directory("downloads"), self.cache / "homes"
+        homes.mkdir(exist_ok=True)
+        for left in homes.iterdir():  # by a build that was killed
+            remove(left)
+        home = Path(tempfile.mkdtemp(dir=homes))
+        os.chown(home, self.uid, self.gid)
+        caches = {"UV_CACHE_DIR": str(cache / "uv"), "PIP_CACHE_DIR": str(cache / "pip")}
+        try:
+            yield {"HOME": str(home), "USER": self.user, "LOGNAME": self.user, **caches}
+        finally:
+            remove(home)
+
+    def limit(self) -> None:
+        """Have the cache begun anew where it has grown too large. No process of the user may be left."""
+        cache, size = self.directory("downloads"), 0
+        for folder, _, names in os.walk(cache):
+            size += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
+        if size > CACHE_BYTES:
+            remove(cache)
 
     @contextlib.contextmanager
     def having(self, *paths: Path) -> Iterator[dict[str, str]]:
@@ -170,14 +204,24 @@ class Builder:
 
         Yields:
             What the processes of that user find in their environment.
+
+        Raises:
+            ReleaseError: when the user left a second name of another's file there.
         """
+        gone, taken = [], set[tuple[int, int]]()
         try:
             for path in paths:
                 give(path, self.uid, self.gid)
-            yield self.environment()
+            with self.environment() as told:
+                yield told
         finally:
             for path in paths:
-                take_back(path, self.uid)
+                gone += take_back(path, self.uid, taken)
+        if gone:
+            raise ReleaseError(
+                f"{gone[0]} is a second name (a hard link) of a file that is not the build's own: have what makes it, such as a "
+                "hook (app_hooks), copy that file."
+            )
 
 
 def look_over(partial: Path) -> None:
