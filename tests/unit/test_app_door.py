@@ -342,7 +342,7 @@ class Followed:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        asyncio.run(self.kind(app, self.memory)({"type": "http", "path": "/", **scope}, receive, send))
+        asyncio.run(self.kind(app, self.memory)({"type": "http", "method": "GET", "path": "/", **scope}, receive, send))
         return sent
 
 
@@ -360,9 +360,12 @@ def test_a_request_waits_until_its_answer_begins(followed: Followed) -> None:
         seen.append(followed.waits())
         await send({"type": "http.response.body"})
 
-    assert [message["type"] for message in followed.drive(app, path="/items")] == ["http.response.start", "http.response.body"]
+    assert [message["type"] for message in followed.drive(app, method="POST", path="/items")] == [
+        "http.response.start",
+        "http.response.body",
+    ]
     ((waited, path),) = seen[0]
-    assert (0 <= waited < 5, path) == (True, app_watch.digest_of("/items"))
+    assert (0 <= waited < 5, path) == (True, app_watch.digest_of("POST", "/items"))
     assert seen[1] == followed.waits() == []
 
 

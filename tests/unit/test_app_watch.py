@@ -150,7 +150,7 @@ def note(directory: Path, name: str, *began: float) -> Any:
     directory.mkdir(exist_ok=True)
     file = (directory / name).open("w+b", buffering=0)
     fcntl.flock(file, fcntl.LOCK_EX)
-    file.write(b"".join(WAITING.pack(moment, digest_of("/items")) for moment in (*began, 0.0)))
+    file.write(b"".join(WAITING.pack(moment, digest_of("GET", "/items")) for moment in (*began, 0.0)))
     return file
 
 
@@ -161,7 +161,7 @@ def test_the_requests_of_all_living_processes_are_found(tmp_path: Path) -> None:
     dead = note(tmp_path / "7.metrics", "waiting.13", now - 5)
     dead.close()
     found = waiting(tmp_path, 7, now - 10)
-    assert [path for _, path in found] == [digest_of("/items")] * 2
+    assert [path for _, path in found] == [digest_of("GET", "/items")] * 2
     assert all(5 <= waited < 10 for waited, _ in found)
     for file in files:
         file.close()
@@ -178,16 +178,18 @@ def test_what_an_app_puts_in_the_way_is_nothing(tmp_path: Path) -> None:
     elsewhere.close()
 
 
-def traffic(log: Path, before: list[tuple[str, float]], since: list[tuple[str, float, int, str]]) -> Traffic:
-    """Return what Nginx logged: paths and seconds, and since the switch also the status and who answered."""
-    log.write_text("", encoding="utf-8")
+def traffic(log: Path, before: list[tuple[Any, ...]], since: list[tuple[Any, ...]]) -> Traffic:
+    """Return what Nginx logged: paths (after a method other than GET), seconds, status, who answered, and upstream seconds."""
+
+    def line(at: float, asked: str, seconds: float, status: int = 200, release: str = "1", upstream: str = "") -> str:
+        method, _, path = asked.rpartition(" ")
+        told = {"status": status, "release": release, "method": method or "GET", "path": path}
+        return json.dumps({"at": at, **told, "seconds": seconds, "upstream_seconds": upstream or f"{seconds}"}) + "\n"
+
+    log.write_text("".join(line(900.0, *entry) for entry in before), encoding="utf-8")
+    found = Traffic(log)
     with log.open("a", encoding="utf-8") as file:
-        for path, seconds in before:
-            file.write(json.dumps({"at": 900.0, "status": 200, "release": "1", "path": path, "seconds": seconds}) + "\n")
-        file.flush()
-        found = Traffic(log)
-        for path, seconds, status, release in since:
-            file.write(json.dumps({"at": 1020.0, "status": status, "release": release, "path": path, "seconds": seconds}) + "\n")
+        file.write("".join(line(1020.0, *entry) for entry in since))
     found.follow(2, since=1000.0)
     return found
 
@@ -200,20 +202,21 @@ HEALTHY = [("/healthz", 0.01, 200, "2")] * 10
     ("before", "since", "waits", "words"),
     [
         # One is enough where the path is known to be quick, and is answered by the new release never.
-        (QUICK, HEALTHY, [(11.0, "/")], "a request has waited 11 s; before the switch 50 of 50 to"),
+        (QUICK, HEALTHY, [(11.0, "/")], "a request has waited 11 s; before the switch 50 for the same took 0.0 s at most"),
         # One that hung before, and was asked again elsewhere, is no reason to think that it may.
-        (
-            [*QUICK, ("/", 17.8)],
-            HEALTHY,
-            [(11.0, "/")],
-            "a request has waited 11 s; before the switch 50 of 51 to",
-        ),
+        ([*QUICK, ("/", 17.8, 200, "1", "17.8, 0.01")], HEALTHY, [(11.0, "/")], "a request has waited 11 s"),
+        # What has another method, or was answered by Nginx alone or with an error, does not tell how long a request may take.
+        (QUICK, HEALTHY, [(11.0, "POST /")], ""),
+        ([*QUICK, *[("POST /", 0.01, 201)] * 3], HEALTHY, [(11.0, "POST /")], "a request has waited 11 s"),
+        ([*QUICK, *[("POST /up", 0.0, 301, "", "-")] * 9], HEALTHY, [(11.0, "POST /up")], ""),
+        ([*QUICK, *[("POST /up", 0.0, 413, "", "-")] * 9], HEALTHY, [(11.0, "POST /up")], ""),
+        ([*QUICK, *[("/report", 0.01, 401)] * 9, ("/report", 0.01)], HEALTHY, [(11.0, "/report")], ""),
         (QUICK, [*HEALTHY, ("/", 0.01, 200, "2")], [(11.0, "/")], ""),
         (QUICK, HEALTHY, [(9.0, "/")], ""),
         (QUICK, HEALTHY, [(11.0, "/new")] * 2, ""),
         (QUICK, HEALTHY, [(11.0, "/new")] * 3, "3 requests have waited 10 s or more for an answer"),
         # A path that was slow before may be slow, and who polls for long goes on polling.
-        ([*QUICK, ("/report", 9.0)], HEALTHY, [(11.0, "/report")], ""),
+        ([*QUICK, *[("/report", 0.01)] * 40, *[("/report", 9.0)] * 2], HEALTHY, [(11.0, "/report")], ""),
         ([*QUICK, *[("/poll", 25.0)] * 50], HEALTHY, [(11.0, "/poll")] * 9, ""),
         ([*QUICK, *[("/poll", 25.0)] * 5], HEALTHY, [(11.0, "/x")] * 9, "9 requests have waited"),
         # Few among many are no reason, nor is anything where nobody knows what is usual.
@@ -232,10 +235,12 @@ HEALTHY = [("/healthz", 0.01, 200, "2")] * 10
 )
 def test_what_hangs_that_did_not(
     log: Path,
-    before: list[tuple[str, float]],
-    since: list[tuple[str, float, int, str]],
+    before: list[tuple[Any, ...]],
+    since: list[tuple[Any, ...]],
     waits: list[tuple[float, str]],
     words: str,
 ) -> None:
-    said = hanging([(waited, digest_of(path)) for waited, path in waits], 10.0, traffic(log, before, since))
+    asked = [(waited, path.rpartition(" ")) for waited, path in waits]
+    digests = [(waited, digest_of(method or "GET", path)) for waited, (method, _, path) in asked]
+    said = hanging(digests, 10.0, traffic(log, before, since))
     assert said.startswith(words) if words else said == ""

@@ -25,14 +25,15 @@ LEAST_SHARE = 0.05
 # A request that its client gave up after so many seconds without an answer waited in vain.
 GIVEN_UP_SECONDS = 2.0
 
-# Of a path that was answered this often, and but for this share within so many seconds, one request is enough to say that it
-# hangs. A few are slow anywhere: one that hung in a release that was taken back is asked again of the one before.
-KNOWN_TIMES, KNOWN_SECONDS, KNOWN_SLOW_SHARE = 3, 2.0, 0.05
+# Where the same was asked this often before the switch, and the release answered each time this many times as fast, one request
+# is enough to say that it hangs.
+KNOWN_TIMES = 3
+KNOWN_FASTER = 5
 
 # With fewer answers than this before the switch nobody knows what is usual.
 LEAST_KNOWN = 10
 
-# A request that waits for the first byte of its answer: since when, by the monotonic clock, and the digest of its path.
+# A request that waits for the first byte of its answer: since when, by the monotonic clock, and the digest of what it asks for.
 WAITING = struct.Struct("<dQ")
 WAITING_BYTES = 64 * 1024
 
@@ -42,7 +43,8 @@ class Count:
 
     Attributes:
         given_up: how many their clients gave up without an answer, after a while.
-        paths: digests of paths, with how often they were answered without an error, and how often that took long.
+        paths: digests of methods and paths that the app itself answered, with how often it did so without an error, and the
+            seconds that any answer took at most.
         seconds: how many took how long, to two digits, so that this stays small however many they are.
     """
 
@@ -51,7 +53,7 @@ class Count:
         self.errors = 0
         self.seconds: Counter[float] = Counter()
         self.given_up = 0
-        self.paths: dict[int, tuple[int, int]] = {}
+        self.paths: dict[int, tuple[int, float]] = {}
 
     def slow_share(self, seconds: float) -> float:
         """Return the share of requests, from 0 to 1, that took longer than some seconds or were given up."""
@@ -65,14 +67,15 @@ class Count:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Count one entry of the log."""
+        status = int(entry.get("status", 0))
         self.total += 1
-        self.errors += 500 <= int(entry.get("status", 0)) < 600
-        if entry.get("seconds") is not None and int(entry.get("status", 0)) != 101:  # a WebSocket lasts as long as it is used
+        self.errors += 500 <= status < 600
+        if entry.get("seconds") is not None and status != 101:  # a WebSocket lasts as long as it is used
             self.seconds[float(f"{entry['seconds']:.2g}")] += 1
-            if int(entry.get("status", 0)) < 499:
-                path = digest_of(str(entry.get("path", "")))
-                times, slow = self.paths.get(path, (0, 0))
-                self.paths[path] = times + 1, slow + (entry["seconds"] > KNOWN_SECONDS)
+            if entry.get("release") and status < 500:
+                path = digest_of(str(entry.get("method", "")), str(entry.get("path", "")))
+                times, longest = self.paths.get(path, (0, 0.0))
+                self.paths[path] = times + (status < 400), max(longest, answered_within(entry))
         self.given_up += given_up(entry)
 
     def __str__(self) -> str:
@@ -147,9 +150,17 @@ def given_up(entry: dict[str, Any]) -> bool:
     return not entry.get("release") and int(entry.get("status", 0)) == 499 and (entry.get("seconds") or 0.0) >= GIVEN_UP_SECONDS
 
 
-def digest_of(path: str) -> int:
-    """Return what slipway_app.py calls the path of a request."""
-    return zlib.crc32(path.encode("utf-8", "surrogateescape"))
+def answered_within(entry: dict[str, Any]) -> float:
+    """Return the seconds that it took whoever answered in the end: one that hung before may have been asked in vain."""
+    last = str(entry.get("upstream_seconds") or "").replace(":", ",").split(",")[-1]
+    with contextlib.suppress(ValueError):
+        return float(last)
+    return float(entry["seconds"])
+
+
+def digest_of(method: str, path: str) -> int:
+    """Return what slipway_app.py notes of what a request asks for."""
+    return zlib.crc32(f"{method} {path}".encode("utf-8", "surrogateescape"))
 
 
 def waiting(runtime: Path, number: int, since: float) -> list[tuple[float, int]]:
@@ -161,7 +172,7 @@ def waiting(runtime: Path, number: int, since: float) -> list[tuple[float, int]]
         since: only what began after this moment, in seconds of the monotonic clock.
 
     Returns:
-        How long each has waited, in seconds, and the digest of its path.
+        How long each has waited, in seconds, and the digest of its method and path.
     """
     found = []
     for file in [*runtime.glob(f"{number}.metrics/waiting.*"), *runtime.glob(f"{number}.*.metrics/waiting.*")]:
@@ -185,7 +196,7 @@ def hanging(waits: list[tuple[float, int]], seconds: float, traffic: Traffic) ->
     """Say which requests hang that did not before; empty where none do.
 
     Args:
-        waits: how long requests have waited, and the digests of their paths.
+        waits: how long requests have waited, and the digests of their methods and paths.
         seconds: how long one waits that hangs.
         traffic: what Nginx logged before the switch and since.
     """
@@ -194,10 +205,9 @@ def hanging(waits: list[tuple[float, int]], seconds: float, traffic: Traffic) ->
         return ""
     long = [(waited, path) for waited, path in waits if waited >= seconds]
     for waited, path in long:
-        times, slow = usual.paths.get(path, (0, 0))
-        if times >= KNOWN_TIMES and slow <= times * KNOWN_SLOW_SHARE and path not in now.paths:
-            quick = f"{times - slow} of {times} to the same path were answered within {KNOWN_SECONDS:.0f} s"
-            return f"a request has waited {waited:.0f} s; before the switch {quick}"
+        times, longest = usual.paths.get(path, (0, 0.0))
+        if times >= KNOWN_TIMES and longest * KNOWN_FASTER <= waited and path not in now.paths:
+            return f"a request has waited {waited:.0f} s; before the switch {times} for the same took {longest:.1f} s at most"
     hung = len(long) + now.given_up
     if hung >= LEAST_ERRORS and hung / (hung + now.total) > usual.slow_share(seconds) + LEAST_SHARE:
         return f"{hung} requests have waited {seconds:.0f} s or more for an answer, or were given up; {now.total} were answered"
