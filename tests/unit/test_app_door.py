@@ -225,6 +225,24 @@ def test_an_answer_that_drips_is_given_up_as_a_whole(dripping: Callable[..., Any
     assert time.monotonic() - begin < 2
 
 
+@pytest.mark.parametrize("step", ["connect", "send", "getresponse"])
+def test_no_answer_in_time_is_the_same_on_each_python(short: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Before 3.10 sockets raise an error of their own, which is no TimeoutError."""
+
+    class SocketTimeout(OSError):
+        pass
+
+    def late(*_: Any, **__: Any) -> None:
+        raise SocketTimeout("timed out")
+
+    monkeypatch.setattr(socket, "timeout", SocketTimeout)
+    connection = UnixConnection(short / "nobody.sock", timeout=0.5)
+    for name in ("connect", "send", "getresponse")[: ("connect", "send", "getresponse").index(step) + 1]:
+        monkeypatch.setattr(connection, name, late if name == step else lambda *_, **__: None)
+    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz had not come to its end after 0\.5 s"):
+        ask(connection, "/healthz", "shop.test")
+
+
 def test_an_answer_without_end_is_not_kept(dripping: Callable[..., Any]) -> None:
     with pytest.raises(NO_ANSWER, match="longer than 1 MiB"):
         dripping(itertools.chain([HEAD + b"\r\n"], itertools.repeat(b"x" * 2**16)))

@@ -121,7 +121,8 @@ def ask(
         longest: how many bytes the body may have; with 0 none of it is read.
 
     Raises:
-        OSError: when there is no answer, or it does not end in time.
+        TimeoutError: when there is no answer in time, or not the end of it.
+        OSError: when there is none at all.
         http.client.HTTPException: when the answer is not HTTP, or too long.
     """
     seconds = float(connection.timeout or 5.0)
@@ -140,12 +141,11 @@ def ask(
         usual = {"Host": host, "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1", "Cookie": "slipway=probe"}
         try:
             connection.request("GET", path, headers={**usual, "Connection": "close", **(headers or {})})
-        except UnicodeError as error:
-            raise OSError(f"GET {path} for {host} cannot be sent: {error}") from error
-        try:
             with connection.getresponse() as response:
                 body = response.read(longest + 1) if longest else b""
-        except TimeoutError as error:
+        except UnicodeError as error:
+            raise OSError(f"GET {path} for {host} cannot be sent: {error}") from error
+        except (TimeoutError, socket.timeout) as error:  # noqa: UP041 - until Python 3.9 they are two
             raise TimeoutError(f"the answer to GET {path} had not come to its end after {seconds:g} s") from error
         if longest and response.length and len(body) <= longest:
             raise http.client.IncompleteRead(body, response.length)
