@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import json
 import os
@@ -437,6 +438,37 @@ def test_requests_beyond_what_there_is_room_for_are_served_all_the_same(followed
     assert served == ["/x"]
 
 
+def full(*_: Any) -> None:
+    """Answer as a file system that has no room."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_where_there_is_no_room_for_notes_there_are_none(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = (followed.runtime / "7.metrics").iterdir()
+    assert file.stat().st_blocks * 512 >= file.stat().st_size == 512 * app_watch.WAITING.size, "a hole is filled, or kills, later"
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert followed.names["shared_memory"]() is None
+
+
+def test_the_notes_of_a_process_end_with_it_whatever_it_leaves_behind(followed: Followed) -> None:
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        app_watch.WAITING.pack_into(followed.names["shared_memory"](), 0, time.monotonic(), 7)
+        if os.fork() == 0:
+            os.close(theirs)
+            os.read(ours, 1)  # until the test is over
+        os._exit(0)
+    os.waitpid(child, 0)
+    deadline = time.monotonic() + 2
+    while (found := followed.waits()) and time.monotonic() < deadline:  # what it left behind begins by letting go
+        time.sleep(0.01)
+    os.close(theirs)
+    os.close(ours)
+    assert (followed.runtime / "7.metrics" / f"waiting.{child}").exists()
+    assert found == []
+
+
 def counts(directory: Path) -> dict[str, float]:
     """Return what a scrape finds in a directory, but for what belongs to one process alone."""
     registry = CollectorRegistry()
@@ -476,6 +508,11 @@ def test_the_counts_of_processes_that_have_ended_become_one_file(
     before = counts(place)
     assert before['asked_total{path="/items"}'] == 8
     forget = type(serve()[0]).__call__.__globals__["forget_dead_processes"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        forget()
+    assert counts(place)['asked_total{path="/items"}'] == 8, "where there is no room nothing is added up"
+    assert not list(place.glob("*_ended.db"))
     forget()
     after = counts(place)
     assert after == {name: value for name, value in before.items() if not name.startswith("g_live")}
