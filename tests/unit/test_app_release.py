@@ -1797,7 +1797,7 @@ def test_hooks_that_fail(shell: Host) -> None:
     with pytest.raises(ReleaseError, match=r"Release 3 is live, but the hook after_switch \(app_hooks\) failed"):
         shell.run(settings="{}", hooks={"after_switch": "false"})
     shell.is_served_by(3)
-    assert app_status.failed_hook(shell.layout.record(3)) == ", hook after_switch failed"
+    assert app_status.hook_to_do(shell.layout.record(3)) == ", hook after_switch not done"
     with pytest.raises(ReleaseError, match=r"Nothing was rolled back: the hook before_rollback"):
         go_back(shell, hooks={"before_rollback": "false"})
     shell.is_served_by(3)
@@ -1815,6 +1815,34 @@ def test_a_hook_that_failed_is_run_again_by_the_next_run(shell: Host, module: An
         assert (result["changed"], result["hook"], result["release"]) == (changed, hook, 2)
     assert shell.preflights.read_text(encoding="utf-8") == "after_switch 1 2\n"
     shell.is_served_by(2)
+
+
+@pytest.mark.parametrize(("step", "error"), [("watch", Killed()), ("end", ReleaseError("Supervisor is gone"))])
+def test_a_hook_that_a_run_did_not_come_to_is_run_by_the_next(
+    shell: Host, module: Any, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
+) -> None:
+    shell.run()
+    tell = {"after_switch": f'echo "$SLIPWAY_HOOK $SLIPWAY_FROM $SLIPWAY_TO" >>{shell.preflights}'}
+    releaser = shell.releaser(settings="{}", hooks=tell)
+
+    def stop(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(releaser, step, stop)
+    with pytest.raises(type(error)):
+        releaser.release()
+    assert (shell.layout.live(), shell.preflights.read_text(encoding="utf-8")) == (2, "")
+    assert module(step="release", **shell.arguments(settings="{}", hooks=tell))["hook"] == "after_switch"
+    assert shell.preflights.read_text(encoding="utf-8") == "after_switch 1 2\n"
+    assert "owed" not in shell.layout.record(2)
+
+
+def test_a_release_that_is_gone_back_from_owes_no_hook(shell: Host) -> None:
+    shell.run()
+    shell.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 1\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(ReleaseError, match="the public door"):
+        shell.run(settings="{}", hooks={"after_switch": "true"})
+    assert "owed" not in shell.layout.record(2)
 
 
 def test_a_database_that_is_ahead_of_the_code_is_said(shell: Host) -> None:

@@ -27,10 +27,10 @@ options:
 """
 
 
-def failed_hook(record: dict[str, Any]) -> str:
+def hook_to_do(record: dict[str, Any]) -> str:
     """Say which hook the live release still owes; empty where it owes none."""
     owed = record.get("owed") or {}
-    return f", hook {owed['hook']} failed" if owed.get("hook") else ""
+    return f", hook {owed['hook']} not done" if owed.get("hook") else ""
 
 
 def status(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         "health": "nothing is live",
         "certificate_days": door.certificate_days(),
         "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
-        "last": f"{last['release']} {last.get('outcome', '?')}{failed_hook(record)}" if last else "",
+        "last": f"{last['release']} {last.get('outcome', '?')}{hook_to_do(record)}" if last else "",
         "reason": str(last.get("reason", "")),
     }
     if live is not None:

@@ -776,7 +776,9 @@ class Releaser:
             self.hook(hooks[0], number, old, number)
             before.look()
             traffic = Traffic(Path(self.arguments["access_log"]))
-            self.remember(number, back_from=old if back else None)  # so that the same again, after an interruption, ends here
+            # So that the same again, after an interruption, ends here, and the next run makes up for the hook.
+            owed = {"hook": hooks[1], "from": old} if self.arguments["hooks"].get(hooks[1]) else None
+            self.remember(number, back_from=old if back else None, owed=owed)
             try:
                 self.in_time()
                 self.switch(number)
@@ -787,7 +789,7 @@ class Releaser:
             except Exception:
                 self.go_back(old)
                 with contextlib.suppress(OSError):  # what is raised already is what to tell
-                    self.remember(number, back_from=None)
+                    self.remember(number, back_from=None, owed=None)
                 self.sleep(self.arguments["drain"] if old is not None else 0)
                 raise
         if back and old is not None and self.layout.release(old).is_dir():
@@ -799,9 +801,7 @@ class Releaser:
         for leftover in self.supervisor.installed():
             if leftover != number:
                 self.end(leftover)
-        # Whatever keeps that from being run, or from going well: the next run makes up for it.
-        owed = {"hook": hooks[1], "from": old} if self.arguments["hooks"].get(hooks[1]) else None
-        self.remember(number, back_from=None, owed=owed)
+        self.remember(number, back_from=None)
         self.last_hook(number)
 
     def last_hook(self, number: int) -> str:
