@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -184,13 +185,16 @@ def test_the_alert_and_the_doctor_draw_one_limit() -> None:
     assert load(ROOT / "roles/prometheus/defaults/main.yml")["prometheus_alert_certificate_percent"] == 100 * OVERDUE
 
 
-def test_a_hook_that_failed_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("hook", "command"), [("after_switch", "playbooks/deploy.yml"), ("after_rollback", "playbooks/rollback.yml -e release=3")]
+)
+def test_a_hook_that_failed_is_found(tmp_path: Path, hook: str, command: str) -> None:
     looked = doctor(tmp_path)
     release = looked.layout.release(3)
     (release / "build").mkdir(parents=True)
     (release / "build" / ".build.json").touch()
-    (release / "release.json").write_text('{"owed": {"hook": "after_switch", "from": 2}}', encoding="utf-8")
+    (release / "release.json").write_text(json.dumps({"owed": {"hook": hook, "from": 2}}), encoding="utf-8")
     looked.live = 3
     (found,) = looked.releases()
-    assert found["what"] == "The hook after_switch of release 3 failed, or was cut off"
-    assert found["remedy"].endswith("ansible-playbook playbooks/deploy.yml")
+    assert found["what"] == f"The hook {hook} of release 3 failed, or was cut off"
+    assert found["remedy"].endswith(f"ansible-playbook {command}")

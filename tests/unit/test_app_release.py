@@ -1817,6 +1817,21 @@ def test_a_hook_that_failed_is_run_again_by_the_next_run(shell: Host, module: An
     shell.is_served_by(2)
 
 
+def test_a_hook_that_failed_after_a_way_back_is_run_again_by_another_one(shell: Host, module: Any) -> None:
+    """A deploy would release again what was rolled back."""
+    shell.run()
+    shell.run(settings="{}")
+    hooks = {"after_rollback": f"test -e {shell.preflights}.mended"}
+    with pytest.raises(ReleaseError, match=r"then run it again: playbooks/rollback\.yml -e release=1\n") as told:
+        go_back(shell, hooks=hooks)
+    assert "deploy.yml" not in str(told.value)
+    with pytest.raises(ReleaseError, match="Where several hosts serve shop, nothing runs the hook again: do so by hand"):
+        go_back(shell, to="2", hooks=hooks, number=2)
+    Path(f"{shell.preflights}.mended").touch()
+    result = module(step="rollback", **shell.arguments(to="2", hooks=hooks))
+    assert (result["release"], result["changed"], result["hook"]) == (2, True, "after_rollback")
+
+
 @pytest.mark.parametrize(("step", "error"), [("watch", Killed()), ("end", ReleaseError("Supervisor is gone"))])
 def test_a_hook_that_a_run_did_not_come_to_is_run_by_the_next(
     shell: Host, module: Any, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException

@@ -333,11 +333,15 @@ class Doctor:
             return
         owed = (self.layout.record(self.live).get("owed") or {}).get("hook")
         if owed:
+            again, detail = "deploy.yml", "It is run again by the next run (app_hooks)."
+            if owed == "after_rollback":  # a deploy would release again what was rolled back
+                again = f"rollback.yml -e release={self.live}"
+                detail = "It is run again where the app has one host; where it has several, run it by hand (app_hooks)."
             yield finding(
                 "warning",
                 f"The hook {owed} of release {self.live} failed, or was cut off",
-                "It is run again by the next run (app_hooks).",
-                "Mend it, then: ansible-playbook playbooks/deploy.yml",
+                detail,
+                f"Mend it, then: ansible-playbook playbooks/{again}",
             )
         build = (self.layout.release(self.live) / "build").resolve()
         mark = build / ".build.json"

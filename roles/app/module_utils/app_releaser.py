@@ -821,12 +821,12 @@ class Releaser:
             self.hook(name, number, owed.get("from"), number)
         except ReleaseError as error:
             what, *said = str(error).split("\n")
-            lines = [
-                f"Release {number} is live, but {what}",
-                "The hook is run again by the next run of playbooks/deploy.yml.",
-                *said,
-            ]
-            raise ReleaseError("\n".join(lines)) from error
+            again = "The hook is run again by the next run of playbooks/deploy.yml."
+            if name == "after_rollback":  # a deploy would release again what was rolled back
+                again = f"Mend the hook, then run it again: playbooks/rollback.yml -e release={number}"
+                if self.arguments["number"]:
+                    again = f"Where several hosts serve {self.arguments['name']}, nothing runs the hook again: do so by hand."
+            raise ReleaseError("\n".join([f"Release {number} is live, but {what}", again, *said])) from error
         self.remember(number, owed=None)
         return name
 
