@@ -79,7 +79,8 @@ CASES = {
     ),
     "hangs at its root": Broken(
         ["it hangs: GET / has no answer after 3 s", "and release"],
-        '@app.get("/")\nasync def root():\n    await asyncio.sleep(600)\n',
+        '@app.middleware("http")\nasync def hang(request, call_next):\n    if request.url.path == "/":\n'
+        "        await asyncio.sleep(600)\n    return await call_next(request)\n",
         variables={"app_watch_hang_seconds": 3},
     ),
     "health 500": Broken(

@@ -66,7 +66,8 @@ while not leaving:
         if not part:
             break
         request += part
-    if mode == "asleep" or (mode == "hangs" and request.startswith(b"GET / ")):
+    root = request.startswith(b"GET / ")
+    if mode == "asleep" or (root and (mode == "hangs" or (mode == "cold" and not slept))):
         slept.append(connection)  # and open
         busy = False
         continue
@@ -79,7 +80,9 @@ while not leaving:
         status, body = "200", open(document).read()
     elif lines[0].startswith("get /ready "):
         body = "ready"
-    elif not lines[0].startswith("get /healthz "):
+    elif root and mode in ("rootless", "rootbroken"):
+        status = "404" if mode == "rootless" else "500"
+    elif not root and not lines[0].startswith("get /healthz "):
         status = "404"
     says = f"X-Release: {release}\\r\\n" if mode != "nameless" else ""
     if status == "307":

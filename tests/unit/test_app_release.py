@@ -1896,14 +1896,29 @@ def test_what_was_written_where_the_code_lies_is_said(host: Host) -> None:
 
 def test_a_release_that_hangs_at_its_root_does_not_become_live(host: Host) -> None:
     host.run()
-    with pytest.raises(
-        ReleaseError, match=r"it hangs: GET / has no answer after 0\.5 s \(app_watch_hang_seconds\), and release 1"
-    ):
+    words = r"it hangs: GET / has no answer after 0\.5 s \(app_watch_hang_seconds\), twice, and release 1"
+    with pytest.raises(ReleaseError, match=words):
         host.run("hangs", hang=0.5)
     host.is_served_by(1)
     assert host.run("hangs") == 3, "it is looked at only if it is asked for"
     # One that did so before is let alone.
     assert host.run("hangs", settings="{}", hang=0.5) == 4
+    # And so is a way back, forward too.
+    host.run(settings='{"A": "b"}')
+    assert go_back(host, to="4", hang=0.5) == 4
+    assert go_back(host, to="1", hang=0.5) == 1
+    assert go_back(host, to="4", hang=0.5) == 4
+
+
+def test_a_release_that_warms_up_at_its_root_becomes_live(host: Host) -> None:
+    host.run()
+    assert host.run("cold", hang=0.5) == 2
+
+
+@pytest.mark.parametrize("mode", ["rootless", "rootbroken"])
+def test_where_nothing_good_is_at_the_root_a_release_is_not_judged_by_it(host: Host, mode: str) -> None:
+    host.run(mode)
+    assert host.run("hangs", hang=0.5) == 2
 
 
 def test_requests_that_hang_after_the_switch_lead_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,11 @@ app = FastAPI(lifespan=lifespan)
 LEDGER = Path(os.environ["HOME"], "ledger")
 
 
+@app.get("/")
+async def root() -> dict[str, str]:
+    return {"shop": "open"}
+
+
 @app.get("/healthz")
 async def healthz() -> dict[str, str]:
     return {"status": "ok"}
