@@ -1221,7 +1221,12 @@ def test_a_claim_is_let_go_by_who_has_it(host: Host, module: Any) -> None:
     assert "ann on laptop" in module(step="claim", **host.arguments(run=BOB))["msg"]
     result = module(step="let_go", **host.arguments(note="promoted"))
     assert result["summary"] == {"canary": "promoted"}
-    assert module(step="claim", **host.arguments(run=BOB))["changed"] is False
+    assert module(step="claim", **host.arguments(lease=60.0, run=BOB))["changed"] is False
+    # Nor is one let go that was taken over by then.
+    assert module(step="claim", **host.arguments(lease=60.0, run={**ANN, "take_over": True}))["changed"] is False
+    result = module(step="let_go", **host.arguments(run=BOB, note="promoted"))
+    assert (result["summary"], result.get("failed")) == ({"canary": "promoted"}, None)
+    assert "ann on laptop" in module(step="claim", **host.arguments(run={**BOB, "id": "another"}))["msg"]
 
 
 def test_what_takes_longer_than_the_run_waits_is_not_switched_to(host: Host, module: Any) -> None:

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.app_layout import ReleaseError, masked, version_of
-from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, lock
+from ansible.module_utils.app_lock import LEASE_SECONDS, Busy, TakenOver, lock
 from ansible.module_utils.app_releaser import GOOD, Releaser
 from ansible.module_utils.basic import AnsibleModule
 
@@ -319,11 +319,11 @@ def main() -> None:
         lease = module.params["lease"] or (LEASE_SECONDS if step in ("prepare", "migrate") else 0.0)
         with lock(releaser.layout, module.params["run"], lease=0.0 if step == "let_go" else lease):
             result = take(releaser, step)
-    except Busy as error:
-        if step == "let_go":  # the claim had ended, and another run began
-            module.exit_json(changed=False, release=before, before=before, reason=None, summary=summary(releaser, before))
-        module.fail_json(msg=str(error), holder=error.holder, summary=summary(releaser, before))
     except (ReleaseError, OSError) as error:
+        if step == "let_go" and isinstance(error, (Busy, TakenOver)):  # the claim had ended, and another run began
+            module.exit_json(changed=False, release=before, before=before, reason=None, summary=summary(releaser, before))
+        if isinstance(error, Busy):
+            module.fail_json(msg=str(error), holder=error.holder, summary=summary(releaser, before))
         module.fail_json(msg=masked(str(error), releaser.secrets), live=releaser.layout.live(), summary=summary(releaser, before))
     for warning in releaser.warnings:
         module.warn(masked(warning, releaser.secrets))
