@@ -26,7 +26,8 @@ name: slipway
 type: aggregate
 short_description: How far a run is, and at its end what became of each host
 description:
-  - Adds to what C(default), or a callback made from it, prints. Beside others, such as C(ansible.posix.json), it prints nothing.
+  - Adds to what C(default), or a callback made from it, prints. Beside others, such as C(ansible.posix.json), it prints nothing,
+    but to standard error that there is no inventory.
   - The roles of a play are its steps; one line is printed when the next begins.
   - At a terminal, which hosts are still at work after a while stands in the last line.
   - A table at the end has a line for each host of which there is something to tell. What a role wants in it stands in a result,
@@ -143,28 +144,36 @@ class CallbackModule(CallbackBase):
         self.told: dict[str, dict[str, Any]] = collections.defaultdict(dict)
         self.failed: dict[str, tuple[str, str]] = {}
         self.ticker: Ticker | None = None
+        # How many plays there were, and in how many of them no host was.
+        self.plays = self.empty = 0
         # What other callbacks print may be for programs.
         printer = callback_loader.get(C.DEFAULT_STDOUT_CALLBACK, class_only=True)
-        self.disabled = not (printer and issubclass(printer, Default))
+        self.silent = not (printer and issubclass(printer, Default))
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Begin, at a terminal, to look who is late."""
+        """See that there is an inventory, also beside what programs read, and begin, at a terminal, to look who is late."""
         self.playbook = playbook._file_name
         for path in context.CLIARGS["inventory"]:
             if "," not in path and not os.path.exists(path):
                 self.stop(f"There is no inventory {near(path)}: nothing was done. Name one that is there with -i.")
-        if sys.stdout.isatty() and color.ANSIBLE_COLOR:
+        self.disabled = self.silent
+        if not self.silent and sys.stdout.isatty() and color.ANSIBLE_COLOR:
             self.ticker = Ticker(self._display, self.get_option("patience"))
             self.ticker.start()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Count the play's roles, as far as its tags let them run."""
+        """Count the play, and its roles as far as its tags let them run."""
+        self.plays += 1
         self.wanted |= set(map(str, play.hosts if isinstance(play.hosts, list) else [play.hosts]))
         variables = play.get_variable_manager().get_vars(play=play)
         blocks = [block.filter_tagged_tasks(variables) for block in play.compile()]
         tasks = [task for block in blocks for task in block.get_tasks() if not task.implicit]
         self.roles = list(dict.fromkeys(role_of(task) for task in tasks if role_of(task)))
         self.reached = set()
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Count a play in which no host is."""
+        self.empty += 1
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Say so when the first task of another role begins."""
@@ -239,7 +248,7 @@ class CallbackModule(CallbackBase):
                 self._display.display(f"\n{self.next_step(role, task, hosts)}", color=C.COLOR_ERROR)
             self._display.display(f"\nTook {duration(time.monotonic() - self.began)}.")
         # A group that only some inventories have is named in another way by a playbook, and is not in here then.
-        if not stats.processed and self.wanted - {""}:
+        if self.plays == self.empty and self.wanted - {""}:
             limit = context.CLIARGS["subset"]
             what = f"that -l {limit} leaves" if limit else f"of {', '.join(map(near, context.CLIARGS['inventory']))}"
             command = ["ansible-inventory", *filter_loader.get("given_options").j2_function(), "--graph"]
@@ -256,7 +265,7 @@ class CallbackModule(CallbackBase):
         """
         if self.ticker:
             self.ticker.stop()
-        self._display.display(f"\n{why}", color=C.COLOR_ERROR)
+        self._display.display(f"\n{why}", color=C.COLOR_ERROR, stderr=self.silent)
         raise SystemExit(2)
 
     def next_step(self, role: str, task: str, hosts: list[str]) -> str:

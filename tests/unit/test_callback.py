@@ -279,6 +279,18 @@ def test_an_inventory_that_is_not_there_is_said_and_is_a_failure(play: Play) -> 
     assert run.recap() == []
 
 
+@pytest.mark.parametrize("printer", ["ansible.posix.json", "minimal"])
+def test_an_inventory_that_is_not_there_is_a_failure_beside_what_programs_read(play: Play, printer: str) -> None:
+    run = play("-i", "nowhere.yml", ANSIBLE_STDOUT_CALLBACK=printer)
+    assert (run.code, run.output) == (2, "")
+
+
+def test_a_playbook_of_which_nothing_was_chosen_is_no_failure(play: Play) -> None:
+    """Ansible counts no host there, though it found some."""
+    run = play("--tags", "nosuch")
+    assert (run.code, "No host" in run.output) == (0, False)
+
+
 @pytest.mark.parametrize(
     ("hosts", "code"), [("web", 2), ("web:&db", 2), ("{{ groups['balancer'] | default([]) }}", 0), ("a.example.com", 0)]
 )
