@@ -23,8 +23,10 @@ options:
 """
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = re.compile(r"\bansible(?= -m )|(?:\bansible-playbook )?(?<![\w/.-])((?:playbooks/\w+|site)\.yml)(?! -i )")
-LIMIT = re.compile(r"[^\n.;,]* (?:-l|--limit)[ =]")
+COMMAND = re.compile(
+    r"\bansible(?= -m )|(?:\bansible-playbook )?(?<![\w/.-])((?:playbooks/\w+|site)\.yml)(?! -i | --(?:vault|ask)-)"
+)
+LIMIT = re.compile(r"(?:[^\n.;,]|[.,](?=\S))* (?:-l|--limit)[ =]")
 
 # Nothing that may hold a secret is among these.
 PROMPTS = {"ask_pass": "--ask-pass", "become_ask_pass": "--ask-become-pass", "ask_vault_pass": "--ask-vault-pass"}

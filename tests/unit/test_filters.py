@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,22 @@ def test_names_lead_to_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
             "playbooks/doctor.yml -l b. See.",
             "ansible-playbook playbooks/doctor.yml -i /x -l b. See.",
         ),
+        (
+            {"inventory": ["/x"], "subset": "a"},
+            "playbooks/deploy.yml -e app_version=1.2 -e to=a,b -l b, or playbooks/doctor.yml. See -l.",
+            "ansible-playbook playbooks/deploy.yml -i /x -e app_version=1.2 -e to=a,b -l b, or "
+            "ansible-playbook playbooks/doctor.yml -i /x -l a. See -l.",
+        ),
+        (
+            {"vault_password_files": ["/srv/key.txt"], "become_ask_pass": True, "subset": "a"},
+            "playbooks/doctor.yml -l b",
+            "ansible-playbook playbooks/doctor.yml --vault-password-file /srv/key.txt --ask-become-pass -l b",
+        ),
+        (
+            {"become_ask_pass": True, "subset": "a.example.com"},
+            "Ask playbooks/doctor.yml.",
+            "Ask ansible-playbook playbooks/doctor.yml --ask-become-pass -l a.example.com.",
+        ),
         ({"inventory": ["/x"]}, "ansible -m ping a", "ansible -i /x -m ping a"),
         ({"inventory": ["/x"]}, "systemctl restart nginx; mysite.yml", "systemctl restart nginx; mysite.yml"),
     ],
@@ -72,3 +89,17 @@ def test_a_command_in_a_text_can_be_typed(monkeypatch: pytest.MonkeyPatch, given
     assert as_typed(text) == typed
     assert as_typed(typed) == typed, "and once is enough"
     assert as_typed([{"remedy": text, "count": 3}]) == [{"remedy": typed, "count": 3}]
+
+
+def test_what_a_task_tells_to_run_can_be_typed() -> None:
+    root = Path(__file__).parents[2]
+    named = re.compile(r"(?:playbooks/\w+|run site)\.yml|\.table \|")
+    # What a command is called is no text yet, and the name of a file of tasks no command.
+    lines = [
+        f"{file.relative_to(root)}: {line.strip()}"
+        for file in [*root.glob("roles/*/tasks/*.yml"), *root.glob("playbooks/**/*.yml")]
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if named.search(line.partition(" #")[0].removeprefix("#")) and "__app_command:" not in line
+    ]
+    assert lines, "there are some"
+    assert [line for line in lines if "as_typed" not in line] == []
