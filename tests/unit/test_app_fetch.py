@@ -1513,6 +1513,26 @@ def test_settings_of_a_package_of_the_source_are_the_operators_too(app: Path, fe
         fetch(app)
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "hashed"),
+    [
+        ("requirements.txt", "six\n# --hash=sha256:00\n", False),
+        ("requirements.txt", "\ufeff--require-hashes\nsix==1\n", True),
+        ("requirements.txt", "-r base.txt\n", True),
+        ("pyproject.toml", PROJECT, False),
+        ("pylock.toml", "", True),
+        ("uv.lock", LOCK, True),
+    ],
+)
+def test_it_is_told_whether_there_are_hashes(
+    app: Path, kind: str, text: str, hashed: bool, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    (app / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (app / "base.txt").write_text("six==1 --hash=sha256:00\n", encoding="utf-8")
+    (app / kind).write_text(text, encoding="utf-8")
+    assert fetch(app, requirements=kind)["source"]["hashed"] is hashed
+
+
 def test_a_source_that_installs_itself_is_built_as_a_package(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
     (app / "pyproject.toml").write_text('[project]\nname = "shop"\ndependencies = ["six"]\n', encoding="utf-8")
     (app / "requirements.txt").write_text("fastapi\n-e .\n", encoding="utf-8")

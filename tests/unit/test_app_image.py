@@ -158,14 +158,23 @@ def test_workers_heed_the_limits(memory: int, cpus: Any, workers: int, tmp_path:
     assert environment["PATH"] == os.environ["PATH"]
 
 
-SOURCE = {"kind": "requirements", "requirements": "requirements.txt", "packages": {}, "resolve": False, "asks": ""}
+SOURCE = {
+    "kind": "requirements",
+    "requirements": "requirements.txt",
+    "packages": {},
+    "resolve": False,
+    "asks": "",
+    "hashed": False,
+}
+LOCKED = {"kind": "uv.lock", "requirements": "../uv.lock", "hashed": True}
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({}, ["--requirements requirements.txt", "--require-hashes"]),
-        ({"kind": "uv.lock", "requirements": "../uv.lock"}, ["uv export --quiet --frozen", "--require-hashes --requirements /"]),
+        ({}, ["        --requirements requirements.txt"]),
+        ({"hashed": True}, ["--require-hashes --requirements requirements.txt", '"$@" --lock /slipway/server.txt']),
+        (LOCKED, ["uv export --quiet --frozen", "--require-hashes --requirements /"]),
         ({"kind": "pyproject", "requirements": "pyproject.toml"}, ["--requirements pyproject.toml"]),
         ({"packages": {"shop": "libs/shop"}}, ["/srv/source/libs/shop", "--no-deps /tmp/wheels/*.whl"]),
         ({"packages": {"shop": "libs/shop"}, "resolve": True}, ["--no-build /tmp/wheels/*.whl"]),
@@ -184,6 +193,8 @@ def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
     assert "ARG UV_DEFAULT_INDEX" in lines
     assert lines[-1] == "WORKDIR /srv/source/backend"
     assert "'gunicorn>=23'" in text
+    assert ("--lock /slipway/server.txt" in text) is source.get("hashed", False)
+    assert "grep" not in text
     for word in words:
         assert word in text
     assert not [line for line in lines if line.endswith("\\") and not lines[lines.index(line) + 1].startswith("    ")]

@@ -909,8 +909,8 @@ class Dependencies:
         Returns:
             `kind`, `requirements` (the file, from the folder), `lock` (a digest of all that decides what is installed),
             `packages` (what else is built from the source: names to folders), `resolve` (whether what these depend on is not
-            known before they are built), `pins` (requirements made of a lock file), `python` (what is asked of the interpreter)
-            and `replaced` (files that are packed with another text).
+            known before they are built), `pins` (requirements made of a lock file), `hashed` (whether it has hashes), `python`
+            (what is asked of the interpreter) and `replaced` (files that are packed with another text).
 
         Raises:
             AnsibleActionFail: when there is no such file, or it cannot be used.
@@ -919,7 +919,8 @@ class Dependencies:
         kind = _kind(file.name)
         facts: dict[str, Any] = {"kind": kind, "requirements": os.path.relpath(file, self.folder), "packages": {}, "pins": []}
         try:
-            facts.update(resolve=False, replaced={}, python=self._demands(file, start))
+            hashed = requirement_files.hashed(file, self.root) if kind == "requirements" else kind in ("uv.lock", "pylock")
+            facts.update(resolve=False, replaced={}, hashed=hashed, python=self._demands(file, start))
             files = requirement_files.Requirements(self.root, self.folder, self.allowed, toml)
             if kind == "requirements":
                 found = files.read(file)._asdict()

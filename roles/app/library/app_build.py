@@ -152,6 +152,7 @@ class Installer:
         if self.uv:
             # What is linked to the cache could be changed there.
             self.environment.update(UV_PYTHON_DOWNLOADS="never", UV_LINK_MODE="copy")
+        # Not as the controller saw it, for a hook may have written the file.
         file = self.folder / self.source["requirements"]
         self.hashed = hashed(file, root) if self.kind == "requirements" else self.kind in ("uv.lock", "pylock")
 

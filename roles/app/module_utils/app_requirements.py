@@ -157,7 +157,7 @@ def hashed(file: Path, root: Path) -> bool:
         if path in seen or not f"{path}".startswith(f"{place}/") or not path.is_file():
             continue
         seen.add(path)
-        for _, _, line in logical(path.read_text(encoding="utf-8", errors="surrogateescape")):
+        for _, _, line in logical(path.read_text(encoding="utf-8-sig", errors="surrogateescape")):
             if "--hash=" in line or line == "--require-hashes":
                 return True
             found = re.match(r"(?:-r|-c|--requirement|--constraint)[ =]*(\S.*)", line)
