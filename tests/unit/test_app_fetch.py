@@ -193,6 +193,14 @@ def test_what_is_excluded_is_not_packed_and_does_not_count(app: Path, tmp_path: 
     assert pack(app, EXCLUDE, tmp_path)[0] != before
 
 
+def test_what_a_recipe_finds_beside_the_source_is_not_the_sources(app: Path, tmp_path: Path) -> None:
+    before = pack(app, [], tmp_path)[0]
+    (app / ".slipway").mkdir()
+    (app / ".slipway/uv.txt").touch()
+    name, archive = pack(app, [], tmp_path)
+    assert (name, [each for each in names(archive) if "slipway" in each]) == (before, [])
+
+
 def test_links_stay_links(app: Path, tmp_path: Path) -> None:
     (app / "assets").symlink_to("app/static")
     (app / "app/dangling").symlink_to("../missing")

@@ -20,7 +20,7 @@ from typing import Any
 import app_image
 import pytest
 from ansible.module_utils.app_engine import Engine, login
-from ansible.module_utils.app_layout import ReleaseError
+from ansible.module_utils.app_layout import Layout, ReleaseError
 from ansible.plugins.loader import action_loader
 from rendering import Host
 
@@ -206,6 +206,14 @@ def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
 def arguments(**changes: Any) -> dict[str, Any]:
     source = {"digest": "d1", "directory": ".", "requirements": "Dockerfile", **changes.pop("source", {})}
     return {"source": source, "recipe": "", "arguments": {}, "environment": {}, "hooks": {}, "files": {}, **changes}
+
+
+def test_a_hook_that_takes_the_place_of_our_files_is_named(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    layout = Layout(tmp_path, tmp_path, tmp_path)
+    images = app_image.Images(layout, arguments(name="shop", engine="podman", recipe="FROM x", source={"kind": "requirements"}))
+    (tmp_path / "build/.slipway").mkdir(parents=True)
+    with pytest.raises(ReleaseError, match=r"The build holds \.slipway.*before_build \(app_hooks\)"):
+        images._build(tmp_path / "build", "shop:1")
 
 
 def test_a_build_is_named_by_what_decides_about_it() -> None:

@@ -17,7 +17,20 @@ from typing import Any
 
 import pytest
 from ansible.module_utils import app_layout
-from ansible.module_utils.app_layout import Layout, ReleaseError, digest, masked, point, remove, room, run, shell, tail, write
+from ansible.module_utils.app_layout import (
+    Layout,
+    ReleaseError,
+    digest,
+    masked,
+    masks_passwords_only,
+    point,
+    remove,
+    room,
+    run,
+    shell,
+    tail,
+    write,
+)
 
 
 @pytest.fixture
@@ -410,3 +423,11 @@ def test_of_what_is_printed_without_end_the_end_is_kept(monkeypatch: pytest.Monk
 def test_a_release_is_called_what_people_call_its_source(version: str, revision: str, shown: str) -> None:
     assert app_layout.version_of({"version": version, "revision": revision}) == shown
     assert app_layout.version_of({}) == ""
+
+
+def test_of_an_environment_only_secrets_are_masked() -> None:
+    environment = {"A": "0", "B": "t", "PIP_INDEX_URL": "https://u:p@x.example.com"}
+    environment |= {"UV_INDEX_X_PASSWORD": "hunter2", "MY_TOKEN": "t"}
+    module = SimpleNamespace(no_log_values={*environment.values(), "other"})
+    masks_passwords_only(module, environment)
+    assert module.no_log_values == {"https://u:p@x.example.com", "hunter2", "t", "other"}

@@ -18,13 +18,14 @@ def install(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> Callab
     """Install uv with a Python that writes down what it is asked, and the requirements that its pip is given."""
     python = tmp_path / "python"
     text = f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\ncase "$2" in venv) mkdir -p "$3/bin"; cp "$0" "$3/bin/pip"; exit ;; esac\n'
-    text += f'for file; do :; done; cat "$file" >{tmp_path}/requirements; echo "$PIP_INDEX_URL 0"\n'
+    text += f'for file; do :; done; cat "$file" >{tmp_path}/requirements; echo "$PIP_INDEX_URL 0 $UV_INDEX_PRIVATE_PASSWORD"\n'
     python.write_text(text + f"test ! -e {tmp_path}/refused && touch {tmp_path}/uv/bin/uv\n", encoding="utf-8")
     python.chmod(0o755)
 
     def run(**changes: Any) -> dict[str, Any]:
         usual = {"interpreter": str(python), "program": str(tmp_path / "uv/bin/uv"), "version": "0.13.9", "hashes": ["sha256:00"]}
-        return run_module(python_uv, **usual, environment={"PIP_INDEX_URL": INDEX, "X": "0"}, **changes)
+        environment = {"PIP_INDEX_URL": INDEX, "X": "0", "UV_INDEX_PRIVATE_PASSWORD": "hunter2"}
+        return run_module(python_uv, **usual, environment=environment, **changes)
 
     return run
 
@@ -45,6 +46,7 @@ def test_a_password_is_shown_nowhere(tmp_path: Path, install: Callable[..., dict
     result = install()
     assert "python_index_url" in result["msg"]
     assert "//***@pypi.example.com/simple 0" in result["msg"]
+    assert "hunter2" not in str(result)
     assert "sesame" not in f"{result}{(tmp_path / 'asked').read_text(encoding='utf-8')}"
 
 

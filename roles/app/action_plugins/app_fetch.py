@@ -78,6 +78,9 @@ KEEP_SECONDS = 14 * 86400
 KEEP_BYTES = 10 * 2**30
 BUSY_SECONDS = 3600
 
+# What a recipe of ours finds beside the source: none of the source's own takes its place.
+BESIDE = ".slipway"
+
 # An archive that unpacks to more is a mistake, or an attack.
 LARGEST = 2 * 2**30
 
@@ -239,7 +242,7 @@ def pack(
     partial = directory / f".{os.getpid()}.partial"
     try:
         with tarfile.open(partial, mode="w:gz", compresslevel=3) as tar:
-            for path in files_below(root, exclude) if files is None else files:
+            for path in files_below(root, [*exclude, BESIDE]) if files is None else files:
                 entry = tarfile.TarInfo(str(path.relative_to(root)))
                 content = b""
                 if path.is_symlink():

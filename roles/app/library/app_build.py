@@ -537,7 +537,7 @@ def main() -> None:
     )
     os.umask(0o022)  # the app must be able to read its build
     arguments = module.params
-    masks_passwords_only(module, arguments["environment"].values())
+    masks_passwords_only(module, arguments["environment"])
     layout = Layout(**arguments["layout"])
     source = arguments["source"]
     if arguments["packed"]:

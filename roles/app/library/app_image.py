@@ -116,6 +116,11 @@ class Images:
         if not ours:
             self.engine.build(context, recipe, tag, told, self.environment, None)
             return
+        if (context / ".slipway").exists():
+            raise ReleaseError(
+                "The build holds .slipway, which is what the recipe of the image finds beside the source: have the hook "
+                "before_build (app_hooks) make no such folder."
+            )
         builder = Builder(self.arguments["user"], self.arguments["cache"])
         told["SLIPWAY_BUILDER"] = f"{builder.uid}:{builder.gid}"
         write(recipe, ours)
@@ -262,7 +267,7 @@ def main() -> None:
     )
     os.umask(0o022)  # Nginx must be able to read static files
     arguments = module.params
-    masks_passwords_only(module, arguments["environment"].values())
+    masks_passwords_only(module, arguments["environment"])
     if arguments["packed"]:
         arguments["archive"] = os.path.join(module.tmpdir, "archive.tar.gz")
         Path(arguments["archive"]).write_bytes(base64.b64decode(arguments["packed"]))

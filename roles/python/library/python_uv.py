@@ -26,6 +26,9 @@ options:
 
 SECONDS = 600
 
+# What a variable with a secret is called.
+SECRET = re.compile(r"password|token|secret|key", re.IGNORECASE)
+
 
 def main() -> None:
     """Install uv where it is not there."""
@@ -40,8 +43,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     program = module.params["program"]
-    # Of what is not to be logged, only passwords are kept out of messages: to mask each 0 would mask all.
-    module.no_log_values = {value for value in map(str, module.no_log_values) if re.search(r"//[^/\s]*@", value)}
+    # Of what is not to be logged, only what is, or has, a password is kept out of messages: to mask each 0 would mask all.
+    module.no_log_values = {
+        str(value)
+        for name, value in module.params["environment"].items()
+        if SECRET.search(name) or re.search(r"//[^/\s]*@", str(value))
+    }
     if os.path.exists(program) or module.check_mode:
         module.exit_json(changed=not os.path.exists(program))
     os.umask(0o022)
