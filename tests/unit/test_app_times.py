@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.app_times import freshen
+from ansible.module_utils.app_times import freshen, renew
 
 
 @pytest.fixture
@@ -59,6 +59,20 @@ def test_after_a_rollback_what_differs_is_newer_than_what_was_served(builds: Pat
     assert times(one) == {"same.css": 100, "index.html": 201}
     freshen(two, one, 150)  # by a controller whose clock is late
     assert times(two) == {"same.css": 100, "index.html": 202}
+
+
+def test_going_back_at_once_reads_nothing_and_is_seen_all_the_same(builds: Path) -> None:
+    old, _ = package(builds, "v1", "AAAA", at=90), package(builds, "v2", "BBBB", at=80)
+    one = build(builds, "one", venv="v1", same_css="a", index_html="AAAA", gone_js="x", main_py="a")
+    two = build(builds, "two", venv="v2", same_css="a", index_html="BBBB", main_py="b")
+    freshen(one, None, 100)
+    again = freshen(two, one, 200)
+    for file in two.iterdir():
+        file.unlink()
+    renew(again)
+    assert times(one) == {"same.css": 100, "index.html": 201, "gone.js": 201, "main.py": 50}
+    assert times(old) == {"index.html": 201, "main.py": 90}
+    assert freshen(one, None, 300) == {}
 
 
 def test_files_without_a_time_are_given_one_even_if_they_did_not_change(builds: Path) -> None:

@@ -12,7 +12,7 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from ansible.module_utils.app_layout import (
 from ansible.module_utils.app_log import ends
 from ansible.module_utils.app_openapi import breaking_changes
 from ansible.module_utils.app_supervisor import Supervisor
-from ansible.module_utils.app_times import freshen
+from ansible.module_utils.app_times import freshen, renew
 from ansible.module_utils.app_watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic, hanging, waiting
 
 # How long Nginx may go on using a connection to the old release after a switch: both times of its upstream, and some.
@@ -553,16 +553,21 @@ class Releaser:
                 "To release it all the same: -e app_openapi_gate=false"
             )
 
-    def freshen(self, number: int) -> None:
-        """Give the files of release `number` the times by which clients of what is live see which of them differ."""
+    def freshen(self, number: int) -> dict[Path, int]:
+        """Give the files of release `number` the times by which clients of what is live see which of them differ.
+
+        Returns:
+            Those times of the live release's files that it needs before it is live again.
+        """
         live = self.layout.live()
         before = self.layout.release(live) / "build" if live is not None else None
         with contextlib.suppress(OSError):  # no reason not to go back
-            freshen(
+            return freshen(
                 self.layout.release(number) / "build",
                 before if before is not None and before.is_dir() else None,
                 float(self.arguments["run"].get("at") or time.time()),
             )
+        return {}
 
     def switch(self, number: int) -> None:
         """Make release `number` live: from these renames on, each new connection reaches it.
@@ -747,7 +752,7 @@ class Releaser:
         if before is not None:
             self.roll_back(before, "theirs")
             return
-        self.go_back(None)
+        self.go_back(None, {})
         self.remember(number, outcome="rolled back", reason="taken back: nothing was live before it")
         self.end(number)
 
@@ -774,7 +779,7 @@ class Releaser:
         old = self.layout.live()
         with self.failing(number, old):
             before = Processes(self.masters(old))
-            self.freshen(number)
+            again = self.freshen(number)
             self.supervisor.add(number, self.layout.release(number) / "program.conf")
             self.gate(number)
             if hooks[1] != "after_rollback":  # a way back is not to fail for what was good enough then
@@ -794,7 +799,7 @@ class Releaser:
                 self.watch(number, switched, traffic, before.rate, CACHED_CONNECTION_SECONDS if old is not None else 0.0)
                 self.in_time()
             except Exception:
-                self.go_back(old)
+                self.go_back(old, again)
                 with contextlib.suppress(OSError):  # what is raised already is what to tell
                     self.remember(number, back_from=None, owed=None)
                 self.sleep(self.arguments["drain"] if old is not None else 0)
@@ -844,10 +849,16 @@ class Releaser:
         except OSError:
             return ""
 
-    def go_back(self, old: int | None) -> None:
-        """Make release `old` live again after a switch that did not hold."""
+    def go_back(self, old: int | None, again: Mapping[Path, int]) -> None:
+        """Make release `old` live again after a switch that did not hold.
+
+        Args:
+            old: the release; None where there was none.
+            again: the times of those of its files by which clients see that they differ. No file is read for that now.
+        """
         if old is not None:
-            self.freshen(old)
+            with contextlib.suppress(OSError):  # no reason not to go back
+                renew(again)
             self.switch(old)
         else:
             remove(self.layout.live_socket)

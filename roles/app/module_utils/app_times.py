@@ -9,23 +9,27 @@ what did not change stays in the caches.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # Compiled code names the time of its source.
 CODE = (".py", ".pyc")
 
 
-def freshen(new: Path, old: Path | None, at: float) -> None:
+def freshen(new: Path, old: Path | None, at: float) -> dict[Path, int]:
     """Give the files of the build `new` their times, its environment's included, before it is served after `old`.
 
     Args:
         new: the build.
         old: the build that was served until now; None for none.
         at: seconds since the epoch; the time of what changed, unless something of `old` is as new.
+
+    Returns:
+        The times, in seconds since the epoch, of those files of `old` that differ: for `renew`, before `old` is served again.
     """
+    again: dict[Path, int] = {}
     if old is not None and new.resolve() == old.resolve():
-        return
+        return again
     pairs = [(new, old)]
     venv, other = _environment(new), _environment(old)
     if venv is not None and venv != other:
@@ -33,14 +37,25 @@ def freshen(new: Path, old: Path | None, at: float) -> None:
     for ours, theirs in pairs:
         before = dict(_files(theirs)) if theirs is not None else {}
         stamp = max([int(at), *(int(stat.st_mtime) + 1 for stat in before.values())])
+        same = set()
         for name, stat in _files(ours):
             known = before.get(name)
             if theirs is not None and known is not None and known.st_mtime > 0 and _same(ours / name, stat, theirs / name, known):
                 time = known.st_mtime_ns
+                same.add(name)
             else:
                 time = stamp * 10**9
             if stat.st_mtime_ns != time and not name.endswith(CODE):
                 os.utime(ours / name, ns=(time, time), follow_symlinks=False)
+        if theirs is not None:
+            again.update({theirs / name: stamp + 1 for name in before if name not in same and not name.endswith(CODE)})
+    return again
+
+
+def renew(times: Mapping[Path, int]) -> None:
+    """Give files the times that `freshen` returned."""
+    for file, time in times.items():
+        os.utime(file, (time, time), follow_symlinks=False)
 
 
 def _environment(build: Path | None) -> Path | None:
