@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ansible.module_utils
 import pytest
@@ -58,6 +58,18 @@ def fed() -> Iterator[None]:
     os.dup2(before, 0)
     os.close(before)
     os.close(reader)
+
+
+@pytest.fixture(scope="session")
+def lacking() -> Callable[[str], NoReturn]:
+    """Skip a test for a reason, where it is a person who runs it: where CI is set, all that the tests need has to be there."""
+
+    def skip(reason: str) -> NoReturn:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI is set, and {reason}")
+        pytest.skip(reason)
+
+    return skip
 
 
 @pytest.fixture

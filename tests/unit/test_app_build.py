@@ -26,7 +26,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import app_build
 import app_fetch
@@ -1160,9 +1160,10 @@ def test_no_code_that_comes_with_an_app_runs_as_root(
     module: Any,
     short: Path,
     run_module: Callable[..., dict[str, Any]],
+    lacking: Callable[[str], NoReturn],
 ) -> None:
     if builder[0] == getpass.getuser():
-        pytest.skip("there is no other user to become")
+        lacking("there is no other user to become")
     seen = short / "seen"
     seen.touch()
     seen.chmod(0o666)
@@ -1213,10 +1214,10 @@ def test_no_code_that_comes_with_an_app_runs_as_root(
 
 
 def test_a_second_name_of_anothers_file_is_not_taken_into_a_build(
-    open_layout: Layout, builder: tuple[str, str], short: Path
+    open_layout: Layout, builder: tuple[str, str], short: Path, lacking: Callable[[str], NoReturn]
 ) -> None:
     if builder[0] == getpass.getuser():
-        pytest.skip("there is no other user to become")
+        lacking("there is no other user to become")
     (short / "shadow").write_text("secret", encoding="utf-8")
     (short / "shadow").chmod(0o600)
     message = rf"^{open_layout.builds}/mine is a second name \(a hard link\) of a file that is not the build's own"

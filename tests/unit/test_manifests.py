@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import kubernetes_validate
 import pytest
@@ -58,13 +58,13 @@ FIELDS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def gateway_api(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], str]:
+def gateway_api(tmp_path_factory: pytest.TempPathFactory, lacking: Callable[[str], NoReturn]) -> Callable[[dict[str, Any]], str]:
     """Judge an HTTPRoute by Gateway API's schema; return what is wrong with it."""
     directory = tmp_path_factory.mktemp("gateway-api")
     npm = shutil.which("npm")
     command = [npm or "npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", GATEWAY_API]
     if not npm or subprocess.run(command, cwd=directory, capture_output=True, check=False).returncode:
-        pytest.skip("without npm and its registry the schema of Gateway API is not to be had")
+        lacking("without npm and its registry the schema of Gateway API is not to be had")
     (directory / "check.mjs").write_text(CHECK, encoding="utf-8")
 
     def judge(route: dict[str, Any]) -> str:

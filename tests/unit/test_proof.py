@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import proof
 import pytest
@@ -64,3 +66,14 @@ def test_tests_are_counted_by_their_report(tmp_path: Path) -> None:
     assert proof.counted(report, 1) == (5, 1), "it broke where no test did"
     assert Outcome(FULL[0], 0, 1, 0, 3.2).row().split() == ["ok", "3", "s", "1", *FULL[0].name.split()]
     assert ARTEFACTS.is_relative_to(ROOT)
+
+
+def test_what_is_skipped_for_a_person_fails_where_ci_is_set(
+    monkeypatch: pytest.MonkeyPatch, lacking: Callable[[str], NoReturn]
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="there is no npm"):
+        lacking("there is no npm")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="CI is set, and there is no npm"):
+        lacking("there is no npm")
