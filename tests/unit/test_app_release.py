@@ -49,11 +49,14 @@ if grep -q refused "$1"; then
     exit 1
 fi
 if grep -q unfit "$1"; then
-    echo "One file for the app and another for Nginx"
+    echo "slipway-headline: One file for the app and another for Nginx"
+    exit 3
+fi
+if grep -q ending "$1"; then
     exit 3
 fi
 if grep -q opened "$1"; then
-    echo "It has /metrics at /api/metrics, too"
+    echo "slipway-headline: It has /metrics at /api/metrics, too"
     exit 4
 fi
 """
@@ -484,6 +487,10 @@ def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> Non
         ReleaseError, match="Release 4 failed: It has /metrics at /api/metrics, too: add that path to nginx_closed_paths"
     ):
         host.run(files={"launch.py": "opened\n"})
+    with pytest.raises(
+        ReleaseError, match="Release 5 failed: the app cannot be imported: It ended with exit code 3 and said nothing"
+    ):
+        host.run(files={"launch.py": "ending\n"})
 
 
 def test_a_slow_start_is_waited_for(host: Host) -> None:

@@ -1030,7 +1030,9 @@ def test_a_path_that_is_closed_and_open_below_the_root_path_of_the_app_is_named(
     preflight: Any, root: str, path: str, open_at: str
 ) -> None:
     code, text = preflight(f"below {root} with {path}", CLOSED)
-    words = f"the app has {path}, which is closed, at {open_at}, too, since its root_path is {root.rstrip('/')}\n"
+    words = (
+        f"slipway-headline: the app has {path}, which is closed, at {open_at}, too, since its root_path is {root.rstrip('/')}\n"
+    )
     assert (code, text) == ((4, words) if open_at else (0, ""))
 
 

@@ -352,12 +352,11 @@ class Releaser:
         with self.launching(number) as launch:
             command = [*launch["through"][:-1], "--check"]
             answer = run(command, self.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
-        if answer.returncode == UNFIT:
-            raise ReleaseError(tail(answer.stdout, 1))
-        if answer.returncode == OPEN:
-            raise ReleaseError(f"{tail(answer.stdout, 1)}: add that path to nginx_closed_paths, or take root_path out of the app")
+        told = HEADLINE.findall(answer.stdout)
+        if told and answer.returncode in (UNFIT, OPEN):  # an app may end with such a code by itself, too
+            remedy = ": add that path to nginx_closed_paths, or take root_path out of the app"
+            raise ReleaseError(told[-1] + (remedy if answer.returncode == OPEN else ""))
         if answer.returncode:
-            told = HEADLINE.findall(answer.stdout)
             said = tail(HEADLINE.sub("", answer.stdout), 30)
             ended = f"It ended with exit code {answer.returncode}" + ("." if said else " and said nothing.")
             cause = told[-1] if told else said if said and "\n" not in said else ended
