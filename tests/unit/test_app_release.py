@@ -52,6 +52,11 @@ if grep -q unfit "$1"; then
     echo "slipway-headline: One file for the app and another for Nginx"
     exit 3
 fi
+if grep -q beside "$1"; then
+    echo "sqlite3.OperationalError: unable to open database file"
+    echo "slipway-headline: sqlite3.OperationalError: unable to open database file"
+    exit 1
+fi
 if grep -q ending "$1"; then
     exit 3
 fi
@@ -491,6 +496,10 @@ def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> Non
         ReleaseError, match="Release 5 failed: the app cannot be imported: It ended with exit code 3 and said nothing"
     ):
         host.run(files={"launch.py": "ending\n"})
+    with pytest.raises(
+        ReleaseError, match=r"Release 6 failed: .* unable to open database file\nThe directory of the code is read-only"
+    ):
+        host.run(files={"launch.py": "beside\n"})
 
 
 def test_a_slow_start_is_waited_for(host: Host) -> None:

@@ -178,15 +178,21 @@ class Releaser:
         said = "\n".join(f"The end of {place}:\n{text}" for place, text in found)
         return self.advised(said, number) if said else f"It wrote nothing to {self.layout.log(number)}."
 
-    def advised(self, said: str, number: int) -> str:
-        """Return what release `number`, or a command with its code, said of a failure, below what helps where that is known."""
+    def advised(self, said: str, number: int, cause: str = "") -> str:
+        """Return what release `number`, or a command with its code, said of a failure, below what helps where that is known.
+
+        Args:
+            said: what was said.
+            number: the release.
+            cause: what is told of it already.
+        """
         shared = self.layout.home / "shared"
-        if re.search(READ_ONLY.format(home=re.escape(str(self.layout.home))), said):
+        if re.search(READ_ONLY.format(home=re.escape(str(self.layout.home))), f"{cause}\n{said}"):
             return (
                 f"The directory of the code is read-only: what the app writes belongs into {shared}, which its releases share. "
                 f"For SQLite that may be, in app_env, DATABASE_URL: sqlite:///{shared}/app.db\n{said}"
             )
-        unknown = UNKNOWN_SCHEMA.search(said)
+        unknown = UNKNOWN_SCHEMA.search(f"{cause}\n{said}")
         if unknown:
             return f"{self.migrated_further(number, unknown[1])}\n{said}"
         return said
@@ -361,7 +367,7 @@ class Releaser:
             ended = f"It ended with exit code {answer.returncode}" + ("." if said else " and said nothing.")
             cause = told[-1] if told else said if said and "\n" not in said else ended
             said = "\n".join(line for line in said.splitlines() if line != cause)  # once is enough
-            raise ReleaseError(f"the app cannot be imported: {cause}\n{self.advised(said, number)}".rstrip())
+            raise ReleaseError(f"the app cannot be imported: {cause}\n{self.advised(said, number, cause)}".rstrip())
 
     def prepared(self, *outcomes: str) -> int | None:
         """Return the release that an earlier step of this run, or of one that was interrupted, prepared; None if none is.
