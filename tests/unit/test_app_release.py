@@ -569,6 +569,17 @@ def test_a_proof_that_fails_at_the_door_takes_the_link_back(host: Host) -> None:
     host.is_served_by(1)
 
 
+def test_the_files_beside_an_image_keep_the_times_that_they_have_in_it(host: Host) -> None:
+    host.run()
+    build = host.build("b2")
+    page = host.layout.builds / build / "app" / "index.html"
+    page.write_text("BBBB", encoding="utf-8")
+    os.utime(page, (50, 50))
+    (host.layout.builds / build / ".build.json").write_text('{"image": "shop:b2", "engine": "podman"}', encoding="utf-8")
+    host.run(build=build)
+    assert page.stat().st_mtime == 50
+
+
 def test_a_page_that_a_release_or_a_way_back_changes_is_newer_than_what_was_served(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
