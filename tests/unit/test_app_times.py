@@ -95,6 +95,14 @@ def test_code_keeps_the_time_that_its_compiled_form_names(builds: Path) -> None:
     assert times(one) == {"main.py": 50, "index.html": 100}
 
 
+def test_the_record_of_a_build_keeps_its_time(builds: Path) -> None:
+    one = build(builds, "one", index_html="a")
+    (one / ".build.json").write_text("{}", encoding="utf-8")
+    os.utime(one / ".build.json", (60, 60))
+    freshen(one, None, 55)
+    assert times(one) == {".build.json": 60, "index.html": 55}
+
+
 def test_links_are_not_followed(builds: Path) -> None:
     outside = builds / "outside"
     outside.write_text("x", encoding="utf-8")

@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-# Compiled code names the time of its source.
-CODE = (".py", ".pyc")
+# Compiled code names the time of its source, and our own record that of the build.
+KEPT = (".py", ".pyc", ".build.json")
 
 
 def freshen(new: Path, old: Path | None, at: float) -> dict[Path, int]:
@@ -45,10 +45,10 @@ def freshen(new: Path, old: Path | None, at: float) -> dict[Path, int]:
                 same.add(name)
             else:
                 time = stamp * 10**9
-            if stat.st_mtime_ns != time and not name.endswith(CODE):
+            if stat.st_mtime_ns != time and not name.endswith(KEPT):
                 os.utime(ours / name, ns=(time, time), follow_symlinks=False)
         if theirs is not None:
-            again.update({theirs / name: stamp + 1 for name in before if name not in same and not name.endswith(CODE)})
+            again.update({theirs / name: stamp + 1 for name in before if name not in same and not name.endswith(KEPT)})
     return again
 
 
