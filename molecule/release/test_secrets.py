@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,11 @@ def quoted(value: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def vault(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An inventory beside the usual one that holds the secrets in a vault, and the vault's password file."""
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """An inventory beside the usual one that holds the secrets in a vault, and the vault's password file.
+
+    Afterwards the site is again as the usual one has it.
+    """
     folder = tmp_path_factory.mktemp("vault")
     password = folder / "password"
     password.write_text("a password\n", encoding="ascii")
@@ -87,7 +91,8 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     variables.write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = ["ansible-vault", "encrypt", f"--vault-password-file={password}", str(variables)]
     subprocess.run(command, check=True, capture_output=True)
-    return inventory, password
+    yield inventory, password
+    assert play("--limit=release.test", "--tags=nginx").code == 0
 
 
 def deploy(vault: tuple[Path, Path], *arguments: str, playbook: str = "playbooks/deploy.yml") -> Run:
