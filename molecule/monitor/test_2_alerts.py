@@ -109,17 +109,19 @@ def test_certificates(somebody: Told, tmp_path: Path) -> None:
     """One in the file that is not served and a placeholder, one that is served and about to expire, and an authority that does
     not answer."""
     certify(tmp_path / "fullchain.pem", tmp_path / "privkey.pem", ["watched.test"], issuer="watched.test", days=5, lifetime=64)
-    WATCHED.run(f"mkdir -p /root/tls && mv {TLS}/*.pem /root/tls/")
+    WATCHED.run(f"mkdir -p /root/tls /root/short && cp -a {TLS}/*.pem /root/tls/")
     for file in ("fullchain.pem", "privkey.pem"):
-        podman("cp", str(tmp_path / file), f"{WATCHED.name}:{TLS}/{file}")
+        podman("cp", str(tmp_path / file), f"{WATCHED.name}:/root/short/{file}")
+    restore = f"rm -f {TLS}/*.pem && cp -a /root/tls/*.pem {TLS}/"
+    WATCHED.run(f"rm {TLS}/*.pem && cp /root/short/*.pem {TLS}/")
     # Served to the host itself alone: Prometheus asks nobody who has a certificate like that.
-    pair = f"ssl_certificate {TLS}/fullchain.pem; ssl_certificate_key {TLS}/privkey.pem;"
+    pair = "ssl_certificate /root/short/fullchain.pem; ssl_certificate_key /root/short/privkey.pem;"
     short = f"server {{ listen 127.0.0.1:443 ssl; {pair} return 200; }}"
     WATCHED.run(f"sed -i 's,acme.lab.test:14000,acme.lab.test:1,' /etc/letsencrypt/renewal/{APP}.conf")
     try:
         somebody.hears("CertificateNotServed")
         somebody.hears("CertificatePlaceholder")
-        WATCHED.run(f"echo '{short}' > /etc/nginx/conf.d/short.conf && systemctl reload nginx")
+        WATCHED.run(f"{restore} && echo '{short}' > /etc/nginx/conf.d/short.conf && systemctl reload nginx")
         somebody.hears("CertificateShort")
         somebody.hears("CertificateNearlyOver")
         WATCHED.run("sed -i 's/certbot -q renew/certbot -q renew --force-renewal/' /lib/systemd/system/certbot.service")
@@ -127,7 +129,7 @@ def test_certificates(somebody: Told, tmp_path: Path) -> None:
         somebody.hears("CertificateRenewalFailed")
     finally:
         WATCHED.run(f"sed -i 's,acme.lab.test:1/,acme.lab.test:14000/,' /etc/letsencrypt/renewal/{APP}.conf")
-        WATCHED.run(f"rm -f /etc/nginx/conf.d/short.conf; mv /root/tls/* {TLS}/")
+        WATCHED.run(f"rm -f /etc/nginx/conf.d/short.conf; {restore}")
         WATCHED.run(
             "sed -i 's/ --force-renewal//' /lib/systemd/system/certbot.service; systemctl daemon-reload; systemctl reload nginx"
         )
