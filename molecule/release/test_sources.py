@@ -279,16 +279,24 @@ def test_a_changed_page_is_new_to_every_client_also_after_a_rollback(host: Host,
                 answer = host.ask(place, headers=condition)
                 assert (answer.status, answer.body) == ((304, "") if "same" in place else (200, text)), (place, condition)
 
-    assert deploy(host, app_source=str(pages(shop, "AAAA")), app_watch_seconds=0).code == 0
-    first = see()
-    assert deploy(host, app_source=str(pages(shop, "BBBB")), app_watch_seconds=0).code == 0
-    asked(first, "BBBB")
-    second = see()
-    assert rollback(host, app_source=str(shop), app_watch_seconds=0).code == 0
-    asked(second, "AAAA")
-    asked({place: headers for place, headers in first.items() if "same" in place}, "")
-    # What is not in Nginx's folder is the app's.
-    assert host.ask("/static/nowhere").json() == {"detail": "Not Found"}
+    def release(text: str, **variables: object) -> None:
+        folder = str(pages(shop, text))
+        run = deploy(host, app_source=folder, app_static="app/static", app_watch_seconds=0, **variables)  # type: ignore[arg-type]
+        assert run.code == 0, run.output[-3000:]
+
+    release("AAAA", playbook="site.yml")
+    try:
+        first = see()
+        release("BBBB")
+        asked(first, "BBBB")
+        second = see()
+        assert rollback(host, app_source=str(shop), app_static="app/static", app_watch_seconds=0).code == 0
+        asked(second, "AAAA")
+        asked({place: headers for place, headers in first.items() if "same" in place}, "")
+        # What is not in Nginx's folder is the app's.
+        assert host.ask("/static/nowhere").json() == {"detail": "Not Found"}
+    finally:
+        assert deploy(host, "--tags=nginx", playbook="site.yml").code == 0
 
 
 def test_a_source_that_installs_itself_with_a_submodule(host: Host, repository: Repository, tmp_path: Path) -> None:
