@@ -58,7 +58,7 @@ def afterwards(host: Host) -> Iterator[None]:
 
 
 class Client(threading.Thread):
-    """Asks again and again on one connection, until it is `done`; `names` is what its requests were called, by their numbers."""
+    """Asks again and again, on one connection while Nginx keeps it; `names` is what its requests were called, by number."""
 
     def __init__(self, host: Host, prefix: str, done: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -70,10 +70,10 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         connection = http.client.HTTPConnection(self.host.name, timeout=30)
-        connection.sock = self.host.connect()
         while not self.done.is_set():
             number = f"{self.prefix}-{len(self.names)}"
             try:
+                connection.sock = connection.sock or self.host.connect()
                 connection.request("GET", f"/say/{number}?token={TOKEN}")
                 answer = connection.getresponse()
                 answer.read()
