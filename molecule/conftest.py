@@ -215,7 +215,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run side by side, give all of one host to one process: they would disturb each other."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByHost(LoadScopeScheduling):  # type: ignore[misc]
+    class ByHost(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             name = re.search(r"\[([a-z0-9.]+)", nodeid)  # it comes first in a test's brackets
             return FLEETS.get(name[1], name[1]) if name else nodeid

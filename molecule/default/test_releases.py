@@ -206,7 +206,7 @@ def test_a_certificate_of_ones_own(host: Host, tmp_path: Path, restored: None) -
     assert "PRIVATE KEY" not in run.output
     vars(host).pop("trust", None)
     with host.connect() as connection:
-        assert ("commonName", "own") in dict(connection.getpeercert() or {})["subject"][0]  # type: ignore[index]
+        assert ("commonName", "own") in dict(connection.getpeercert() or {})["subject"][0]
     assert deploy(host, "site.yml", **settings).changed == {host.name: 0}
     host.run(f"rm /etc/nginx/slipway/{host.app}/*.pem")
     vars(host).pop("trust", None)

@@ -31,7 +31,7 @@ class Door(Host):
         self.domain = DOMAIN
 
     @property
-    def trust(self) -> ssl.SSLContext:  # type: ignore[override]
+    def trust(self) -> ssl.SSLContext:
         """A context that trusts the authority, which the tests' prepare.yml asks for."""
         return ssl.create_default_context(cafile=str(ROOT_CERTIFICATE))
 

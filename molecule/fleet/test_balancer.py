@@ -108,7 +108,8 @@ def test_a_websocket_an_event_stream_and_an_upload_come_through() -> None:
     with connect(f"wss://{DOMAIN}/ws/whoami", sock=raw, ssl=EDGE.trust, additional_headers=FORGED) as talk:
         scheme, client = str(talk.recv(timeout=10)).split()
     assert (scheme, client) == ("wss", EDGE.ask("/whoami").json()["client"])
-    begin, times = time.monotonic(), []
+    begin = time.monotonic()
+    times: list[float] = []
     connection = http.client.HTTPConnection(DOMAIN, timeout=30)
     connection.sock = EDGE.connect()
     connection.request("GET", "/events")

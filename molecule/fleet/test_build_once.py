@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "shop"
 
 
-def release(source: Path, *options: str, builder: str = "first", **variables: object) -> Run:
+def release(source: Path, *options: str, builder: str = "first", **variables: Any) -> Run:
     """Release the app of `source` on all three hosts."""
     return deploy("fleet", *options, app_source=str(source), app_builder=builder, app_watch_seconds=1, **variables)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ __all__ = ["changed", "shop"]
 FIRST, SECOND, THIRD = FLEET
 
 # A canary is measured for so long here.
-CANARY = {"app_canary_hosts": 1, "app_canary_seconds": 8}
+CANARY: dict[str, Any] = {"app_canary_hosts": 1, "app_canary_seconds": 8}
 
 USUAL = ["--limit=fleet", "--extra-vars=app_watch_seconds=1"]
 

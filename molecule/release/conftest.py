@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -32,7 +32,7 @@ def deploy(
     host: Host | str,
     *arguments: str,
     playbook: str = "playbooks/deploy.yml",
-    settings: dict[str, str] | None = None,
+    settings: dict[str, Any] | None = None,
     **variables: object,
 ) -> Run:
     """Run a playbook on a host, or on what a pattern names, with variables on top of the inventory and settings of Ansible."""
@@ -40,7 +40,7 @@ def deploy(
     return play(f"--limit={limit}", f"--extra-vars={json.dumps(variables)}", *arguments, playbook=playbook, **(settings or {}))
 
 
-def rollback(host: Host | str, *arguments: str, **variables: object) -> Run:
+def rollback(host: Host | str, *arguments: str, **variables: Any) -> Run:
     """Go back on a host."""
     return deploy(host, *arguments, playbook="playbooks/rollback.yml", **variables)
 
@@ -85,7 +85,7 @@ class Load:
         certificate.write_text(self.host.run(f"cat /etc/nginx/slipway/{self.host.app}/fullchain.pem"), encoding="ascii")
         return [self.host.address, self.host.name, str(certificate), str(self.pause)]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         command = [sys.executable, "-m", "molecule.release.load", *self.command()]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,7 +150,7 @@ CASES = {
 }
 
 
-def refused(host: Host, **variables: object) -> str:
+def refused(host: Host, **variables: Any) -> str:
     """Release something broken, see that nothing came of it, and return what was said."""
     before = serves(host)
     with polling(host, "/items/1") as failures:

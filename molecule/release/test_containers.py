@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from molecule.conftest import ROOT, Host, podman, polling, within
-from molecule.release.conftest import BASE, Run, deploy, flat, have_engine, rollback, serves
+from molecule.conftest import ROOT, Host, Run, podman, polling, within
+from molecule.release.conftest import BASE, deploy, flat, have_engine, rollback, serves
 
 HOSTS = ["other.test"]
 REGISTRY = "127.0.0.1:5000"
 
 
-def ship(host: Host, *arguments: str, **variables: object) -> Run:
+def ship(host: Host, *arguments: str, **variables: Any) -> Run:
     """Release the app in a container."""
-    settings = {"app_runtime": "container", "app_image_base": BASE, "app_watch_seconds": 1}
+    settings: dict[str, Any] = {"app_runtime": "container", "app_image_base": BASE, "app_watch_seconds": 1}
     return deploy(host, *arguments, **{**settings, **variables})
 
 

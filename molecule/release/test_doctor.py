@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ SITE = "/etc/nginx/conf.d/shop.conf"
 CERTIFICATES = "/etc/nginx/slipway/shop"
 
 
-def examine(host: Host, directory: Path, **variables: str) -> tuple[Run, dict[str, dict[str, str]]]:
+def examine(host: Host, directory: Path, **variables: Any) -> tuple[Run, dict[str, dict[str, str]]]:
     """Return a run of the doctor, and its findings by what they say is wrong."""
     run = deploy(host, "--timeout=5", playbook="playbooks/doctor.yml", doctor_directory=str(directory), **variables)
     file = directory / f"doctor-{host.name}.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_hooks_run_in_their_order_and_as_users_without_rights(host: Host, change
 
 
 def test_a_hook_that_failed_is_run_again_by_the_next_run(host: Host) -> None:
-    settings = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
+    settings: dict[str, Any] = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
     run = deploy(host, app_hooks={"after_switch": "false"}, **settings)
     assert run.code != 0
     assert "is live, but the hook after_switch (app_hooks) failed" in flat(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 from molecule.conftest import ROOT, Host, Run, polling
 from molecule.release.conftest import FLEET, deploy, serves
@@ -37,7 +38,7 @@ def interrupt(host: Host, playbook: str, samples: int, problems: list[str], done
     chosen = [all_moments[int(index * step)] for index in range(min(samples, len(all_moments)))]
     for count, (at, after) in enumerate(chosen):
         where = f"{host.name}, {playbook}, task {at} + {after} s"
-        wanted = {"app_env": {"GREETING": f"{playbook} {at} {after}"}, "app_watch_seconds": 0}
+        wanted: dict[str, Any] = {"app_env": {"GREETING": f"{playbook} {at} {after}"}, "app_watch_seconds": 0}
         with polling(host, "/items/1") as failures:
             run = killed(host, playbook, at, after, **wanted)
             if run.code != -9:
@@ -47,7 +48,7 @@ def interrupt(host: Host, playbook: str, samples: int, problems: list[str], done
             problems.append(f"{where}: {failures}")
         if again.code:
             problems.append(f"{where}: the next run fails: {again.output[-2000:]}")
-        elif host.ask("/items/1").json()["greeting"] != wanted["app_env"]["GREETING"]:  # type: ignore[index]
+        elif host.ask("/items/1").json()["greeting"] != wanted["app_env"]["GREETING"]:
             problems.append(f"{where}: the next run does not finish it")
         if count % 4 == 0:
             third = deploy(host, playbook=playbook, **wanted)

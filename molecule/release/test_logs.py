@@ -41,13 +41,13 @@ async def leak():
     raise RuntimeError(dict(os.environ))
 """.replace("@TOKEN@", TOKEN)
 
-SERVERS: dict[str, dict[str, str]] = {
+SERVERS: dict[str, dict[str, Any]] = {
     "gunicorn": {"app_server": "gunicorn"},
     "asgi": {"app_server": "gunicorn", "app_gunicorn_worker": "asgi"},
     "uvicorn": {"app_server": "uvicorn"},
     "hypercorn": {"app_server": "hypercorn"},
 }
-JOURNAL = {"app_log_target": "journald"}
+JOURNAL: dict[str, Any] = {"app_log_target": "journald"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -271,7 +271,12 @@ def test_what_is_shown_of_nginxs_errors_has_no_token(host: Host) -> None:
 @pytest.mark.parametrize("target", ["files", "journald"])
 def test_a_container_logs_to_the_same_places(host: Host, changed: Callable[[str], Path], target: str) -> None:
     have_engine(host, "podman")
-    inventory = {"app_runtime": "container", "app_image_base": BASE, "app_log_target": target, "app_watch_seconds": 0}
+    inventory: dict[str, Any] = {
+        "app_runtime": "container",
+        "app_image_base": BASE,
+        "app_log_target": target,
+        "app_watch_seconds": 0,
+    }
     run = deploy(host, app_source=str(changed(SAYS)), **inventory)
     assert run.code == 0, run.output[-3000:]
     release, name = str(serves(host)), f"of-a-container.{target}"

@@ -7,6 +7,7 @@ import socket
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.sync.client import connect
@@ -16,13 +17,13 @@ from molecule.conftest import Host, polling, within
 from molecule.release.conftest import BASE, Load, deploy, have_engine, programs, rollback, serves
 
 HOSTS = ["other.test"]
-SERVERS = {
+SERVERS: dict[str, dict[str, Any]] = {
     "gunicorn": {"app_server": "gunicorn"},
     "asgi": {"app_server": "gunicorn", "app_gunicorn_worker": "asgi"},
     "uvicorn": {"app_server": "uvicorn"},
     "hypercorn": {"app_server": "hypercorn"},
 }
-RUNTIMES = {"venv": {}, "container": {"app_runtime": "container", "app_image_base": BASE}}
+RUNTIMES: dict[str, dict[str, Any]] = {"venv": {}, "container": {"app_runtime": "container", "app_image_base": BASE}}
 WAYS = {**SERVERS, "container": RUNTIMES["container"]}
 
 # Each way is followed by each other one, once.
@@ -158,7 +159,7 @@ def test_an_app_that_fails_at_its_start_never_gets_live(host: Host, name: str) -
 
 
 def test_several_instances_are_served_and_switched_as_one(host: Host) -> None:
-    three = {"app_server": "uvicorn", "app_workers": 1, "app_instances": 3, "app_watch_seconds": 1}
+    three: dict[str, Any] = {"app_server": "uvicorn", "app_workers": 1, "app_instances": 3, "app_watch_seconds": 1}
 
     def sockets() -> set[str]:
         return {host.ask("/digests").json()["SLIPWAY_SOCKET"] for _ in range(12)}

@@ -16,6 +16,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def test_git_with_alembic_and_a_database(host: Host, repository: Repository) -> None:
-    variables = {
+    variables: dict[str, Any] = {
         "app_source": f"git+file://{repository.path}",
         "app_directory": "backend",
         "app_env": {"DATABASE_URL": DATABASE},
@@ -190,7 +191,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_package_on_a_host_without_an_index(host: Host, wheels: Path) -> None:
-    variables = {"app_module": "corner_shop.main:app", "python_index_url": "http://127.0.0.1:9/simple", "app_watch_seconds": 0}
+    variables: dict[str, Any] = {
+        "app_module": "corner_shop.main:app",
+        "python_index_url": "http://127.0.0.1:9/simple",
+        "app_watch_seconds": 0,
+    }
     run = deploy(host, app_source="corner-shop==1.4", app_wheelhouse=str(wheels), app_env={"GREETING": "by name"}, **variables)
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/items/1").json()["greeting"] == "by name"
@@ -279,9 +284,9 @@ def test_a_changed_page_is_new_to_every_client_also_after_a_rollback(host: Host,
                 answer = host.ask(place, headers=condition)
                 assert (answer.status, answer.body) == ((304, "") if "same" in place else (200, text)), (place, condition)
 
-    def release(text: str, **variables: object) -> None:
+    def release(text: str, **variables: Any) -> None:
         folder = str(pages(shop, text))
-        run = deploy(host, app_source=folder, app_static="app/static", app_watch_seconds=0, **variables)  # type: ignore[arg-type]
+        run = deploy(host, app_source=folder, app_static="app/static", app_watch_seconds=0, **variables)
         assert run.code == 0, run.output[-3000:]
 
     release("AAAA", playbook="site.yml")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_of_two_operators_one_wins(host: Host, changed: Callable[[str], Path], r
 def test_a_run_that_is_gone_for_good_is_taken_over_from(host: Host) -> None:
     entry = {"id": "elsewhere 1 1", "who": "eve", "where": "runner-7", "since": time.time(), "until": time.time() + 600}
     host.run(f"echo '{json.dumps(entry)}' >/opt/shop/.lock")
-    wanted = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
+    wanted: dict[str, Any] = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
     refused = deploy(host, **wanted)
     assert refused.code != 0
     assert "under way: eve on runner-7 since " in flat(refused)

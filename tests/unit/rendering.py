@@ -151,7 +151,8 @@ def parse_nginx(text: str) -> Block:
                 yield "=" + text[start:position]
 
     def block(inner: bool) -> Block:
-        directives, directive = Block(), []
+        directives = Block()
+        directive: list[Any] = []
         for word in stream:
             if word == ";":
                 if not directive:

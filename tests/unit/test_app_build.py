@@ -56,9 +56,9 @@ def wheel(directory: Path, name: str, version: str, code: str = "", needs: str =
         **more,
     }
     rows = []
-    for path, text in files.items():
+    for name_inside, text in files.items():
         hashed = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        rows.append(f"{path},sha256={hashed},{len(text)}\n")
+        rows.append(f"{name_inside},sha256={hashed},{len(text)}\n")
     path = directory / f"{module}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name_inside, text in {**files, f"{info}/RECORD": "".join([*rows, f"{info}/RECORD,,\n"])}.items():
@@ -779,7 +779,7 @@ def project(root: Path, online: tuple[str, Path], text: str = PROJECT) -> Path:
     )
     (root / "pyproject.toml").write_text(text, encoding="utf-8")
     environment = {**os.environ, "UV_CACHE_DIR": str(root.parent / "uv-cache"), "UV_PYTHON_DOWNLOADS": "never"}
-    quiet = {"cwd": root, "env": environment, "check": True, "capture_output": True}
+    quiet: dict[str, Any] = {"cwd": root, "env": environment, "check": True, "capture_output": True}
     subprocess.run([UV, "lock", "--python", sys.executable, "--default-index", online[0]], **quiet)
     options = ["--quiet", "--frozen", "--no-emit-project", "--format", "pylock.toml", "--output-file", "pylock.toml"]
     subprocess.run([UV, "export", *options], **quiet)

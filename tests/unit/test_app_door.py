@@ -410,7 +410,7 @@ def test_what_lasts_as_long_as_it_is_used_does_not_wait(followed: Followed, kind
 
 def test_a_request_that_its_client_still_sends_does_not_wait(followed: Followed) -> None:
     seen: list[int] = []
-    parts = [{"more_body": True}, {"more_body": False}, {"type": "http.disconnect"}]
+    parts: list[dict[str, Any]] = [{"more_body": True}, {"more_body": False}, {"type": "http.disconnect"}]
 
     async def receive() -> dict[str, Any]:
         seen.append(len(followed.waits()))

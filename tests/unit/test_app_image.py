@@ -198,7 +198,7 @@ def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
     for word in words:
         assert word in text
     assert not [line for line in lines if line.endswith("\\") and not lines[lines.index(line) + 1].startswith("    ")]
-    hadolint = [Path(sys.executable).with_name("hadolint"), "--no-color", "-"]
+    hadolint: list[str | Path] = [Path(sys.executable).with_name("hadolint"), "--no-color", "-"]
     judged = subprocess.run(hadolint, input=text, capture_output=True, text=True, check=False)
     assert judged.returncode == 0, judged.stdout
 
@@ -217,7 +217,7 @@ def test_a_hook_that_takes_the_place_of_our_files_is_named(tmp_path: Path, asked
 
 
 def test_a_build_is_named_by_what_decides_about_it() -> None:
-    cases = [
+    cases: list[dict[str, Any]] = [
         {},
         {"source": {"digest": "d2"}},
         {"source": {"directory": "backend"}},

@@ -683,7 +683,8 @@ def test_a_schema_that_leads_to_itself_ends(name: str) -> None:
 def test_many_models_that_hold_each_other_are_compared_soon() -> None:
     names = [f"M{number}" for number in range(30)]
     models = {
-        name: fields("n", n=INTEGER, **{other: {"$ref": f"#/components/schemas/{other}"} for other in names}) for name in names
+        name: fields("n", n=INTEGER, **dict[str, Any]({other: {"$ref": f"#/components/schemas/{other}"} for other in names}))
+        for name in names
     }
     live = {**answers(LEAF), "components": {"schemas": {**models, "Leaf": models["M0"]}}}
     candidate = copy.deepcopy(live)
@@ -692,7 +693,8 @@ def test_many_models_that_hold_each_other_are_compared_soon() -> None:
 
 
 def test_each_field_of_many_is_compared() -> None:
-    live = fields(**{f"f{number}": {**STRING, "maxLength": number} for number in range(99)})
+    properties: dict[str, Any] = {f"f{number}": {**STRING, "maxLength": number} for number in range(99)}
+    live = fields(**properties)
     candidate = fields(**{**live["properties"], "f98": INTEGER})
     assert breaking_changes(sends(live), sends(candidate)) == [
         "POST /x: f98 in the body must be an integer now (was a string of at most 98 characters)"

@@ -346,7 +346,7 @@ def test_the_new_release_is_proved_again_when_cached_connections_have_ended(host
         proved.append(host.clock.monotonic())
         prove(number, seconds)
 
-    releaser.prove = noting  # type: ignore[method-assign]
+    releaser.prove = noting
     releaser.release()
     assert len(proved) == 2
     assert proved[1] - proved[0] >= 1.5
@@ -438,7 +438,7 @@ def test_the_app_can_read_its_release_whatever_the_umask(host: Host, module: Any
 def test_a_bad_candidate_leaves_the_old_release_serving(host: Host, mode: str, words: list[str]) -> None:
     host.run()
     # Whoever answers has the time to start, however busy this machine is; a wrong answer is waited out once.
-    patient = {**IMPATIENT, "timeout": 60, "attempts": 3}
+    patient: dict[str, Any] = {**IMPATIENT, "timeout": 60, "attempts": 3}
     host.clock.pace, health = {
         "deaf": (0.004, IMPATIENT),
         "noise": (0.004, IMPATIENT),
@@ -670,7 +670,7 @@ def test_the_door_is_asked_over_tls_by_the_hosts_name(host: Host, tmp_path: Path
     context.load_cert_chain(files[1], files[0])
     door = standins.Door(host.layout.live_socket, context)
     try:
-        arguments = {"door": {"host": HOST, "port": door.port, "tls": True}}
+        arguments: dict[str, Any] = {"door": {"host": HOST, "port": door.port, "tls": True}}
         assert host.run(**arguments) == 1
         assert set(door.names) == {HOST}
         assert all(f"Host: {HOST}\r\n" in request for request in door.requests)
@@ -1191,7 +1191,7 @@ def test_a_host_says_what_it_has_for_an_agreement(host: Host, module: Any) -> No
     assert said() == said(check=True) == (None, "nothing was live yet", 1, None, None)
     host.run()
     assert said() == (1, None, 2, None, None)
-    wanted = {"settings": "{}"}
+    wanted: dict[str, Any] = {"settings": "{}"}
     module(step="prepare", **host.arguments(number=7, **wanted))
     assert said(**wanted) == said(check=True, **wanted) == (1, "the build or its settings changed", 8, 7, 7)
     # What is prepared for something else is no use.
@@ -1223,7 +1223,7 @@ def test_a_release_takes_the_number_that_the_hosts_agreed_on(host: Host, module:
 
 def test_a_host_is_taken_back_with_the_others(host: Host, module: Any) -> None:
     host.run()
-    wanted = {"number": 4, "settings": "{}"}
+    wanted: dict[str, Any] = {"number": 4, "settings": "{}"}
     module(step="release", **host.arguments(**wanted, lease=60.0))
     # Until the fleet is through, nobody else changes the app.
     assert "ann on laptop" in module(step="release", **host.arguments(run=BOB))["msg"]
@@ -1350,14 +1350,20 @@ def test_errors_that_are_usual_or_few_are_no_reason(host: Host, usual: list[int]
     host.run()
     log(host, 1, *usual)
     done: list[int] = []
-    when_live(host, 2, lambda: None if done else done.append(1) or log(host, 2, *now))
+
+    def once() -> None:
+        if not done:
+            done.append(1)
+            log(host, 2, *now)
+
+    when_live(host, 2, once)
     assert host.run(settings="{}", watch=10.0) == 2
     host.is_served_by(2)
 
 
 def test_a_fault_of_our_own_after_the_switch_leads_back_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.run()
-    monkeypatch.setattr(app_watch.Traffic, "follow", lambda *arguments: {}["no such key"])
+    monkeypatch.setattr(app_watch.Traffic, "follow", lambda *arguments: dict[str, Any]()["no such key"])
     with pytest.raises(ReleaseError, match=r"Release 2 failed: KeyError: 'no such key'\nRelease 1 serves as before"):
         host.run(settings="{}", watch=10.0)
     host.is_served_by(1)
@@ -1482,7 +1488,7 @@ def test_the_old_release_runs_as_long_as_the_new_one_is_watched(host: Host) -> N
 
 def go_back(host: Host, to: str = "", across: bool = False, settings: str = "theirs", **changes: Any) -> int:
     """Do what main() does for a rollback, and return the release that is live then."""
-    wanted = {"to": to, "across_migrations": across, "rollback_settings": settings}
+    wanted: dict[str, Any] = {"to": to, "across_migrations": across, "rollback_settings": settings}
     releaser = host.releaser(build="", revision="", origin="", **wanted, **changes)
     with lock(releaser.layout, ANN, patience=0):
         return int(app_release.back(releaser, look=False)["release"])
@@ -2059,7 +2065,7 @@ def publish(host: Host, **documents: dict[str, Any]) -> None:
 
 def test_an_interface_that_breaks_clients_is_stopped(host: Host) -> None:
     gate = {"openapi_path": "/openapi.json"}
-    whole = {"paths": {"/items": {"get": {}, "post": {}}, "/users": {"get": {}}}}
+    whole: dict[str, Any] = {"paths": {"/items": {"get": {}, "post": {}}, "/users": {"get": {}}}}
     publish(host, r1=whole, r2={"paths": {"/items": {"get": {}}}}, r3={"paths": {"/items": {"get": {}}}}, r4=whole)
     host.run(**gate)
     with pytest.raises(ReleaseError, match=r"would break clients of release 1 \(app_openapi_gate\)") as error:

@@ -58,7 +58,7 @@ def test_who_is_dead() -> None:
         assert not action.is_dead(nothing)
 
 
-class Action(action.ActionModule):  # type: ignore[misc,name-defined]
+class Action(action.ActionModule):  # type: ignore[name-defined]
     """The action, with results in place of a host."""
 
     def __init__(self, *results: dict[str, Any]) -> None:

@@ -274,7 +274,7 @@ def hosted(settings: dict[str, Any], tmp_path: Path) -> Iterator[Callable[[str, 
 def test_a_host_is_asked_as_a_client_would(balancer: Balancer, hosted: Callable[[str, bool], None]) -> None:
     hosted("shop.test", True)
     assert balancer.ask("one.test") == ""
-    balancer.settings["status"] = 204  # type: ignore[index]
+    balancer.settings["status"] = 204
     assert balancer.ask("one.test") == "it answers 200 instead of 204"
 
 
@@ -450,7 +450,7 @@ def test_a_balancer_whose_service_says_nothing_is_not_well(short: Path, status: 
 
 
 EDGE = {"balancer": ["edge.test", "spare.test"], "web": HOSTS, "fleet": HOSTS}
-VARS = {
+VARS: dict[str, dict[str, Any]] = {
     **{name: {"inventory_hostname": name, "nginx_max_body_size": "2m", "app_health_status": 204} for name in HOSTS},
     **{
         name: {

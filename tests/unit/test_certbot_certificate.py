@@ -93,7 +93,7 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         if address[0] not in sites:
             reason = errno.ENETUNREACH if address[0] == NO_ROUTE else errno.ECONNREFUSED
             raise OSError(reason, os.strerror(reason))
-        return connect(sites[address[0]].server_address[:2], *arguments, **options)
+        return connect(("127.0.0.1", sites[address[0]].server_port), *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", find)
     # Port 80 of the test machine is not the test's.

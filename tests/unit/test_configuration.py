@@ -352,8 +352,17 @@ def test_the_arguments_that_are_secret_reach_no_log(monkeypatch: pytest.MonkeyPa
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (order.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle)))
-    monkeypatch.setattr(os, "replace", lambda *names: (order.append("rename"), replace(*names)))
+
+    def noted_fsync(handle: int) -> None:
+        order.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def noted_replace(source: str, target: str) -> None:
+        order.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
     configuration.write(str(place / "new/file"), "x")
     assert [Path(each).name.split("-")[0] for each in order] == [".slipway", "rename", "new"]
 
@@ -392,7 +401,7 @@ def test_two_changes_wait_for_each_other(place: Path, module: Any, tmp_path: Pat
 def test_a_lock_that_is_never_free_is_waited_for_so_long_and_named(
     place: Path, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configuration.lock.__wrapped__, "__defaults__", (0.2,))  # type: ignore[attr-defined]
+    monkeypatch.setattr(configuration.lock.__wrapped__, "__defaults__", (0.2,))
     with locked(tmp_path / "lock", str(os.getpid())):
         result = module(files=files(file="1"))
     assert result["failed"]

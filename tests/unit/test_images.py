@@ -135,7 +135,7 @@ def conclude(monkeypatch: pytest.MonkeyPatch, conf: Path, complaints: list[str])
     monkeypatch.setattr(podman_setup, "CONTAINERS_CONF", conf)
     monkeypatch.setattr(podman_setup, "as_root", list)
     monkeypatch.setattr(podman_setup, "start_trial_container", lambda: complaints.pop(0))
-    monkeypatch.setattr(podman_setup.shutil, "which", lambda *_args, **_kwargs: "/usr/sbin/runc")
+    monkeypatch.setattr(shutil, "which", lambda *_args, **_kwargs: "/usr/sbin/runc")
     return podman_setup.prepare()
 
 

@@ -153,7 +153,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv = tmp_path_factory.mktemp("servers") / "venv"
     uv = Path(sys.executable).parent / "uv"
     servers = {name for way in Host()["__app_servers"].values() for name in way["requirements"]}
-    install = [uv, "pip", "install", "--quiet", "--python", venv]
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", venv]
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, venv], check=True)
     subprocess.run([*install, "--require-hashes", "--requirement", ROOT / "app" / "requirements.txt"], check=True)
     subprocess.run([*install, *sorted(servers)], check=True)
@@ -460,8 +460,9 @@ def test_where_there_is_no_journal_there_are_files(start: Start) -> None:
 def test_what_is_run_beside_the_server_says_it_to_who_runs_it(start: Start, short: Path, environment: Path) -> None:
     with journal(short) as said:
         release = start("uvicorn", app_log_target="journald")
-        launch = [environment / "bin" / "python", release.log.parent / "releases" / "7" / "launch.py", "--shell", "echo migrated"]
-        assert subprocess.run(launch, capture_output=True, text=True, check=True).stdout == "migrated\n"
+        launch = [environment / "bin" / "python", release.log.parent / "releases" / "7" / "launch.py"]
+        command: list[str | Path] = [*launch, "--shell", "echo migrated"]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "migrated\n"
         release.end()
     assert len(said) == 1
 

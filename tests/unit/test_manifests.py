@@ -211,7 +211,7 @@ def test_what_is_counted_is_not_for_the_public() -> None:
 
 # What playbooks/kubernetes.yml makes of an inventory
 
-PLAYBOOK = [Path(sys.executable).with_name("ansible-playbook"), "playbooks/kubernetes.yml"]
+PLAYBOOK: list[str | Path] = [Path(sys.executable).with_name("ansible-playbook"), "playbooks/kubernetes.yml"]
 
 
 @pytest.fixture

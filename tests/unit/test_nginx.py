@@ -68,8 +68,8 @@ def test_gixy_finds_nothing(tmp_path: Path) -> None:
     for name, host in SETS.items():
         text = host.render("nginx", "shared.conf.j2") + host.render("nginx", "site.conf.j2")
         (tmp_path / f"{name}.conf").write_text(around % text, encoding="utf-8")
-    command = [Path(sys.executable).with_name("gixy"), "--format=json", f"--skips={','.join(DEFENDED)}", *tmp_path.iterdir()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    gixy: list[str | Path] = [Path(sys.executable).with_name("gixy"), "--format=json", f"--skips={','.join(DEFENDED)}"]
+    done = subprocess.run([*gixy, *tmp_path.iterdir()], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     assert [f"{Path(found['file']).stem}: {found['summary']} {found['config']}" for found in json.loads(done.stdout)] == []
 

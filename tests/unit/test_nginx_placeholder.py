@@ -176,7 +176,8 @@ def test_what_a_link_led_to_is_left_as_it_was(pair: Pair, tmp_path: Path) -> Non
 
 def test_an_interruption_between_the_two_files_is_made_good(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.run()
-    replace, done = os.replace, []
+    replace = os.replace
+    done: list[Any] = []
 
     def killed(source: Any, target: Any) -> None:
         if done:

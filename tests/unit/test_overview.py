@@ -479,10 +479,14 @@ def test_nothing_of_prometheus_becomes_markup(stand: Stand, output: Path) -> Non
 
 def test_pages_need_nothing_from_elsewhere_and_are_light(stand: Stand, output: Path) -> None:
     names = ("status", "release", "handler", "instance", "mountpoint", "mode")
+
+    def rising_from(number: int) -> Callable[[float], float]:
+        return lambda at: number + (at // 30 * 7 % 11)
+
     stand.otherwise = [
         (
             {**dict.fromkeys(names, f"long-name-{number}"), "le": str(number)},
-            lambda at, number=number: number + (at // 30 * 7 % 11),
+            rising_from(number),
         )
         for number in range(1, 13)
     ]

@@ -32,7 +32,7 @@ def secret_variables() -> set[str]:
 @cache
 def made_from() -> dict[str, str]:
     """Return the text of all variables of roles, and by their names that of templates."""
-    texts = {}
+    texts: dict[str, str] = {}
     for pattern in ("roles/*/defaults/main.yml", "roles/*/vars/main/main.yml", "roles/*/vars/main.yml"):
         for path in ROOT.glob(pattern):
             texts |= {name: str(value) for name, value in (read(path) or {}).items()}

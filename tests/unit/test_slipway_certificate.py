@@ -135,7 +135,7 @@ def spoilt(kind: str, issuer: Settings, spare: Settings, tmp_path: Path) -> None
         pair(tmp_path, "ordered", "evil.test")
     elif kind == "over":
         certificate, key = pair(tmp_path, "ordered", "shop.test")
-        command = ["openssl", "x509", "-in", certificate, "-signkey", key, "-days", "0", "-out", certificate]
+        command: list[str | Path] = ["openssl", "x509", "-in", certificate, "-signkey", key, "-days", "0", "-out", certificate]
         subprocess.run(command, check=True, capture_output=True)
     elif kind == "no pair":
         issuer |= {"key": str(pair(tmp_path, "other", "shop.test")[1])}

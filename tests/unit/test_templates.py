@@ -593,10 +593,10 @@ def test_each_instance_has_a_socket_that_nginx_finds(
     links = [layout.current / f"{number}.sock" for number in range(1, len(instances))]
     assert servers == [f"unix:{link}" for link in (layout.live_socket, *links)]
     assert int(release_arguments(host)["instances"]) == len(instances)
-    told = section(host)
-    assert told.get("numprocs", "1") == str(len(instances))
-    assert ("%(process_num)d" in told["stdout_logfile"]) == ("process_name" in told) == (len(instances) > 1)
-    assert told.get("environment", "") == ("" if len(instances) == 1 else 'SLIPWAY_INSTANCE="%(process_num)d"')
+    program = section(host)
+    assert program.get("numprocs", "1") == str(len(instances))
+    assert ("%(process_num)d" in program["stdout_logfile"]) == ("process_name" in program) == (len(instances) > 1)
+    assert program.get("environment", "") == ("" if len(instances) == 1 else 'SLIPWAY_INSTANCE="%(process_num)d"')
 
 
 @pytest.mark.parametrize("name", ["plain", "in a folder", "several names", "patient", "red hat"])

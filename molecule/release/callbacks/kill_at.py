@@ -18,7 +18,7 @@ description:
 """
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]
+class CallbackModule(CallbackBase):
     """Counts tasks as they begin."""
 
     CALLBACK_VERSION = 2.0

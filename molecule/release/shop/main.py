@@ -77,7 +77,7 @@ async def digests() -> dict[str, str]:
 
 @app.get("/events")
 async def events() -> StreamingResponse:
-    async def ticks():
+    async def ticks() -> AsyncIterator[str]:
         while True:
             yield "data: tick\n\n"
             await asyncio.sleep(0.5)
