@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import ansible.module_utils
 import pytest
 from ansible.module_utils.testing import patch_module_args
+
+from slipway.host.steps import take
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Modules before action plugins: where both have a name, it means the module.
 PLUGINS = ("plugins/modules", "plugins/action", "plugins/filter")
-for pattern in ("roles/*/library", *PLUGINS, "roles/*/action_plugins", "roles/*/files", "script/lib"):
+for pattern in ("roles/*/library", *PLUGINS, "roles/*/files", "script/lib"):
     sys.path.extend(str(path) for path in sorted(ROOT.glob(pattern)))
-ansible.module_utils.__path__.extend(str(path) for path in sorted(ROOT.glob("roles/*/module_utils")))
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +88,16 @@ def run_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, An
             module.main()
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
         return result
+
+    return run
+
+
+@pytest.fixture
+def run_step() -> Callable[..., dict[str, Any]]:
+    """Take a step as the program on a host does, and return its result."""
+
+    def run(name: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        return take(name, arguments, arguments.pop("run", {}), check)
 
     return run
 

@@ -18,8 +18,11 @@ from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.callback.default import CallbackModule as Default
-from ansible.plugins.loader import callback_loader, filter_loader
+from ansible.plugins.loader import callback_loader
 from ansible.utils import color
+
+from slipway.controller.commands import given_options
+from slipway.host.tables import text_table
 
 DOCUMENTATION = """
 name: slipway
@@ -241,7 +244,7 @@ class CallbackModule(CallbackBase):
                 colors.append(C.COLOR_ERROR if broken else C.COLOR_CHANGED if changed else C.COLOR_OK)
         if rows:
             columns = {**COLUMNS, "changed": "WOULD CHANGE"} if context.CLIARGS["check"] else COLUMNS
-            lines = filter_loader.get("text_table").j2_function(rows, columns)
+            lines = text_table(rows, columns)
             for line, shade in zip(lines, [None, *colors], strict=True):
                 self._display.display(line, color=shade)
             for (role, task), hosts in failed.items():
@@ -251,7 +254,7 @@ class CallbackModule(CallbackBase):
         if self.plays == self.empty and self.wanted - {""}:
             limit = context.CLIARGS["subset"]
             what = f"that -l {limit} leaves" if limit else f"of {', '.join(map(near, context.CLIARGS['inventory']))}"
-            command = ["ansible-inventory", *filter_loader.get("given_options").j2_function(), "--graph"]
+            command = ["ansible-inventory", *given_options(), "--graph"]
             self.stop(
                 f"No host {what} is in {', '.join(sorted(self.wanted))}, which {near(self.playbook)} is for: nothing was done. "
                 f"The hosts there are: {shlex.join(command)}"
@@ -275,7 +278,7 @@ class CallbackModule(CallbackBase):
             said = f"{', '.join(hosts)} failed at [{task}]: sudo did not ask for the password in the words that Ansible expects."
             hint = "sudo-rs, the sudo of Ubuntu 25.10 and later, has others. If so, set in the inventory, then run this again:"
             return f"{said} {hint}\n    ansible_become_exe: sudo.ws"
-        options = filter_loader.get("given_options").j2_function()
+        options = given_options()
         if not role:
             command = ["ansible", *options, "-m", "ping", names]
             return f"{', '.join(hosts)} cannot be reached since [{task}]. Try it with:\n    {shlex.join(command)}"

@@ -10,22 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import app_account
 import pytest
 from rendering import Host
+
+from slipway.host import account as app_account
 
 Check = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def check(tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Check:
+def check(tmp_path: Path, run_step: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Check:
     """The module, on a host of one's own that has no account but root's."""
     for name in ("run", "log", "sysusers", "tmpfiles"):
         (tmp_path / name).mkdir()
     monkeypatch.setattr(app_account, "ACCOUNTS", f"{tmp_path}/sysusers/slipway-*.conf")
     monkeypatch.setattr(app_account, "DIRECTORIES", f"{tmp_path}/tmpfiles/slipway-{{}}.conf")
     monkeypatch.setattr(app_account, "PLACES", (str(tmp_path / "run"), str(tmp_path / "log")))
-    return functools.partial(run_module, app_account, check=True)
+    return functools.partial(run_step, "account", check=True)
 
 
 @pytest.fixture

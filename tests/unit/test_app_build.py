@@ -8,7 +8,6 @@ import getpass
 import gzip
 import hashlib
 import http.server
-import importlib.util
 import io
 import json
 import os
@@ -28,16 +27,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-import app_build
-import app_fetch
-import app_pack
 import pytest
-from ansible.module_utils import app_source
-from ansible.module_utils.app_layout import Layout, ReleaseError
-from ansible.module_utils.app_lock import Busy, lock
-from ansible.module_utils.app_source import Builder
-from ansible.plugins.loader import action_loader
-from app_build import build, install, python_version, unpack
+
+from slipway.controller import fetch as app_fetch
+from slipway.controller.build import BuildAction
+from slipway.host import build as app_build
+from slipway.host import packing as app_pack
+from slipway.host import source as app_source
+from slipway.host.build import build, install, python_version, unpack
+from slipway.host.layout import Layout, ReleaseError
+from slipway.host.lock import Busy, lock
+from slipway.host.source import Builder
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -155,9 +155,9 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def module(run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
+def module(run_step: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(app_build, "lock", functools.partial(lock, patience=0.1))
-    return functools.partial(run_module, app_build)
+    return functools.partial(run_step, "build")
 
 
 def import_in(venv: Path, name: str) -> str:
@@ -547,15 +547,15 @@ def test_the_module_builds_at_once_what_came_with_the_question(
 
 @pytest.fixture
 def made(
-    short: Path, index: tuple[Path, dict[str, str]], source: Path, module: Any, run_module: Callable[..., dict[str, Any]]
+    short: Path, index: tuple[Path, dict[str, str]], source: Path, module: Any, run_step: Callable[..., dict[str, Any]]
 ) -> Callable[[Layout], dict[str, Any]]:
     """Have another host, whose app lies at the same place, build and pack; return what is known of that."""
 
     def make(layout: Layout) -> dict[str, Any]:
         known: dict[str, Any] = module(**arguments(layout, index, archive=str(source)))
         run = arguments(layout, index)["run"]
-        packed = run_module(
-            app_pack, layout=arguments(layout, index)["layout"], build=known["build"], venv=True, folder=str(short), run=run
+        packed = run_step(
+            "pack", layout=arguments(layout, index)["layout"], build=known["build"], venv=True, folder=str(short), run=run
         )
         known.update({piece: str(short / f"{piece}.tar.gz") for piece in ("build", "venv")}, name=known["build"])
         known["theirs"] = packed["digests"]
@@ -1159,7 +1159,7 @@ def test_no_code_that_comes_with_an_app_runs_as_root(
     builder: tuple[str, str],
     module: Any,
     short: Path,
-    run_module: Callable[..., dict[str, Any]],
+    run_step: Callable[..., dict[str, Any]],
     lacking: Callable[[str], NoReturn],
 ) -> None:
     if builder[0] == getpass.getuser():
@@ -1199,7 +1199,7 @@ def test_no_code_that_comes_with_an_app_runs_as_root(
     assert result.get("build"), result["msg"]
     kinds = {line.split()[0] for line in seen.read_text(encoding="ascii").splitlines()}
     assert kinds == {"pth", "backend", "hook"}
-    packed = run_module(app_pack, layout=usual["layout"], build=result["build"], venv=True, folder=str(short), run=usual["run"])
+    packed = run_step("pack", layout=usual["layout"], build=result["build"], venv=True, folder=str(short), run=usual["run"])
     for directory in (open_layout.builds, open_layout.venvs):
         shutil.rmtree(directory)
         directory.mkdir()
@@ -1360,22 +1360,15 @@ class Action:
     def __init__(
         self, answers: list[dict[str, Any]], check: bool = False, source: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        path = ROOT / "roles/app/action_plugins/app_build.py"
-        action_loader.add_directory(str(path.parent))
-        spec = importlib.util.spec_from_file_location("app_build_action", path)
-        assert spec is not None
-        assert spec.loader is not None
-        plugin = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(plugin)
         self.answers = answers
         self.calls: list[dict[str, Any]] = []
         self.sent: list[tuple[str, str]] = []
         self.removed: list[str] = []
         source = source or {"archive": "/cache/x.tar.gz", "wheels": {"archive": "/cache/w.tar.gz"}}
-        task = SimpleNamespace(args={"source": source, **options}, check_mode=check, async_val=0, action="app_build")
+        task = SimpleNamespace(args={"source": source, **options}, check_mode=check, async_val=0, action="slipway_build")
         shell = SimpleNamespace(join_path=os.path.join, tmpdir=None)
         connection = SimpleNamespace(_shell=shell)
-        action = plugin.ActionModule(task, connection, None, None, None, None)
+        action = BuildAction(task, connection, None, None, None, None)
         action._execute_module = self.execute
         action._make_tmp_path = lambda: setattr(shell, "tmpdir", "/tmp/ansible-1")
         action._remove_tmp_path = self.removed.append
@@ -1384,7 +1377,7 @@ class Action:
         self.action = action
 
     def execute(self, name: str, module_args: dict[str, Any], task_vars: Any) -> dict[str, Any]:
-        self.calls.append(dict(module_args))
+        self.calls.append({**module_args["arguments"], **module_args["secrets"], "run": module_args["run"]})
         return self.answers.pop(0)
 
 

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import app_doctor
 import pytest
-from ansible.module_utils.app_state import OVERDUE, overdue
-from app_doctor import Doctor, facts_of
 from certificates import LIFETIMES, certify, renewed_at_the_latest
 from rendering import ROOT, load
+
+from slipway.host import doctor as app_doctor
+from slipway.host.doctor import Doctor, facts_of
+from slipway.host.state import OVERDUE, overdue
 
 
 def doctor(directory: Path, **changes: Any) -> Doctor:

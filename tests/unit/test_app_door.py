@@ -21,11 +21,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils import app_watch
-from ansible.module_utils.app_door import CLAIMED_CLIENT, LONGEST_ANSWER, NO_ANSWER, Door, UnixConnection, ask
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from rendering import Host
+
+from slipway.host import watch as app_watch
+from slipway.host.endpoint import CLAIMED_CLIENT, LONGEST_ANSWER, NO_ANSWER, Door, UnixConnection, ask
 
 TOKEN = "token-of-the-release"
 

@@ -22,10 +22,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import app_fetch
 import pytest
 from ansible.errors import AnsibleActionFail
-from app_fetch import cache_directory, checkout, files_below, git, is_git, kind_of, lock_digest, pack
+
+from slipway.controller import fetch as app_fetch
+from slipway.controller.fetch import cache_directory, checkout, files_below, git, is_git, kind_of, lock_digest, pack
 
 EXCLUDE = [".git", ".venv", "__pycache__", "*.pyc", ".env", ".env.*"]
 
@@ -80,7 +81,7 @@ def fetch() -> Callable[..., dict[str, Any]]:
         task = SimpleNamespace(args={"source": str(source), **usual, **arguments}, check_mode=False, async_val=0)
         task.action = "app_fetch"
         connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
-        action = app_fetch.ActionModule(task, connection, None, None, None, None)
+        action = app_fetch.FetchAction(task, connection, None, None, None, None)
         result: dict[str, Any] = action.run(task_vars={})
         return result
 
@@ -1413,7 +1414,7 @@ def fetch_on(fetch: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPat
 
     def run(said: str, source: Any, **arguments: Any) -> dict[str, Any]:
         answer = {"rc": 0 if said.startswith("Python") else 127, "stdout": f"{said}\n"}
-        monkeypatch.setattr(app_fetch.ActionModule, "_low_level_execute_command", lambda *words, **options: answer, raising=False)
+        monkeypatch.setattr(app_fetch.FetchAction, "_low_level_execute_command", lambda *words, **options: answer, raising=False)
         return fetch(source, **{"interpreter": "/usr/bin/python3", "requirements": "", **arguments})
 
     return run

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-FILTERS = Path(__file__).resolve().parents[2] / "roles" / "app" / "filter_plugins"
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, FILTERS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fleet = load("app_fleet")
-canary = load("app_canary")
+from slipway.controller import canary, fleet
 
 
 def plan(live: int | None, needs: bool, free: int, prepared: int | None = None, again: int | None = None) -> dict[str, Any]:
@@ -138,7 +124,7 @@ def test_a_host_that_fails_has_nothing_agreed_on() -> None:
 
 def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
     agreed = fleet.agree({host: plan(7, True, 8) for host in "abc"}, "1", 0)
-    seven = {"release": 7}
+    seven: dict[str, Any] = {"release": 7}
     said = fleet.report(dict.fromkeys("abc", seven), agreed, {"b": "it is ill"}, "shop", "playbooks/deploy.yml")
     assert "Release 8 of shop failed on b: it is ill." in said
     assert "What serves now: a 7, b 7, c 7." in said

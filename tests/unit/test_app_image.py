@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import importlib.util
 import json
 import os
 import pwd
@@ -17,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import app_image
 import pytest
-from ansible.module_utils.app_engine import Engine, login
-from ansible.module_utils.app_layout import Layout, ReleaseError
-from ansible.plugins.loader import action_loader
 from rendering import Host
+
+from slipway.controller.image import ImageAction, timed
+from slipway.host import image as app_image
+from slipway.host.engine import Engine, login
+from slipway.host.layout import Layout, ReleaseError
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -278,27 +278,20 @@ def test_a_password_is_in_no_command_line_and_no_message(tmp_path: Path, asked: 
 
 def test_an_engine_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("ansible.module_utils.app_engine.PLACES", "/nowhere")
+    monkeypatch.setattr("slipway.host.engine.PLACES", "/nowhere")
     with pytest.raises(ReleaseError, match="There is no docker here"):
         Engine("docker")
 
 
 def test_the_controller_builds_once_for_hosts_that_ask_at_the_same_time(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
-    path = ROOT / "roles/app/action_plugins/app_image.py"
-    action_loader.add_directory(str(path.parent))
-    spec = importlib.util.spec_from_file_location("app_image_action", path)
-    assert spec is not None
-    assert spec.loader is not None
-    plugin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plugin)
-    assert plugin.timed(tarfile.TarInfo("index.html"), "/x").mtime > time.time() - 60, "a changed page must not look unchanged"
+    assert timed(tarfile.TarInfo("index.html"), "/x").mtime > time.time() - 60, "a changed page must not look unchanged"
     cache = Path(os.environ["XDG_CACHE_HOME"], "slipway")
     cache.mkdir(parents=True)
     with tarfile.open(cache / "source.tar.gz", "w:gz") as tar:
         tar.add(__file__, "Dockerfile")
     source = {"archive": str(cache / "source.tar.gz"), "directory": ".", "requirements": "Dockerfile"}
     told = {"engine": "podman", "source": source, "environment": {}}
-    action = object.__new__(plugin.ActionModule)
+    action = object.__new__(ImageAction)
     with ThreadPoolExecutor() as hosts:
         files = set(hosts.map(lambda machine: action.saved(told, "slipway/shop:b1", machine), ["x86_64"] * 3 + ["aarch64"]))
     assert [words.split()[0] for words in sorted(asked())] == ["build", "build", "rmi", "rmi", "save", "save"]

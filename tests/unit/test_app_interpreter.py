@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.app_interpreter import Unreadable, demand, nearest, of_image, pinned, request, unmet
+
+from slipway.host.interpreter import Unreadable, demand, nearest, of_image, pinned, request, unmet
 
 
 @pytest.mark.parametrize(

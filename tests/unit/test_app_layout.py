@@ -16,8 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils import app_layout
-from ansible.module_utils.app_layout import (
+
+from slipway.host import layout as app_layout
+from slipway.host.layout import (
     Layout,
     ReleaseError,
     digest,
@@ -145,9 +146,9 @@ def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
 def test_a_process_killed_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     write(tmp_path / "file", "old")
     code = (
-        f"import os, sys; sys.path.insert(0, {str(Path(app_layout.__file__).parent)!r}); import app_layout, pathlib\n"
+        "import os, pathlib; from slipway.host import layout\n"
         "os.replace = lambda *names: os.kill(os.getpid(), 9)\n"
-        f"app_layout.write(pathlib.Path({str(tmp_path / 'file')!r}), 'new')"
+        f"layout.write(pathlib.Path({str(tmp_path / 'file')!r}), 'new')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     assert (tmp_path / "file").read_text(encoding="utf-8") == "old"

@@ -12,22 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import app_lock
-from ansible.module_utils.app_layout import Layout
-from ansible.module_utils.app_lock import Busy, TakenOver, lock
+
+from slipway.host import lock as app_lock
+from slipway.host.layout import Layout
+from slipway.host.lock import Busy, TakenOver, lock
 
 ANN = {"id": "laptop 1 1", "who": "ann", "where": "laptop", "dead": ""}
 BOB = {"id": "desk 2 2", "who": "bob", "where": "desk", "dead": ""}
-MODULE_UTILS = Path(__file__).resolve().parents[2] / "roles" / "app" / "module_utils"
 
 # Holds an app for some seconds, or with 0 until it is told to stop, or says that it is held; once for each home that it reads.
 HOLD = """
 import sys, time
-import ansible.module_utils
-ansible.module_utils.__path__.append(sys.argv[1])
-from ansible.module_utils.app_layout import Layout
-from ansible.module_utils.app_lock import Busy, lock
-name, seconds = sys.argv[2], float(sys.argv[3])
+from slipway.host.layout import Layout
+from slipway.host.lock import Busy, lock
+name, seconds = sys.argv[1], float(sys.argv[2])
 print("ready", flush=True)
 for home in sys.stdin:
     try:
@@ -48,7 +46,7 @@ class Holder:
     """Another process that holds an app for some seconds from when it is let go; with 0, until it is let go once more."""
 
     def __init__(self, seconds: float = 0.0, name: str = "ann") -> None:
-        command = [sys.executable, "-c", HOLD, str(MODULE_UTILS), name, str(seconds)]
+        command = [sys.executable, "-c", HOLD, name, str(seconds)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         assert self.said() == "ready"
 

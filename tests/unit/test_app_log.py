@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import app_logs
 import pytest
-from ansible.module_utils import app_log
-from ansible.module_utils.app_layout import Layout
-from ansible.module_utils.app_log import File, Journal, ends, readable
 from rendering import Host
+
+from slipway.host import logs as app_log
+from slipway.host.layout import Layout
+from slipway.host.logs import File, Journal, ends, readable
 
 Put = Callable[[str, str], Path]
 
@@ -187,16 +187,14 @@ def test_the_journal_is_read_by_the_names_of_programs(tmp_path: Path, journal: P
 
 
 @pytest.fixture
-def read(
-    layout: Layout, journal: Path, tmp_path: Path, run_module: Callable[..., dict[str, Any]]
-) -> Callable[..., dict[str, Any]]:
+def read(layout: Layout, journal: Path, tmp_path: Path, run_step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """Read the logs as the playbook does."""
     paths = {"home": str(layout.home), "runtime": str(layout.runtime), "logs": str(layout.logs)}
     others = [str(tmp_path / "access.log"), str(tmp_path / "error.log")]
 
     def run(**wanted: Any) -> dict[str, Any]:
         masked = Host()["__app_masked_parameters"]
-        return run_module(app_logs, layout=paths, name="shop", others=others, masked=masked, check=True, **wanted)
+        return run_step("logs", layout=paths, name="shop", others=others, masked=masked, check=True, **wanted)
 
     return run
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_openapi import breaking_changes
+
+from slipway.host.openapi import breaking_changes
 
 
 def fields(needed: str = "", closed: bool = False, **properties: Any) -> dict[str, Any]:

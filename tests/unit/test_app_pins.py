@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible.module_utils import app_pins
-from ansible.module_utils.app_pins import beside, conflict, lacking, options
 from packaging.requirements import Requirement
 from rendering import Host
+
+from slipway.host import pins as app_pins
+from slipway.host.pins import beside, conflict, lacking, options
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ["gunicorn>=23", "uvicorn-worker>=0.3", "uvicorn[standard]"]

@@ -20,16 +20,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
-import app_release
-import app_status
 import pytest
 import standins
-from ansible.module_utils import app_door, app_layout, app_releaser, app_supervisor, app_watch
-from ansible.module_utils.app_door import UnixConnection
-from ansible.module_utils.app_layout import Layout, ReleaseError
-from ansible.module_utils.app_lock import lock
-from ansible.module_utils.app_releaser import Releaser
+
+from slipway.host import configuration
+from slipway.host import endpoint as app_door
+from slipway.host import layout as app_layout
+from slipway.host import release as app_release
+from slipway.host import releaser as app_releaser
+from slipway.host import status as app_status
+from slipway.host import supervisor as app_supervisor
+from slipway.host import watch as app_watch
+from slipway.host.endpoint import UnixConnection
+from slipway.host.layout import Layout, ReleaseError
+from slipway.host.lock import lock
+from slipway.host.releaser import Releaser
 
 HOST = "api.example.com"
 DRAIN = 8.0
@@ -346,8 +353,8 @@ def test_the_new_release_is_proved_again_when_cached_connections_have_ended(host
         proved.append(host.clock.monotonic())
         prove(number, seconds)
 
-    releaser.prove = noting
-    releaser.release()
+    with mock.patch.object(releaser, "prove", noting):
+        releaser.release()
     assert len(proved) == 2
     assert proved[1] - proved[0] >= 1.5
 
@@ -884,11 +891,10 @@ class Killer:
                 self.count(method)
             return call(supervisor, method, *arguments, **options)
 
-        app_supervisor.Supervisor.call = counted
         try:
-            yield
+            with mock.patch.object(app_supervisor.Supervisor, "call", counted):
+                yield
         finally:
-            app_supervisor.Supervisor.call = call
             self.at = -1
 
 
@@ -1056,18 +1062,27 @@ def test_a_shared_environment_stays_while_one_build_uses_it(host: Host) -> None:
 
 
 @pytest.fixture
-def module(host: Host, run_module: Callable[..., dict[str, Any]], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Any:
+def module(
+    host: Host, run_step: Callable[..., dict[str, Any]], warnings: list[str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
     monkeypatch.setattr(app_release, "Releaser", functools.partial(Releaser, sleep=clock.sleep))
     monkeypatch.setattr(app_release, "lock", functools.partial(lock, patience=0.1))
-    return functools.partial(run_module, app_release)
+
+    monkeypatch.setattr(configuration, "DIRECTORY", host.layout.home / "etc")
+
+    def step(check: bool = False, **given: Any) -> dict[str, Any]:
+        told = {name: given.pop(name) for name in [*given] if name in configuration.PARAMETERS}
+        result = run_step("release", check=check, app=told["name"], configuration=told, **given)
+        warnings.extend(result.pop("warnings", []))
+        return result
+
+    return step
 
 
 @pytest.fixture
-def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the module warns of. It is in its result only where no test has loaded Ansible's own code, too."""
-    said: list[str] = []
-    monkeypatch.setattr(app_release.AnsibleModule, "warn", lambda module, text: said.append(text))
-    return said
+def warnings() -> list[str]:
+    """What the step warns of."""
+    return []
 
 
 def test_the_module_says_what_it_did(host: Host, module: Any) -> None:
@@ -1113,8 +1128,9 @@ def test_a_dry_run_changes_nothing(host: Host, module: Any) -> None:
     result = module(check=True, step="release", **host.arguments())
     assert (result["changed"], result["release"]) == (True, None)
     assert (host.layout.numbers(), host.sections(), host.supervisor.updates()) == ([], [], [])
-    host.run()
+    module(step="release", **host.arguments())
     assert module(check=True, step="release", **host.arguments())["changed"] is False
+    assert module(check=True, step="release", **host.arguments(keep=7))["changed"] is True, "its file would be another"
     assert module(check=True, step="release", **host.arguments(settings="{}"))["changed"] is True
     host.is_served_by(1)
     assert host.layout.numbers() == [1]
@@ -1251,6 +1267,7 @@ def test_a_host_that_served_nothing_is_taken_back_to_that(host: Host, module: An
 
 
 def test_a_claim_is_let_go_by_who_has_it(host: Host, module: Any) -> None:
+    assert module(step="claim", **host.arguments(lease=60.0))["changed"] is True, "it wrote the app's configuration"
     assert module(step="claim", **host.arguments(lease=60.0))["changed"] is False
     assert "ann on laptop" in module(step="claim", **host.arguments(run=BOB))["msg"]
     result = module(step="let_go", **host.arguments(run=BOB))

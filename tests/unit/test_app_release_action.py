@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import subprocess
@@ -12,24 +11,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible import context
 from ansible.errors import AnsibleActionFail
 
-FILE = Path(__file__).resolve().parents[2] / "roles" / "app" / "action_plugins" / "app_release.py"
-spec = importlib.util.spec_from_file_location("app_release_action", FILE)
-assert spec is not None and spec.loader is not None
-action = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = action  # for the worker in a test
-spec.loader.exec_module(action)
+from slipway.controller import commands, identity
+from slipway.controller.step import StepAction
 
 
 def test_a_run_is_the_process_that_a_worker_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "ann")
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        run = pool.apply(action.this_run)
-    assert run["id"] == f"{action.machine()} {action.process(os.getpid())}"
+        run = pool.apply(identity.this_run)
+    assert run["id"] == f"{identity.machine()} {identity.process(os.getpid())}"
     assert (run["who"], run["dead"]) == ("ann", "")
     assert run["where"]
-    assert run["at"] == str(action.STARTED), "one time for all hosts, whichever worker asks"
+    assert run["at"] == str(identity.STARTED), "one time for all hosts, whichever worker asks"
 
 
 def test_a_worker_of_a_dead_run_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,50 +33,54 @@ def test_a_worker_of_a_dead_run_begins_nothing(monkeypatch: pytest.MonkeyPatch) 
     child.wait()
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(pid=child.pid))
     with pytest.raises(AnsibleActionFail, match="was killed"):
-        action.this_run()
+        Action().step("release", {}, {})
 
 
 def test_who_is_dead() -> None:
     child = subprocess.Popen(["sleep", "60"])
-    holder = {"id": f"{action.machine()} {action.process(child.pid)}"}
-    assert not action.is_dead(holder)
+    holder = {"id": f"{identity.machine()} {identity.process(child.pid)}"}
+    assert not identity.is_dead(holder)
     # Of another controller nothing is known from here.
     child.kill()
-    assert not action.is_dead({"id": f"other {holder['id'].split(' ', 1)[1]}"})
+    assert not identity.is_dead({"id": f"other {holder['id'].split(' ', 1)[1]}"})
     # It is dead before anybody has waited for it.
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert action.is_dead(holder)
+    assert identity.is_dead(holder)
     child.wait()
-    assert action.is_dead(holder)
+    assert identity.is_dead(holder)
     # Another process has its number.
-    assert action.is_dead({"id": f"{action.machine()} {os.getpid()} 1"})
-    for nothing in ({}, {"id": ""}, {"id": action.machine()}, {"id": f"{action.machine()} x y"}):
-        assert not action.is_dead(nothing)
+    assert identity.is_dead({"id": f"{identity.machine()} {os.getpid()} 1"})
+    for nothing in ({}, {"id": ""}, {"id": identity.machine()}, {"id": f"{identity.machine()} x y"}):
+        assert not identity.is_dead(nothing)
 
 
-class Action(action.ActionModule):  # type: ignore[name-defined]
+class Action(StepAction):
     """The action, with results in place of a host."""
 
     def __init__(self, *results: dict[str, Any]) -> None:
         self.results = list(results)
         self.runs: list[dict[str, Any]] = []
 
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        raise NotImplementedError
+
     def _execute_module(self, module: str, module_args: dict[str, Any], task_vars: Any) -> dict[str, Any]:
+        assert module == "slipway"
         self.runs.append(dict(module_args["run"]))
         return self.results.pop(0)
 
 
 def test_a_step_is_taken_again_where_a_dead_run_held_the_app() -> None:
-    dead = {"id": f"{action.machine()} 4194305 1", "who": "ann"}
+    dead = {"id": f"{identity.machine()} 4194305 1", "who": "ann"}
     step = Action({"failed": True, "holder": dead}, {"changed": True})
-    assert step.step("app_release", {}, {}) == {"changed": True}
+    assert step.step("release", {}, {}) == {"changed": True}
     assert [run["dead"] for run in step.runs] == ["", dead["id"]]
 
 
 def test_a_live_run_is_not_disturbed() -> None:
-    living = {"id": f"{action.machine()} {action.process(os.getpid())}"}
+    living = {"id": f"{identity.machine()} {identity.process(os.getpid())}"}
     step = Action({"failed": True, "msg": "held.", "holder": living})
-    result = step.step("app_release", {}, {})
+    result = step.step("release", {}, {})
     assert result["failed"]
     words = "held. If that run is gone, take the app over from it: ansible-playbook site.yml -e app_take_over=true (it waits"
     assert result["msg"].startswith(words)
@@ -94,36 +94,36 @@ def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.Mon
         "args": ["playbooks/deploy.yml"],
         "extra_vars": ["a=b"],
     }
-    monkeypatch.setattr(action.context, "CLIARGS", given)
+    monkeypatch.setattr(context, "CLIARGS", given)
     monkeypatch.chdir(tmp_path)
     wanted = "ansible-playbook playbooks/deploy.yml -i 'my hosts' -l one,two -e app_take_over=true"
-    assert action.taking_over() == f"{wanted}, with what else was given as -e"
+    assert commands.taking_over() == f"{wanted}, with what else was given as -e"
 
 
 @pytest.mark.parametrize(("told", "wanted"), [(True, True), ("true", True), ("no", False), (False, False)])
 def test_a_run_that_is_told_to_takes_over(told: object, wanted: bool) -> None:
     step = Action({"changed": True})
     step._templar = SimpleNamespace(template=lambda value: value)
-    step.step("app_release", {}, {"__app_take_over": told})
+    step.step("release", {}, {"__app_take_over": told})
     assert [run["take_over"] for run in step.runs] == [wanted]
 
 
 def test_a_step_is_taken_twice_at_most() -> None:
-    dead = [{"id": f"{action.machine()} {number} 1"} for number in (4194305, 4194306)]
+    dead = [{"id": f"{identity.machine()} {number} 1"} for number in (4194305, 4194306)]
     step = Action(*({"failed": True, "msg": "held", "holder": holder} for holder in dead))
-    assert step.step("app_release", {}, {})["msg"].startswith("held")
+    assert step.step("release", {}, {})["msg"].startswith("held")
     assert [run["dead"] for run in step.runs] == ["", dead[0]["id"]]
 
 
 def test_a_step_that_failed_for_another_reason_is_not_taken_again() -> None:
     step = Action({"failed": True, "msg": "Release 2 failed"})
-    assert step.step("app_release", {}, {}) == {"failed": True, "msg": "Release 2 failed"}
+    assert step.step("release", {}, {}) == {"failed": True, "msg": "Release 2 failed"}
     assert [run["dead"] for run in step.runs] == [""]
 
 
 def test_the_run_of_another_controller_is_left_alone() -> None:
     step = Action({"failed": True, "msg": "held", "holder": {"id": "other 4194305 1"}})
-    assert step.step("app_release", {}, {})["failed"]
+    assert step.step("release", {}, {})["failed"]
     assert len(step.runs) == 1
 
 
@@ -131,10 +131,10 @@ def test_two_tasks_are_of_one_run_and_two_runs_are_not() -> None:
     ids = []
     for _ in range(2):  # Ansible has a process of its own for each task
         with multiprocessing.get_context("fork").Pool(1) as pool:
-            ids.append(pool.apply(action.this_run)["id"])
+            ids.append(pool.apply(identity.this_run)["id"])
     first, second = ids
     assert first == second
-    code = f"import sys; sys.path.insert(0, {str(FILE.parent)!r}); import app_release; print(app_release.this_run()['id'])"
+    code = "from slipway.controller.identity import this_run; print(this_run()['id'])"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other.split()[0] == first.split()[0]
     assert other != first

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import app_releases
 import pytest
-from ansible.module_utils.app_layout import Layout
-from app_releases import releases, table
+
+from slipway.host.layout import Layout
+from slipway.host.releases import releases, table
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_the_table_is_for_people(layout: Layout) -> None:
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_before_the_first_release(tmp_path: Path, run_module: Any) -> None:
+def test_before_the_first_release(tmp_path: Path, run_step: Any) -> None:
     layout = {name: str(tmp_path / name) for name in ("home", "runtime", "logs")}
-    result = run_module(app_releases, layout=layout)
+    result = run_step("releases", layout=layout)
     assert (result["changed"], result["releases"]) == (False, [])
     assert "deploy.yml makes the first" in result["table"][0]
 
@@ -105,9 +105,9 @@ def test_columns_that_nobody_needs_are_left_out(tmp_path: Path) -> None:
     assert lines[1].split() == ["1", "was", "live,", "gone", "a" * 7, "2026-11-01", "ann@laptop", "-"]
 
 
-def test_the_module_lists_them(layout: Layout, run_module: Any) -> None:
+def test_the_module_lists_them(layout: Layout, run_step: Any) -> None:
     paths = {"home": str(layout.home), "runtime": str(layout.runtime), "logs": str(layout.logs)}
     for check in (False, True):
-        result = run_module(app_releases, check=check, layout=paths)
+        result = run_step("releases", check=check, layout=paths)
         assert (result["changed"], [row["release"] for row in result["releases"]]) == (False, [5, 4, 3, 2, 1])
         assert result["table"] == table(releases(layout))

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_requirements import Allowed, Found, Refused, Requirements, hashed
-from app_fetch import toml
+
+from slipway.controller.fetch import toml
+from slipway.host.requirements import Allowed, Found, Refused, Requirements, hashed
 
 NOTHING: dict[str, str] = {}
 MIRROR = {

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.app_times import freshen, renew
+
+from slipway.host.times import freshen, renew
 
 
 @pytest.fixture

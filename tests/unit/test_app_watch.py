@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils import app_watch
-from ansible.module_utils.app_watch import WAITING, Processes, Traffic, children, digest_of, hanging, waiting
+
+from slipway.host import watch as app_watch
+from slipway.host.watch import WAITING, Processes, Traffic, children, digest_of, hanging, waiting
 
 
 def lines(path: Path, *entries: tuple[int, str], at: float = 1000.0) -> None:

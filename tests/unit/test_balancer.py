@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import balancer_drain
-import balancer_status
 import nginx_placeholder
 import nginx_voucher
 import pytest
@@ -29,6 +27,9 @@ from certificates import certify, renewed_at_the_latest
 from rendering import ROOT, load, parse_nginx
 from rendering import Host as Inventory
 from slipway_balancer import Balancer, Host, leading, shared_out
+
+from slipway.host import balancer_drain as balancer_drain
+from slipway.host import balancer_status as balancer_status
 
 HOSTS = ["one.test", "two.test", "three.test"]
 SLOTS = range(1, 25)
@@ -303,10 +304,10 @@ def entry(state: str, slots: int = 2, connections: int = 0) -> Answer:
 
 
 @pytest.fixture
-def drain(short: Path, run_module: Callable[..., Answer]) -> Callable[..., Answer]:
+def drain(short: Path, run_step: Callable[..., Answer]) -> Callable[..., Answer]:
     def run(check: bool = False, **arguments: Any) -> Answer:
         usual = {"host": "one.test", "drain": True, "runtime": str(short), "drained": str(short / "drained"), "seconds": 1}
-        return run_module(balancer_drain, check=check, **{**usual, **arguments})
+        return run_step("balancer_drain", check=check, **{**usual, **arguments})
 
     return run
 
@@ -387,7 +388,7 @@ def test_the_authority_is_made_once_and_vouches_once(
 
 
 @pytest.fixture
-def status(short: Path, run_module: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+def status(short: Path, run_step: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
     """Tell how a balancer is whose certificate of 90 days lasts for so many more, and of whose services some do not run."""
 
     def tell(days: float = 60.5, stopped: tuple[str, ...] = (), **arguments: Any) -> Answer:
@@ -395,8 +396,8 @@ def status(short: Path, run_module: Callable[..., Answer], monkeypatch: pytest.M
         monkeypatch.setattr(balancer_status, "served", lambda _: (short / "c.pem").read_text(encoding="ascii"))
         monkeypatch.setattr(balancer_status, "runs", lambda unit: unit not in stopped)
         door = {"host": "shop.test", "port": 443, "tls": True}
-        return run_module(
-            balancer_status, **{"runtime": str(short), "service": "slipway-balancer-fleet", "door": door, **arguments}
+        return run_step(
+            "balancer_status", **{"runtime": str(short), "service": "slipway-balancer-fleet", "door": door, **arguments}
         )
 
     return tell

@@ -38,6 +38,7 @@ def bootstrap(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess
     (project / "script").mkdir(parents=True)
     shutil.copy(ROOT / "script" / "bootstrap", project / "script")
     shutil.copy(ROOT / "requirements.txt", project)
+    shutil.copy(ROOT / "pyproject.toml", project)
     for tool in TOOLS:
         (here / tool).symlink_to(str(shutil.which(tool)))
 

@@ -267,8 +267,9 @@ def test_the_steps_are_the_roles_that_run(play: Play) -> None:
     assert run.steps() == ["[1/2] python", "[2/2] nginx", "[3/3] app"]
 
 
-def test_its_own_fault_breaks_no_run(play: Play) -> None:
-    run = play(ANSIBLE_FILTER_PLUGINS="nowhere")
+def test_its_own_fault_breaks_no_run(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("from slipway.host import tables\n\ntables.text_table = None\n", encoding="utf-8")
+    run = play(PYTHONPATH=str(tmp_path))
     assert (run.code, len(run.recap()), run.summary()) == (0, 2, [])
 
 

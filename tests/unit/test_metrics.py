@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import slipway_metrics
 from certificates import certify
 from prometheus_client import CollectorRegistry, generate_latest
-from slipway_metrics import Log, State, Traffic
+
+from slipway.host import exporter as slipway_metrics
+from slipway.host.exporter import Log, State, Traffic
 
 
 def line(**differing: Any) -> bytes:

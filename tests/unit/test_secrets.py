@@ -13,6 +13,8 @@ import pytest
 import yaml
 from rendering import ROOT
 
+from slipway.controller.secrets import SECRET
+
 TASKS = sorted(path for path in ROOT.glob("roles/*/*/*.yml") if path.parent.name in ("tasks", "handlers"))
 
 # What is told of a secret, and is none: whether there is one, or what it is called.
@@ -90,8 +92,11 @@ def leaks(path: Path) -> Iterator[str]:
         modules = [key for key in task if key.count(".") == 2 or unlogged(key) is not None]
         for module in modules:
             arguments = task[module] if isinstance(task[module], dict) else {"": task[module]}
+            hidden = unlogged(module) or frozenset()
+            if module.startswith("slipway"):  # its action tells apart what may be shown of a step's arguments
+                arguments, hidden = arguments.get("arguments", arguments), frozenset(SECRET | {"environment", "configuration"})
             for name, value in arguments.items():
-                if holds(str(value), tainted()) and not task.get("no_log") and name not in (unlogged(module) or ()):
+                if holds(str(value), tainted()) and not task.get("no_log") and name not in hidden:
                     yield f"{path.relative_to(ROOT)}: {task['name']}: {module} {name}"
 
 

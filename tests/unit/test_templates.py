@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.app_layout import Layout
-from ansible.module_utils.app_releaser import CACHED_CONNECTION_SECONDS, Releaser
 from rendering import ROOT, Block, Host, load, parse_nginx
+
+from slipway.host import configuration
+from slipway.host.layout import Layout
+from slipway.host.release import PARAMETERS
+from slipway.host.releaser import CACHED_CONNECTION_SECONDS, Releaser
 
 PYTHON = os.path.realpath(sys.executable)
 
@@ -380,7 +383,7 @@ def test_a_release_is_not_proved_by_what_is_cached(monkeypatch: pytest.MonkeyPat
         raise ConnectionRefusedError
 
     monkeypatch.setattr("http.client.HTTPConnection.request", request)
-    monkeypatch.setattr("ansible.module_utils.app_door.Door.open", lambda door: None)
+    monkeypatch.setattr("slipway.host.endpoint.Door.open", lambda door: None)
     arguments = release_arguments(host)
     arguments["door"]["tls"] = False
     with pytest.raises(ConnectionRefusedError):
@@ -446,9 +449,10 @@ def rules(role: str) -> list[dict[str, Any]]:
 def worked_out_release(host: Host) -> dict[str, Any]:
     fetched = {"source": {"revision": "r1", "origin": "directory"}}
     (arguments,) = host.arguments(
-        "app", "app_release", "step.yml", __app_build={"build": "b1"}, __app_fetched=fetched, __app_step="release"
+        "app", "slipway", "step.yml", __app_build={"build": "b1"}, __app_fetched=fetched, __app_step="prepare"
     )
-    return dict(arguments)
+    told = dict(arguments["arguments"])
+    return {**told.pop("configuration"), **told}
 
 
 def release_arguments(host: Host) -> dict[str, Any]:
@@ -624,9 +628,7 @@ def test_supervisor_runs_the_release(name: str) -> None:
 def test_a_release_is_told_all_it_needs(name: str) -> None:
     host = INVENTORIES[name]
     arguments = release_arguments(host)
-    text = (ROOT / "roles/app/library/app_release.py").read_text(encoding="utf-8")
-    required = set(re.findall(r'^            "(\w+)": {(?:"type"|$)', text, re.MULTILINE))
-    assert {*arguments, "run"} == required
+    assert {*arguments, "configuration", "run"} == {*PARAMETERS, *configuration.PARAMETERS}
     assert {"launch.py", "server.py", "slipway_app.py", "slipway_guard.py"} <= set(arguments["files"])
     for text in [*arguments["files"].values(), arguments["program"]]:
         assert "@RELEASE@" in text

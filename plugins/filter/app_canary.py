@@ -1,0 +1,25 @@
+"""Judge a release that a few hosts serve alone, by what clients got of it and of the others in the same time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slipway.controller.canary import verdict
+
+DOCUMENTATION = """
+name: app_verdict
+short_description: Whether a release that is tried on a few hosts is as good as what the others have
+options:
+  _input: {type: dict, required: true, description: "What the module app_canary measured, by host."}
+  canaries: {type: list, elements: str, required: true, description: "The hosts that have the new release."}
+  errors_percent: {type: float, required: true, description: "Percentage points that its share of 5xx may be above the others'."}
+  slower_percent: {type: float, required: true, description: "How much longer its p95 may be than the others'."}
+"""
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return them by name."""
+        return {"app_verdict": verdict}

@@ -1,0 +1,1 @@
+"""Slipway: releases of FastAPI apps without a dropped request."""

@@ -1,0 +1,1 @@
+"""What runs beside Ansible, on the machine from which hosts are managed."""

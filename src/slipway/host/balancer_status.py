@@ -1,0 +1,115 @@
+"""Tell how a balancer is, which hosts it uses, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from slipway.host.endpoint import Door
+from slipway.host.state import facts_of, overdue, served
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # Where the balancer's service tells how it is.
+    "runtime": str,
+    # What systemd calls that service.
+    "service": str,
+    # `host`, `port` and `tls` of the public door on this host.
+    "door": dict,
+    # Files that differ from what the roles would write.
+    "drift": [],
+}
+
+# A state that is older than this nobody keeps.
+STALE_SECONDS = 30
+
+
+def state(runtime: Path) -> dict[str, dict[str, Any]]:
+    """Return what the balancer's service says of each host; nothing where it says nothing any more."""
+    try:
+        told = json.loads((runtime / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    hosts: dict[str, dict[str, Any]] = told["hosts"]
+    return hosts if time.time() - told["when"] < STALE_SECONDS else {}
+
+
+def runs(unit: str) -> bool:
+    """Say whether a service runs."""
+    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False, timeout=30).returncode == 0
+
+
+def finding(severity: str, what: str, evidence: str, remedy: str) -> dict[str, str]:
+    """Return a finding."""
+    return {"severity": severity, "what": what, "evidence": evidence, "remedy": remedy}
+
+
+def certificate(door: Door) -> dict[str, Any] | None:
+    """Return what the certificate says that is served; None where none is."""
+    try:
+        return facts_of(served(door)) if door.tls else None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def findings(
+    hosts: dict[str, dict[str, Any]],
+    service: str,
+    certificate: dict[str, Any] | None,
+    drift: list[str],
+    stopped: list[str],
+) -> list[dict[str, str]]:
+    """Return what is wrong, the worst first.
+
+    Args:
+        hosts: what the service says of each.
+        service: what systemd calls it.
+        certificate: what the one says that is served; None where none is.
+        drift: files that somebody changed.
+        stopped: services that do not run.
+    """
+    found = [finding("error", f"{unit} does not run", "It is not active.", f"systemctl start {unit}") for unit in stopped]
+    if not hosts:
+        found.append(
+            finding("error", "The balancer does not look at its hosts", "Its state is old.", f"systemctl restart {service}")
+        )
+    for name, entry in hosts.items():
+        if entry["state"] == "unhealthy":
+            found.append(
+                finding("error", f"{name} is not well", entry["reason"], f"ansible-playbook playbooks/doctor.yml -l {name}")
+            )
+        elif entry["state"] == "drained":
+            remedy = f"ansible-playbook playbooks/drain.yml -e drain=false -l {name}"
+            found.append(finding("warning", f"{name} is drained", "Somebody took it out of use.", remedy))
+    for severity, what, evidence in overdue(certificate) if certificate else []:
+        found.append(finding(severity, what, evidence, "ansible-playbook site.yml --tags certbot"))
+    if drift:
+        remedy = "ansible-playbook site.yml --check --diff"
+        found.append(finding("warning", "Files are not what the roles would write", ", ".join(drift), remedy))
+    return sorted(found, key=lambda each: each["severity"] != "error")
+
+
+def status(hosts: dict[str, dict[str, Any]], certificate: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the row of the table: `health` is `ok`, or what is wrong."""
+    unwell = [f"{name} is not well" for name, entry in hosts.items() if entry["state"] == "unhealthy"]
+    disk = os.statvfs("/var")
+    return {
+        "server": "balancer",
+        "health": "; ".join(unwell) or ("ok" if hosts else "it does not look at its hosts"),
+        "certificate_days": int((certificate["end"] - time.time()) // 86400) if certificate else None,
+        "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
+    }
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Return the balancer's `status`, its `hosts`, and `findings`."""
+    service = given["service"]
+    hosts, served_one = state(Path(given["runtime"])), certificate(Door(**given["door"]))
+    stopped = [unit for unit in ("nginx", service) if not runs(unit)]
+    found = findings(hosts, service, served_one, given["drift"], stopped)
+    told = {name: entry["state"] for name, entry in hosts.items()}
+    return {"changed": False, "status": status(hosts, served_one), "hosts": told, "findings": found}

@@ -1,0 +1,265 @@
+"""Build an app's image on this host, load one that was built elsewhere, or pull one from a registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from slipway.host.build import packed
+from slipway.host.engine import BUILD_SECONDS, Engine, repository
+from slipway.host.layout import (
+    Layout,
+    ReleaseError,
+    digest,
+    on_disk,
+    remove,
+    room,
+    settle,
+    write,
+)
+from slipway.host.lock import LEASE_SECONDS, Busy, lock
+from slipway.host.pins import beside
+from slipway.host.source import Builder, hook, hooks_of, look_over, take_back, unpack
+from slipway.host.times import freshen
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # The app's paths `home`, `runtime` and `logs`.
+    "layout": dict,
+    # What app_fetch returned.
+    "source": dict,
+    # The app's name.
+    "name": str,
+    # What builds and runs containers.
+    "engine": str,
+    # Where the image is built.
+    "builder": str,
+    # The Dockerfile, where the source has none of its own.
+    "recipe": "",
+    # Build arguments.
+    "arguments": {},
+    # The folder with static files, from the working directory of the image.
+    "static": "",
+    # Files by name, which `recipe` finds in the folder .slipway beside the source.
+    "files": {},
+    # Where the build's user keeps what was downloaded for this app.
+    "cache": str,
+    # `username` and `password` for the registry.
+    "credentials": {},
+    # The packed source on this host. Without it the module only says whether it is needed.
+    "archive": "",
+    # The packed source itself, in Base64, where it is small.
+    "packed": "",
+    # The image on this host, as the controller's engine saved it.
+    "image": "",
+    # Environment for the build, such as an index or a proxy.
+    "environment": {},
+    # The build's user, who has no rights: hooks and `recipe` run as that.
+    "user": str,
+    # MiB that must be free before a build.
+    "room": float,
+    # Shell commands; `before_build` and `after_build` run here.
+    "hooks": {},
+    # Seconds that one of them may take.
+    "hook_timeout": 300.0,
+    # The run of Ansible that this is a step of.
+    "run": dict,
+}
+
+
+def name_of(arguments: dict[str, Any]) -> str:
+    """Return the name of the build: a digest of all that decides what is in the image."""
+    source, hooks = arguments["source"], hooks_of(arguments)
+    parts = [arguments[key] for key in ("recipe", "arguments", "environment")]
+    more = [value for value in (hooks, arguments["files"]) if value]
+    return digest("image", source["digest"], source["directory"], source["requirements"], *parts, *more)
+
+
+class Images:
+    """The images of one app.
+
+    Args:
+        layout: the app's paths.
+        arguments: those of the module.
+    """
+
+    def __init__(self, layout: Layout, arguments: dict[str, Any]) -> None:
+        self.layout = layout
+        self.arguments = arguments
+        self.source = arguments["source"]
+        self.engine = Engine(arguments["engine"])
+        self.environment = {key: str(value) for key, value in arguments["environment"].items()}
+
+    def tag(self, name: str) -> str:
+        """Return what the image of the build `name` is called."""
+        return f"{repository(self.arguments['name'])}:{name}"
+
+    def exists(self, name: str) -> bool:
+        """Say whether the build `name` is complete."""
+        return (self.layout.builds / name / ".build.json").exists() and bool(self.engine.fact(self.tag(name), "{{.Id}}"))
+
+    def build(self, name: str) -> None:
+        """Make the build `name` from the packed source, its image included.
+
+        Raises:
+            ReleaseError: when a step fails; nothing that another build or release uses has changed.
+        """
+        partial = self._begin(name)
+        unpack(Path(self.arguments["archive"]), partial)
+        hook("before_build", partial, self.arguments)
+        live = self.layout.current / "build"
+        freshen(partial, live if live.is_dir() else None, time.time())  # for the files in the image, whose times stay
+        if self.arguments["image"]:
+            self.engine.call("load", "--input", self.arguments["image"], seconds=BUILD_SECONDS)
+        else:
+            self._build(partial, self.tag(name))
+        hook("after_build", partial, self.arguments)
+        self._finish(partial, name)
+
+    def _build(self, partial: Path, tag: str) -> None:
+        ours = self.arguments["recipe"]
+        context = partial if ours else partial / self.source["directory"]
+        recipe = partial.with_name(f"{partial.name}.Dockerfile") if ours else context / self.source["requirements"]
+        told = {**(self.environment if ours else {}), **self.arguments["arguments"]}
+        if not ours:
+            self.engine.build(context, recipe, tag, told, self.environment, None)
+            return
+        if (context / ".slipway").exists():
+            raise ReleaseError(
+                "The build holds .slipway, which is what the recipe of the image finds beside the source: have the hook "
+                "before_build (app_hooks) make no such folder."
+            )
+        builder = Builder(self.arguments["user"], self.arguments["cache"])
+        told["SLIPWAY_BUILDER"] = f"{builder.uid}:{builder.gid}"
+        write(recipe, ours)
+        try:
+            with beside(context, self.arguments["files"]):
+                self.engine.build(context, recipe, tag, told, self.environment, builder.directory("image"))
+        finally:
+            remove(recipe)
+
+    def pull(self) -> str:
+        """Pull the image, and return the name of its build.
+
+        One that is here already serves where its registry has none or cannot be reached.
+
+        Raises:
+            ReleaseError: when it cannot be had.
+        """
+        reference, trouble = self.source["image"], None
+        try:
+            self.engine.pull(reference, self.arguments["credentials"], self.environment)
+        except ReleaseError as error:
+            trouble = error
+        identity = self.engine.fact(reference, "{{.Id}}")
+        if not identity:
+            raise ReleaseError(f"The image {reference} (app_image) cannot be pulled.\n{trouble}")
+        name = digest("image", identity)
+        if not self.exists(name):
+            partial = self._begin(name)
+            partial.mkdir()
+            self.engine.call("tag", reference, self.tag(name))
+            if self.arguments["static"]:
+                self._copy_static(partial, self.tag(name))
+            self._finish(partial, name)
+        if trouble is None:
+            self.engine.call("rmi", reference)  # the name, and not the image, which has another by now
+        return name
+
+    def _copy_static(self, partial: Path, image: str) -> None:
+        static = partial / self.arguments["static"]
+        static.mkdir(parents=True)
+        inside = f"{self.engine.fact(image, '{{.Config.WorkingDir}}').rstrip('/')}/{self.arguments['static']}"
+        if not self.engine.copy_out(image, inside, static):
+            return
+        for folder, folders, files in os.walk(static):
+            for path in (Path(folder, entry) for entry in folders + files):
+                if path.is_symlink():  # it would lead Nginx to files of the host
+                    path.unlink()
+        take_back(partial)
+
+    def _begin(self, name: str) -> Path:
+        room(self.layout, self.arguments["room"])
+        partial = self.layout.builds / f".{name}.partial"
+        remove(partial)
+        return partial
+
+    def _finish(self, partial: Path, name: str) -> None:
+        facts = {key: self.source[key] for key in ("revision", "origin", "directory", "kind")}
+        record = {
+            **facts,
+            "build": name,
+            "image": self.tag(name),
+            "engine": self.engine.name,
+            "bytes": int(self.engine.fact(self.tag(name), "{{.Size}}") or 0),
+            "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        look_over(partial)
+        on_disk(partial)
+        write(partial / ".build.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+        remove(self.layout.builds / name)
+        partial.rename(self.layout.builds / name)
+        settle(self.layout.builds)
+
+
+def have(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[str, Any]:
+    """Have the build, or say what is needed for it.
+
+    Args:
+        layout: the app's paths.
+        arguments: those of the module.
+        dry: whether nothing may change.
+
+    Raises:
+        ReleaseError: when it cannot be had.
+        Busy: when another run has the app.
+    """
+    needs = {"needs_archive": False, "needs_image": False}
+    if dry and not layout.builds.is_dir():
+        return {"changed": True, "build": "not yet built", **needs}
+    try:
+        images = Images(layout, arguments)
+    except ReleaseError:
+        if dry:
+            return {"changed": True, "build": "not yet built", **needs}
+        raise
+    pulled = arguments["source"]["kind"] == "image"
+    if pulled and dry:
+        name = digest("image", images.engine.fact(arguments["source"]["image"], "{{.Id}}"))
+        known = {json.loads(path.read_text(encoding="utf-8")).get("origin") for path in layout.builds.glob("*/.build.json")}
+        return {"changed": arguments["source"]["origin"] not in known, "build": name, **needs}
+    if pulled:
+        with lock(layout, arguments["run"], lease=LEASE_SECONDS):
+            before = {path.name for path in layout.builds.iterdir()}
+            name = images.pull()
+        return {"changed": name not in before, "build": name, **needs}
+    name = name_of(arguments)
+    exists = images.exists(name)
+    if exists or dry:
+        return {"changed": not exists, "build": name, **needs}
+    room(layout, arguments["room"])
+    with lock(layout, arguments["run"], lease=LEASE_SECONDS):
+        if not arguments["archive"] or (arguments["builder"] == "controller" and not arguments["image"]):
+            needs = {"needs_archive": True, "needs_image": arguments["builder"] == "controller"}
+            return {"changed": True, "build": name, "tag": images.tag(name), "machine": os.uname().machine, **needs}
+        images.build(name)
+    return {"changed": True, "build": name, **needs}
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Have the image, or say what is needed for it.
+
+    Raises:
+        ReleaseError: when it cannot be had; what was live still is.
+        Busy: when another run has the app.
+    """
+    with packed(given):
+        try:
+            return have(Layout(**given["layout"]), given, check)
+        except Busy:
+            raise
+        except ReleaseError as error:
+            raise ReleaseError(f"The build failed; what was live still is.\n{error}") from error

@@ -1,0 +1,63 @@
+"""Pack a build, and its virtual environment, for other hosts."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from slipway.host.layout import Layout, ReleaseError
+from slipway.host.lock import LEASE_SECONDS, lock
+from slipway.host.source import sha256
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # The app's paths `home`, `runtime` and `logs`.
+    "layout": dict,
+    # The name of the build.
+    "build": str,
+    # Whether its virtual environment is packed, too.
+    "venv": bool,
+    # Where the packed files go.
+    "folder": str,
+    # The run of Ansible that this is a step of.
+    "run": dict,
+}
+
+
+def pack(directory: Path, file: Path) -> str:
+    """Pack a directory into the new `file`, and return the digest of that."""
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if member.name == "./.complete":
+            return None
+        if member.islnk():  # files that are one file to the file system need not be so elsewhere
+            member.type, member.linkname = tarfile.REGTYPE, ""
+            member.size = (directory / member.name).stat().st_size
+        return member
+
+    # Little is won by packing harder what two machines of one data centre send each other.
+    with tarfile.open(file, "w:gz", compresslevel=1) as tar:
+        tar.add(directory, ".", filter=plain)
+    file.chmod(0o644)  # its directory is the login user's alone
+    return sha256(file)
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Pack the build, and return the `digests` of what was packed.
+
+    Raises:
+        ReleaseError: when it cannot be packed.
+        Busy: when another run has the app.
+    """
+    layout, folder = Layout(**given["layout"]), Path(given["folder"])
+    build = layout.builds / given["build"]
+    digests = {}
+    try:
+        with lock(layout, given["run"], lease=LEASE_SECONDS):
+            digests["build"] = pack(build, folder / "build.tar.gz")
+            if given["venv"]:
+                digests["venv"] = pack((build / ".venv").resolve(), folder / "venv.tar.gz")
+    except OSError as error:
+        raise ReleaseError(f"The build {build} cannot be packed for the other hosts: {error}") from error
+    return {"changed": False, "digests": digests}

@@ -1,0 +1,62 @@
+"""Read what an app, its server and Nginx logged, or what they have logged since."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from slipway.host.layout import Layout, ReleaseError
+from slipway.host.logs import File, Journal
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # The app's paths `home`, `runtime` and `logs`.
+    "layout": dict,
+    # The app's name.
+    "name": str,
+    # Further logs, which are Nginx's.
+    "others": list,
+    # How many of each log are wanted, the last ones.
+    "lines": 20,
+    # A regular expression that lines must have.
+    "grep": "",
+    # What is masked: a regular expression, whose first group stays.
+    "masked": str,
+    # Where an earlier call ended: what was said since is wanted, all of it.
+    "positions": {},
+    # Seconds to wait before.
+    "wait": 0.0,
+}
+
+JOURNAL = "the journal"
+
+
+def step(wanted: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Return `said`, the lines of each log that has any, below its name, and `positions`, where they end.
+
+    Raises:
+        ReleaseError: when `grep` is no regular expression.
+    """
+    try:
+        re.compile(wanted["grep"])
+    except re.error as error:
+        raise ReleaseError(f"grep must be a regular expression, and {wanted['grep']!r} is none: {error}.") from error
+    time.sleep(wanted["wait"])
+    layout = Layout(**wanted["layout"])
+    logs = [*sorted(layout.logs.glob("*.log")), *map(Path, wanted["others"])]
+    sources: dict[str, Any] = {str(log): File(log) for log in logs}
+    sources[JOURNAL] = Journal([f"{wanted['name']}-{number}" for number in layout.numbers()])
+    before, said = wanted["positions"], list[str]()
+    after: dict[str, Any] = {}
+    for name, source in sources.items():
+        if before:
+            position: Any = before.get(name) or ("" if name == JOURNAL else [0, 0])
+            lines, after[name] = source.since(position, wanted["grep"])
+            after[name] = after[name] or position
+        else:
+            lines, after[name] = source.last(wanted["lines"], wanted["grep"])
+        if lines:
+            said += [f"== {name}", *(re.sub(wanted["masked"], r"\1********", line) for line in lines)]
+    return {"changed": False, "said": said, "positions": after}

@@ -1,0 +1,74 @@
+"""Tell how an app is: what is live, whether it answers, and what may soon keep it from that."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from slipway.host.endpoint import Door
+from slipway.host.layout import Layout, ReleaseError, version_of
+from slipway.host.state import health, masters, workers
+from slipway.host.supervisor import Supervisor
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # The app's paths `home`, `runtime` and `logs`.
+    "layout": dict,
+    # The app's name.
+    "name": str,
+    # Where Supervisor looks for sections.
+    "program_directory": str,
+    # What the names of those files end with.
+    "program_suffix": str,
+    # `path`, `status` and `host` of the question whether it is healthy.
+    "health": dict,
+    # `host`, `port` and `tls` of the public door on this host.
+    "door": dict,
+}
+
+
+def hook_to_do(record: dict[str, Any]) -> str:
+    """Say which hook the live release still owes; empty where it owes none."""
+    owed = record.get("owed") or {}
+    return f", hook {owed['hook']} not done" if owed.get("hook") else ""
+
+
+def status(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return how the app is.
+
+    Returns:
+        `release`, `version`, `since` and `who` of what is live, `workers` (processes), `health` (`ok`, or what is wrong),
+        `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last release.
+    """
+    layout, door = Layout(**arguments["layout"]), Door(**arguments["door"])
+    supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
+    live = layout.live()
+    record = layout.record(live) if live is not None else {}
+    entries = layout.entries()
+    last = entries[-1] if entries else {}
+    place = next(path for path in (layout.home, *layout.home.parents) if path.exists())
+    disk = os.statvfs(place)
+    found: dict[str, Any] = {
+        "release": live,
+        "version": version_of(record),
+        "since": str(record.get("when", "")),
+        "who": str(record.get("who", "")),
+        "workers": 0,
+        "health": "nothing is live",
+        "certificate_days": door.certificate_days(),
+        "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
+        "last": f"{last['release']} {last.get('outcome', '?')}{hook_to_do(record)}" if last else "",
+        "reason": str(last.get("reason", "")),
+    }
+    if live is not None:
+        found["health"] = health(layout, live, arguments["health"], door)
+        try:
+            found["workers"] = len(workers(masters(layout, supervisor, live)))
+        except ReleaseError as error:
+            found["health"] = str(error).splitlines()[0]
+    return found
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Return the `status` of the app."""
+    return {"changed": False, "status": status(given)}

@@ -1,0 +1,75 @@
+"""Steps of a playbook on a host: JSON in, JSON out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from slipway.host.layout import ReleaseError
+from slipway.host.lock import Busy
+from slipway.host.values import arguments
+
+# By the name of a step, the module that takes it.
+STEPS = {
+    "account": "account",
+    "balancer_drain": "balancer_drain",
+    "balancer_status": "balancer_status",
+    "build": "build",
+    "canary": "canary",
+    "doctor": "doctor",
+    "image": "image",
+    "install": "install",
+    "logs": "read_logs",
+    "pack": "packing",
+    "release": "release",
+    "releases": "releases",
+    "status": "status",
+}
+
+
+class Step(Protocol):
+    """A module that takes a step."""
+
+    PARAMETERS: dict[str, Any]
+
+    def step(self, given: dict[str, Any], check: bool) -> dict[str, Any]:
+        """Take the step, and return its result; with `check`, say what it would do, and change nothing."""
+
+
+def take(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check: bool) -> dict[str, Any]:
+    """Take a step.
+
+    Args:
+        name: what it is called in `STEPS`.
+        given: what it is told.
+        run: the run of Ansible that it is a step of, for the lock.
+        check: whether nothing may change.
+
+    Returns:
+        Its result, as of a module of Ansible: `failed` and `msg` if it failed, and `holder` if another run has the app.
+    """
+    module = cast(Step, importlib.import_module(f"slipway.host.{STEPS[name]}"))
+    os.umask(0o022)  # the app must be able to read its build and its release, and Nginx static files
+    known = {"run": run} if "run" in module.PARAMETERS else {}
+    try:
+        return module.step(arguments(module.PARAMETERS, {**given, **known}), check)
+    except Busy as error:
+        return {"failed": True, "msg": str(error), "holder": error.holder}
+    except (ReleaseError, OSError) as error:
+        return {"failed": True, "msg": str(error)}
+
+
+def main(name: str, check: bool) -> int:
+    """Take the step `name`, told by standard input, and print its result.
+
+    Returns:
+        0, or 1 where it failed.
+    """
+    told = json.load(sys.stdin)
+    result = take(name, told["arguments"], told.get("run") or {}, check)
+    json.dump(result, sys.stdout)
+    return 1 if result.get("failed") else 0
