@@ -3,29 +3,148 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from slipway.host import steps
+from slipway.host.configuration import UnknownApp
+from slipway.host.layout import ReleaseError
+from slipway.host.lock import Busy
+
+MANUAL = """\
+Commands exclude each other and the playbooks: of two changes of an app at a time one is refused.
+
+exit codes:
+  0  it was done; of status, doctor: all is well
+  1  it failed, and what was live still is; of status: an app is not healthy; of doctor: something is broken
+  2  the command or the app is not known, or root's rights are missing
+  3  another change of the app is under way, or it is locked
+  of run and shell: that of the command
+"""
+
+COMPLETION = """\
+_slipway() {
+    local commands="COMMANDS"
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "$commands" -- "${COMP_WORDS[1]}"))
+    elif [ "${COMP_WORDS[COMP_CWORD]:0:1}" = - ]; then
+        COMPREPLY=($(compgen -W "--help --json" -- "${COMP_WORDS[COMP_CWORD]}"))
+    else
+        COMPREPLY=($(compgen -W "$(cd /opt && ls -d */releases 2>/dev/null | cut -d/ -f1)" -- "${COMP_WORDS[COMP_CWORD]}"))
+    fi
+}
+complete -F _slipway slipway
+"""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
-    found = argparse.ArgumentParser(prog="slipway", description="Looks after the apps that Slipway serves on this host.")
+    raw = argparse.RawDescriptionHelpFormatter
+    found = argparse.ArgumentParser(
+        prog="slipway", description="Looks after the apps that Slipway serves on this host.", epilog=MANUAL, formatter_class=raw
+    )
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    step = commands.add_parser("step", help="take a step of a playbook, told by JSON on standard input")
+
+    def command(name: str, text: str, app: str = "", as_json: bool = True) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=MANUAL, formatter_class=raw
+        )
+        if app:
+            made.add_argument("app", metavar="APP", nargs=app if app == "?" else None, help="the app's name")
+        if as_json:
+            made.add_argument("--json", action="store_true", help="print JSON")
+        return made
+
+    command("status", "show what is live, and whether it is healthy", "?")
+    command("releases", "list the releases of an app", "one")
+    back = command("rollback", "roll an app back to an earlier release", "one")
+    back.add_argument("--to", default="", metavar="N", help="the release; without it the last good one before the live one")
+    back.add_argument(
+        "--settings", choices=["original", "current"], help="whether it runs with the settings that it had, or today's"
+    )
+    back.add_argument(
+        "--across-migrations", action="store_true", help="also to a release made for another schema of the database"
+    )
+    back.add_argument("--check", action="store_true", help="say what would be done, and change nothing")
+    logs = command("logs", "show what an app, its server and Nginx logged", "one")
+    logs.add_argument("-n", "--lines", type=int, default=20, help="how many lines of each log (20)")
+    logs.add_argument("--grep", default="", metavar="REGEX", help="only lines that have this regular expression")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with the lines that come")
+    run = command("run", "run a command with the code, settings and user of an app's live release", "one", as_json=False)
+    run.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command; secrets are masked in what it prints"
+    )
+    command("shell", "open a shell with the code, settings and user of an app's live release", "one", as_json=False)
+    command("doctor", "show what is wrong, or soon will be, and what mends it", "?")
+    lock = command("lock", "keep everybody else from changing an app for a while", "one")
+    lock.add_argument("--minutes", type=int, default=60, help="for how long (60)")
+    command("unlock", "end the lock of an app, whoever has it", "one")
+    command("completion", "print what completes this command in bash: source <(slipway completion)", as_json=False)
+    step = command("step", "take a step of a playbook, told by JSON on standard input", as_json=False)
     step.add_argument("name", choices=sorted(steps.STEPS), metavar="STEP", help=", ".join(sorted(steps.STEPS)))
     step.add_argument("--check", action="store_true", help="say what it would do, and change nothing")
-    exporter = commands.add_parser("exporter", help="write a file of metrics for Prometheus again and again")
+    exporter = command("exporter", "write a file of metrics for Prometheus again and again", as_json=False)
     exporter.add_argument("settings", help="a file of settings, in JSON")
     return found
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Do what the command line says, and return the exit code."""
-    given = parser().parse_args(words)
+def is_root() -> bool:
+    """Say whether this has root's rights, which all that is looked at needs."""
+    return os.geteuid() == 0
+
+
+def do(given: argparse.Namespace) -> int:
+    """Do what the command line says, and return the exit code.
+
+    Raises:
+        ReleaseError: when it cannot be done.
+        OSError: when a file cannot be read or written.
+    """
     if given.command == "step":
         return steps.main(given.name, given.check)
-    from slipway.host import exporter  # needs a package that only hosts with monitoring have
+    if given.command == "exporter":
+        from slipway.host import exporter  # needs a package that only hosts with monitoring have
 
-    exporter.main(given.settings)
-    return 0
+        exporter.main(given.settings)
+        return 0
+    from slipway.host import operator  # most of the program, which a step need not read
+
+    settings = {"original": "theirs", None: None}.get(getattr(given, "settings", None), "current")
+    words = given.words[1:] if given.command == "run" and given.words[:1] == ["--"] else getattr(given, "words", [])
+    return {
+        "status": lambda: operator.show_status(given.app, given.json),
+        "releases": lambda: operator.show_releases(given.app, given.json),
+        "rollback": lambda: operator.roll_back(given.app, given.to, settings, given.across_migrations, given.check, given.json),
+        "logs": lambda: operator.show_logs(given.app, given.lines, given.grep, given.follow, given.json),
+        "run": lambda: operator.run_command(given.app, words),
+        "shell": lambda: operator.open_shell(given.app),
+        "doctor": lambda: operator.examine(given.app, given.json),
+        "lock": lambda: operator.lock_app(given.app, given.minutes, given.json),
+        "unlock": lambda: operator.unlock_app(given.app, given.json),
+    }[given.command]()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit code."""
+    reader = parser()
+    given = reader.parse_args(words)
+    if given.command == "completion":
+        names = next(action.choices for action in reader._actions if action.choices)
+        print(COMPLETION.replace("COMMANDS", " ".join(names)), end="")
+        return 0
+    if given.command == "run" and not [word for word in given.words if word != "--"]:
+        reader.error("run needs a command, such as: slipway run APP -- python -m app.tasks")
+    if given.command not in ("step", "exporter") and not is_root():
+        print(f"This needs root's rights: sudo slipway {' '.join(words or sys.argv[1:])}", file=sys.stderr)
+        return 2
+    try:
+        return do(given)
+    except Busy as error:
+        print(error, file=sys.stderr)
+        return 3
+    except (ReleaseError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, UnknownApp) else 1
+    except KeyboardInterrupt:
+        return 130

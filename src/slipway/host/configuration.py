@@ -53,6 +53,12 @@ PARAMETERS: dict[str, Any] = {
     "door": dict,
     # Where Nginx logs the app's answers, as JSON.
     "access_log": str,
+    # Further logs, which are Nginx's.
+    "logs": [],
+    # What is masked in logs: a regular expression, whose first group stays.
+    "masked": "()",
+    # What the doctor looks at besides: `group`, `certificate`, `authority` and `domains`.
+    "doctor": {},
     # The `command` of the migration, and its `timeout` in seconds.
     "migrate": dict,
     # Commands by the names of hooks.
@@ -85,6 +91,10 @@ PARAMETERS: dict[str, Any] = {
 BUILT = ("build", "revision", "origin")
 
 
+class UnknownApp(ReleaseError):
+    """This host has no such app."""
+
+
 def apps() -> list[str]:
     """Return the names of the apps of this host."""
     return sorted(path.stem for path in DIRECTORY.glob("*.json"))
@@ -110,7 +120,7 @@ def load(name: str) -> dict[str, Any]:
         return configured(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         there = ", ".join(apps()) or "none"
-        raise ReleaseError(f"This host has no app {name}; it has {there}. playbooks/deploy.yml brings one here.") from error
+        raise UnknownApp(f"This host has no app {name}; it has {there}. playbooks/deploy.yml brings one here.") from error
     except ValueError as error:
         raise ReleaseError(f"{file} is damaged ({error}): playbooks/deploy.yml writes it anew.") from error
 

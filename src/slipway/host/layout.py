@@ -108,7 +108,7 @@ class Layout:
             file.write((b"\n" if torn else b"") + json.dumps(entry, sort_keys=True).encode() + b"\n")
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the entries of the app's history, oldest first; what was cut off is left out."""
+        """Return what the app's history says of releases, oldest first; what was cut off is left out."""
         try:
             lines = self.history.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
@@ -118,7 +118,8 @@ class Layout:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 entry["release"] = int(entry["release"])
-                found.append(entry)
+                if "command" not in entry:  # which an operator ran in it
+                    found.append(entry)
         return found
 
 

@@ -107,6 +107,20 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
             _write(file, {**entry, **claim} if ended_well and lease else ended)
 
 
+def holder(layout: Layout) -> dict[str, Any]:
+    """Return what the run that holds the app says of itself; empty if none does."""
+    try:
+        with open(layout.home / ".lock", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _read(file) or {"who": "someone"}
+            entry = _read(file)
+    except FileNotFoundError:
+        return {}
+    return entry if entry.get("id") and _lasts(entry) else {}
+
+
 def _lasts(holder: dict[str, Any]) -> bool:
     """Say whether a claim lasts: by the time since this machine started, which nobody sets; after a restart, by its clock."""
     if holder.get("boot") and holder["boot"] == _boot():

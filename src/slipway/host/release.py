@@ -219,19 +219,38 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Take one step, and return what came of it."""
     sent = given.pop("configuration")
     configuration = configured(sent) if sent else load(given["app"])
-    releaser, wanted = Releaser({**configuration, **given}), given["step"]
-    before = releaser.layout.live()
+    return change(Releaser({**configuration, **given}), given, check, configuration if sent else None)
+
+
+def written(configuration: dict[str, Any] | None, wanted: str, check: bool) -> bool:
+    """Write the app's configuration, if this step does that, and say whether it is another one than before."""
+    return configuration is not None and wanted in WRITING and save(configuration, check)
+
+
+def change(releaser: Releaser, given: dict[str, Any], check: bool, configuration: dict[str, Any] | None) -> dict[str, Any]:
+    """Take one step.
+
+    Args:
+        releaser: what knows the app.
+        given: what the step is told.
+        check: whether nothing may change.
+        configuration: what the app's file is to hold from now on; None leaves that alone.
+
+    Returns:
+        What came of it, also if it failed.
+    """
+    wanted, before = given["step"], releaser.layout.live()
     try:
         if wanted == "look":
             return {**choices(releaser), "before": before, "summary": summary(releaser, before)}
         if check:
             result = trial(releaser, wanted)
             then = result.pop("then")
-            result["changed"] = result["changed"] or (wanted in WRITING and save(configuration, check))
+            result["changed"] = result["changed"] or written(configuration, wanted, check)
             return {**result, "before": before, "summary": summary(releaser, before, then)}
         lease = given["lease"] or (LEASE_SECONDS if wanted in ("prepare", "migrate") else 0.0)
         with lock(releaser.layout, given["run"], lease=0.0 if wanted == "let_go" else lease):
-            written = bool(sent) and wanted in WRITING and save(configuration, check)
+            another = written(configuration, wanted, check)
             result = take(releaser, wanted)
     except (ReleaseError, OSError) as error:
         told = summary(releaser, before)
@@ -244,7 +263,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     record = releaser.layout.record(result["release"]) if result["release"] else {}
     return {
         **result,
-        "changed": result["changed"] or written,
+        "changed": result["changed"] or another,
         "said": masked(result.get("said", ""), releaser.secrets),
         "before": before,
         "summary": summary(releaser, before),

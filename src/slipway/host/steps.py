@@ -27,6 +27,7 @@ STEPS = {
     "pack": "packing",
     "release": "release",
     "releases": "releases",
+    "run": "run",
     "status": "status",
 }
 

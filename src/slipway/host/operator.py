@@ -1,0 +1,249 @@
+"""What an operator does on a host, where no controller is near: look at apps, roll back, run commands, and lock."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from slipway.host import configuration, doctor, read_logs, release, releases, status
+from slipway.host.layout import Layout, ReleaseError, masked
+from slipway.host.lock import LONGEST_SECONDS, holder, lock
+from slipway.host.releaser import Releaser
+from slipway.host.tables import text_table
+from slipway.host.values import arguments
+
+# What the program ends with.
+DONE, FAILED, USAGE, LOCKED = 0, 1, 2, 3
+
+STATUS = {
+    **{"app": "APP", "release": "RELEASE", "version": "VERSION", "since": "SINCE", "who": "BY", "workers": "WORKERS"},
+    **{"health": "HEALTH", "certificate_days": "CERT DAYS", "disk_percent": "DISK %", "locked": "LOCKED BY"},
+}
+FOLLOW_SECONDS = 1.0
+
+
+def me() -> dict[str, Any]:
+    """Return who gives this command, for the lock and the history: the same for all commands of a person on this host."""
+    who = os.environ.get("SUDO_USER") or getpass.getuser()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    name = hashlib.sha256(f"{boot} {socket.gethostname()} {who}".encode()).hexdigest()[:12]
+    return {"id": f"{name} operator", "who": who, "where": socket.gethostname(), "dead": "", "at": str(int(time.time()))}
+
+
+def show(result: Any, lines: list[str], as_json: bool) -> None:
+    """Print a result, for programs or for people."""
+    print(json.dumps(result, indent=2, sort_keys=True) if as_json else "\n".join(lines))
+
+
+def locked_by(layout: Layout) -> str:
+    """Say who has locked an app, and until when; nothing if nobody has."""
+    found = holder(layout)
+    if not found:
+        return ""
+    until = f", until {time.strftime('%H:%M UTC', time.gmtime(found['until']))}" if found.get("until") else ""
+    return f"{found.get('who', 'someone')} on {found.get('where', 'some controller')}{until}"
+
+
+def show_status(app: str | None, as_json: bool) -> int:
+    """Show how one app is, or all of them.
+
+    Returns:
+        1 if one of them is not healthy.
+    """
+    names = [app] if app else configuration.apps()
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        settings = configuration.load(name)
+        told = {key: settings[key] for key in status.PARAMETERS}
+        rows.append({**status.status(told), "app": name, "locked": locked_by(Layout(**settings["layout"]))})
+    lines = text_table(rows, STATUS) if rows else ["No app was deployed to this host yet."]
+    show(rows, lines, as_json)
+    return DONE if all(row["health"] == "ok" for row in rows) else FAILED
+
+
+def show_releases(app: str, as_json: bool) -> int:
+    """Show the releases that are kept, and those that the history remembers."""
+    rows = releases.releases(Layout(**configuration.load(app)["layout"]))
+    show(rows, releases.table(rows) or ["There is no release yet."], as_json)
+    return DONE
+
+
+def roll_back(app: str, to: str, settings: str | None, across: bool, dry: bool, as_json: bool) -> int:
+    """Roll an app back to an earlier release, and say what is live then.
+
+    Returns:
+        1 if that failed, and 3 if another run changes the app; what was live still is.
+    """
+    configured = configuration.load(app)
+    if settings:
+        configured["rollback_settings"] = settings
+    configured["across_migrations"] = across or configured["across_migrations"]
+    if not as_json and not dry:
+        print(f"Rolling {app} back; that takes a while. What was live serves until the other one is healthy.", file=sys.stderr)
+    given = arguments(release.PARAMETERS, {"app": app, "step": "rollback", "to": to, "run": me()})
+    result = release.change(Releaser({**configured, **given}), given, dry, None)
+    if result.get("failed"):
+        show(result, [result["msg"]], as_json)
+        return LOCKED if "holder" in result else FAILED
+    live, before = result["release"], result["before"]
+    if dry:
+        line = f"{app} would be rolled back from release {before} to {live}." if live != before else f"{app} would stay as it is."
+    elif result["changed"]:
+        line = (
+            f"{app} serves release {live} now; before, it was {before}. The next playbook that deploys {app} releases what the "
+            "inventory says: change that first."
+        )
+    else:
+        line = f"{app} serves release {live}, as before: nothing changed."
+    show(result, [line, *result.get("warnings", [])], as_json)
+    return DONE
+
+
+def show_logs(app: str, lines: int, grep: str, follow: bool, as_json: bool) -> int:
+    """Show the last lines of an app's logs, and with `follow` those that come, until the command is interrupted."""
+    settings = configuration.load(app)
+    told: dict[str, Any] = {
+        **{"layout": settings["layout"], "name": app, "others": settings["logs"], "masked": settings["masked"]},
+        **{"lines": lines, "grep": grep, "positions": {}, "wait": 0.0},
+    }
+    while True:
+        result = read_logs.step(told, check=True)
+        if result["said"]:
+            show(result["said"], result["said"], as_json)
+        elif not follow:
+            show([], ["There is no such line."], as_json)
+        sys.stdout.flush()
+        if not follow:
+            return DONE
+        told.update(positions=result["positions"], wait=FOLLOW_SECONDS)
+
+
+def unit(*names: str) -> str:
+    """Return the first of some units of systemd that this host has; the first of all if it has none."""
+    for name in names:
+        if not subprocess.call(["systemctl", "cat", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            return name
+    return names[0]
+
+
+def examine(app: str | None, as_json: bool) -> int:
+    """Show what is wrong with this host and its apps, or soon will be, and what mends it.
+
+    Returns:
+        1 if something is broken.
+    """
+    found: list[dict[str, Any]] = []
+    for name in [app] if app else configuration.apps():
+        settings = configuration.load(name)
+        services = {
+            **{"nginx": "nginx", "supervisor": unit("supervisor", "supervisord")},
+            "certbot": unit("certbot.timer", "certbot-renew.timer") if settings["doctor"]["authority"] else "",
+        }
+        told = {key: settings[key] for key in doctor.PARAMETERS if key in settings}
+        told.update(settings["doctor"], services=services, resolved={}, addresses=[], now=time.time())
+        result = doctor.step(arguments(doctor.PARAMETERS, told), check=True)
+        found += [{"app": name, **finding} for finding in result["findings"]]
+    lines = []
+    for each in found:
+        evidence = f"\n    {each['evidence']}".replace("\n", "\n    ") if each["evidence"] else ""
+        lines.append(f"{each['severity'].upper()} {each['app']}: {each['what']}{evidence}\n    To do: {each['remedy']}")
+    show(found, lines or ["Nothing is wrong that can be seen from this host. From elsewhere: playbooks/doctor.yml."], as_json)
+    return FAILED if any(each["severity"] == "error" for each in found) else DONE
+
+
+def live_release(app: str, run: dict[str, Any]) -> tuple[Releaser, int]:
+    """Return what knows an app, and the number of its live release.
+
+    Args:
+        app: its name.
+        run: who asks.
+
+    Raises:
+        ReleaseError: when nothing is live.
+    """
+    releaser = Releaser({**configuration.load(app), "run": run, "limit": 0.0})
+    live = releaser.layout.live()
+    if live is None:
+        raise ReleaseError(f"No release of {app} is live on this host: playbooks/deploy.yml makes one.")
+    releaser.keep_secret((releaser.layout.release(live) / "settings.json").read_text(encoding="utf-8"))
+    return releaser, live
+
+
+def note(releaser: Releaser, live: int, command: str, code: int) -> None:
+    """Note in the app's history that a command was run."""
+    told = {"release": live, "command": masked(command, releaser.secrets), "code": code, "who": releaser.who}
+    releaser.layout.note(told)
+
+
+def run_command(app: str, words: list[str]) -> int:
+    """Run a command with the code, the settings and the user of an app's live release.
+
+    Secrets are masked in what it prints. Its exit code is the program's.
+    """
+    releaser, live = live_release(app, me())
+    command = shlex.join(words)
+    with (
+        releaser.launching(live) as launch,
+        subprocess.Popen(
+            [*launch["through"], command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **as_user(launch)
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stdout.write(masked(line.decode("utf-8", "replace"), releaser.secrets))
+            sys.stdout.flush()
+    note(releaser, live, command, process.returncode)
+    return process.returncode
+
+
+def open_shell(app: str) -> int:
+    """Open a shell with the code, the settings and the user of an app's live release. Nothing is masked in it."""
+    releaser, live = live_release(app, me())
+    print(f"A shell of {app}, release {live}. Its environment holds the app's secrets. End it with: exit", file=sys.stderr)
+    with releaser.launching(live) as launch:
+        code = subprocess.call([*launch["through"], "exec /bin/sh -i"], **as_user(launch))
+    note(releaser, live, "a shell", code)
+    return code
+
+
+def as_user(launch: dict[str, Any]) -> dict[str, Any]:
+    """Return how `subprocess` starts what is launched."""
+    user = launch["user"]
+    return {"cwd": launch["directory"], **({"user": user, "group": user, "extra_groups": []} if user else {})}
+
+
+def lock_app(app: str, minutes: int, as_json: bool) -> int:
+    """Lock an app: until it is unlocked, or the time is over, nobody else changes it.
+
+    Raises:
+        Busy: when another run changes it.
+        ReleaseError: when that is too long.
+    """
+    if not 0 < minutes * 60 <= LONGEST_SECONDS:
+        raise ReleaseError(f"An app can be locked for 1 to {LONGEST_SECONDS / 60:.0f} minutes, not for {minutes}.")
+    layout = Layout(**configuration.load(app)["layout"])
+    with lock(layout, me(), lease=minutes * 60.0):
+        pass
+    until = time.strftime("%H:%M UTC", time.gmtime(time.time() + minutes * 60))
+    show({"locked": app, "until": until}, [f"{app} is locked until {until}. To end it: slipway unlock {app}"], as_json)
+    return DONE
+
+
+def unlock_app(app: str, as_json: bool) -> int:
+    """End the lock of an app, whoever has it; a step that is under way ends first."""
+    layout = Layout(**configuration.load(app)["layout"])
+    before = locked_by(layout)
+    with lock(layout, {**me(), "take_over": True}):
+        pass
+    line = f"{app} is not locked any more; it was, by {before}." if before else f"{app} was not locked."
+    show({"unlocked": app, "before": before}, [line], as_json)
+    return DONE

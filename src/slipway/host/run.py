@@ -1,0 +1,47 @@
+"""Run a command in an app's live release, for a playbook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slipway.host.layout import ReleaseError, masked, run
+from slipway.host.operator import live_release, note
+
+# What it is told: a type stands for what must be given.
+PARAMETERS: dict[str, Any] = {
+    # The app's name.
+    "app": str,
+    # The command, for a shell.
+    "command": str,
+    # Seconds that it may take.
+    "timeout": float,
+    # The run of Ansible that this is a step of.
+    "run": dict,
+}
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Run the command with the code, the settings and the user of the live release.
+
+    Returns:
+        `release`, its `code`, and in `lines` what it printed, without secrets.
+
+    Raises:
+        ReleaseError: when nothing is live, or it takes too long.
+    """
+    releaser, live = live_release(given["app"], given["run"])
+    if check:
+        return {"changed": True, "release": live, "code": 0, "lines": []}
+    with releaser.launching(live) as launch:
+        words = [*launch["through"], given["command"]]
+        try:
+            done = run(words, given["timeout"], check=False, directory=launch["directory"], user=launch["user"])
+        except ReleaseError as error:
+            raise ReleaseError(masked(str(error), releaser.secrets)) from error
+    note(releaser, live, given["command"], done.returncode)
+    return {
+        "changed": True,
+        "release": live,
+        "code": done.returncode,
+        "lines": masked(done.stdout, releaser.secrets).splitlines(),
+    }
