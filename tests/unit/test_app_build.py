@@ -35,8 +35,9 @@ from slipway.host import build as app_build
 from slipway.host import packing as app_pack
 from slipway.host import source as app_source
 from slipway.host.build import build, install, python_version, unpack
-from slipway.host.layout import Layout, ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.lock import Busy, lock
+from slipway.host.paths import Layout
 from slipway.host.source import Builder
 
 ROOT = Path(__file__).resolve().parents[2]

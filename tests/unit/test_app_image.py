@@ -22,7 +22,8 @@ from rendering import Host
 from slipway.controller.image import ImageAction, timed
 from slipway.host import image as app_image
 from slipway.host.engine import Engine, login
-from slipway.host.layout import Layout, ReleaseError
+from slipway.host.errors import ReleaseError
+from slipway.host.paths import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = pwd.getpwuid(os.geteuid()).pw_name

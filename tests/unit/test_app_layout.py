@@ -17,32 +17,24 @@ from typing import Any
 
 import pytest
 
-from slipway.host import layout as app_layout
-from slipway.host.layout import (
-    Layout,
-    ReleaseError,
-    digest,
-    masked,
-    masks_passwords_only,
-    point,
-    remove,
-    room,
-    run,
-    shell,
-    tail,
-    write,
-)
+from slipway.host import process as app_process
+from slipway.host import store as app_store
+from slipway.host.errors import ReleaseError
+from slipway.host.files import point, remove, room, write
+from slipway.host.paths import digest
+from slipway.host.process import masked, masks_passwords_only, run, shell, tail
+from slipway.host.store import Store
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout = Layout(tmp_path / "shop", tmp_path / "run", tmp_path / "log")
+def layout(tmp_path: Path) -> Store:
+    layout = Store(tmp_path / "shop", tmp_path / "run", tmp_path / "log")
     for directory in (layout.home, layout.runtime, layout.logs, layout.releases):
         directory.mkdir()
     return layout
 
 
-def test_live_is_what_the_link_names(layout: Layout) -> None:
+def test_live_is_what_the_link_names(layout: Store) -> None:
     assert layout.live() is None
     layout.live_socket.symlink_to("/run/shop/17.sock")
     assert layout.live() == 17
@@ -51,28 +43,28 @@ def test_live_is_what_the_link_names(layout: Layout) -> None:
     assert layout.live() is None
 
 
-def test_numbers_are_in_the_order_of_numbers(layout: Layout) -> None:
+def test_numbers_are_in_the_order_of_numbers(layout: Store) -> None:
     for name in ("9", "10", "100", ".9.partial", "current", "1.old"):
         (layout.releases / name).mkdir()
     assert layout.numbers() == [9, 10, 100]
-    assert Layout("/nowhere", "/nowhere", "/nowhere").numbers() == []
+    assert Store("/nowhere", "/nowhere", "/nowhere").numbers() == []
 
 
 @pytest.mark.parametrize("text", [None, "", '{"release": 1', "\x00"])
-def test_a_missing_or_torn_record_is_empty(layout: Layout, text: str | None) -> None:
+def test_a_missing_or_torn_record_is_empty(layout: Store, text: str | None) -> None:
     layout.release(1).mkdir()
     if text is not None:
         (layout.release(1) / "release.json").write_text(text, encoding="utf-8")
     assert layout.record(1) == {}
 
 
-def test_a_record_is_read(layout: Layout) -> None:
+def test_a_record_is_read(layout: Store) -> None:
     layout.release(1).mkdir()
     (layout.release(1) / "release.json").write_text('{"outcome": "live"}', encoding="utf-8")
     assert layout.record(1) == {"outcome": "live"}
 
 
-def test_the_history_is_what_was_noted(layout: Layout) -> None:
+def test_the_history_is_what_was_noted(layout: Store) -> None:
     assert layout.entries() == []
     layout.note({"release": 1, "outcome": "live"})
     layout.note({"release": 2, "outcome": "failed", "when": "yesterday", "reason": "ü\n"})
@@ -85,7 +77,7 @@ def test_the_history_is_what_was_noted(layout: Layout) -> None:
 @pytest.mark.parametrize(
     "torn", [b'{"release": 2, "outc', b"\xff\x00", b"[]\n7\nnull\n", b'{"release": "x"}\n{"outcome": "live"}\n']
 )
-def test_what_was_cut_off_in_the_history_is_left_out(layout: Layout, torn: bytes) -> None:
+def test_what_was_cut_off_in_the_history_is_left_out(layout: Store, torn: bytes) -> None:
     layout.note({"release": 1})
     with layout.history.open("ab") as history:
         history.write(torn)
@@ -146,9 +138,9 @@ def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
 def test_a_process_killed_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     write(tmp_path / "file", "old")
     code = (
-        "import os, pathlib; from slipway.host import layout\n"
+        "import os, pathlib; from slipway.host import files\n"
         "os.replace = lambda *names: os.kill(os.getpid(), 9)\n"
-        f"layout.write(pathlib.Path({str(tmp_path / 'file')!r}), 'new')"
+        f"files.write(pathlib.Path({str(tmp_path / 'file')!r}), 'new')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     assert (tmp_path / "file").read_text(encoding="utf-8") == "old"
@@ -369,7 +361,7 @@ def test_secrets_are_masked(secrets: list[str], text: str, shown: str) -> None:
     assert masked(text, secrets) == shown
 
 
-def test_a_disk_without_room_is_told_with_what_is_free(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_is_told_with_what_is_free(layout: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def disk(blocks: int, inodes: int, all_inodes: int = 10**6) -> None:
         found = SimpleNamespace(f_bavail=blocks, f_frsize=2**20, f_files=all_inodes, f_favail=inodes)
         monkeypatch.setattr(os, "statvfs", lambda path: found)
@@ -390,8 +382,8 @@ def test_a_disk_without_room_is_told_with_what_is_free(layout: Layout, monkeypat
 
 
 def test_of_what_is_printed_without_end_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_layout, "MOST_BYTES", 2**20)
-    monkeypatch.setattr(app_layout, "KEPT_BYTES", 2**14)
+    monkeypatch.setattr(app_process, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(app_process, "KEPT_BYTES", 2**14)
     sizes: list[int] = []
     shorten = os.ftruncate
 
@@ -422,8 +414,8 @@ def test_of_what_is_printed_without_end_the_end_is_kept(monkeypatch: pytest.Monk
     ],
 )
 def test_a_release_is_called_what_people_call_its_source(version: str, revision: str, shown: str) -> None:
-    assert app_layout.version_of({"version": version, "revision": revision}) == shown
-    assert app_layout.version_of({}) == ""
+    assert app_store.version_of({"version": version, "revision": revision}) == shown
+    assert app_store.version_of({}) == ""
 
 
 def test_of_an_environment_only_secrets_are_masked() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from slipway.host import lock as app_lock
-from slipway.host.layout import Layout
 from slipway.host.lock import Busy, TakenOver, lock
+from slipway.host.paths import Layout
 
 ANN = {"id": "laptop 1 1", "who": "ann", "where": "laptop", "dead": ""}
 BOB = {"id": "desk 2 2", "who": "bob", "where": "desk", "dead": ""}
@@ -23,7 +23,7 @@ BOB = {"id": "desk 2 2", "who": "bob", "where": "desk", "dead": ""}
 # Holds an app for some seconds, or with 0 until it is told to stop, or says that it is held; once for each home that it reads.
 HOLD = """
 import sys, time
-from slipway.host.layout import Layout
+from slipway.host.paths import Layout
 from slipway.host.lock import Busy, lock
 name, seconds = sys.argv[1], float(sys.argv[2])
 print("ready", flush=True)

@@ -13,8 +13,8 @@ import pytest
 from rendering import Host
 
 from slipway.host import logs as app_log
-from slipway.host.layout import Layout
 from slipway.host.logs import File, Journal, ends, readable
+from slipway.host.store import Store
 
 Put = Callable[[str, str], Path]
 
@@ -36,8 +36,8 @@ test "${{after:-0}}" -ge "$(wc -l <"{said}.found")" || echo "-- cursor: $(wc -l 
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout = Layout(tmp_path / "home", tmp_path / "run", tmp_path / "logs")
+def layout(tmp_path: Path) -> Store:
+    layout = Store(tmp_path / "home", tmp_path / "run", tmp_path / "logs")
     for number in (7, 8):
         layout.release(number).mkdir(parents=True)
     layout.logs.mkdir()
@@ -87,7 +87,7 @@ def test_a_record_is_unfolded_and_nothing_else() -> None:
     ]
 
 
-def test_the_end_of_a_log_is_for_people(layout: Layout, journal: Path) -> None:
+def test_the_end_of_a_log_is_for_people(layout: Store, journal: Path) -> None:
     layout.log(7).write_text(f"starts\n{json.dumps(RECORD)}\n", encoding="utf-8")
     ((place, text),) = ends(layout, "shop", 7, 3)
     assert place == str(layout.log(7))
@@ -102,7 +102,7 @@ def test_the_end_of_a_log_is_for_people(layout: Layout, journal: Path) -> None:
     assert len(ends(layout, "shop", 8, 30)) == 2
 
 
-def test_a_host_without_a_journal_has_files(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_a_journal_has_files(layout: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert ends(layout, "shop", 7, 30) == []
     assert Journal(["shop-7"]).last(5, "") == ([], "")
@@ -187,7 +187,7 @@ def test_the_journal_is_read_by_the_names_of_programs(tmp_path: Path, journal: P
 
 
 @pytest.fixture
-def read(layout: Layout, journal: Path, tmp_path: Path, run_step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def read(layout: Store, journal: Path, tmp_path: Path, run_step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """Read the logs as the playbook does."""
     paths = {"home": str(layout.home), "runtime": str(layout.runtime), "logs": str(layout.logs)}
     others = [str(tmp_path / "access.log"), str(tmp_path / "error.log")]
@@ -200,7 +200,7 @@ def read(layout: Layout, journal: Path, tmp_path: Path, run_step: Callable[..., 
 
 
 def test_all_logs_of_an_app_are_read_and_followed(
-    read: Callable[..., dict[str, Any]], layout: Layout, journal: Path, tmp_path: Path
+    read: Callable[..., dict[str, Any]], layout: Store, journal: Path, tmp_path: Path
 ) -> None:
     assert read()["said"] == []
     layout.log(7).write_text("seven 1\nseven 2\n", encoding="utf-8")
@@ -240,7 +240,7 @@ def test_what_is_no_regular_expression_is_refused(read: Callable[..., dict[str, 
     assert "'items/(5' is none" in read(grep="items/(5")["msg"]
 
 
-def test_of_a_log_without_end_the_end_is_read(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_log_without_end_the_end_is_read(layout: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     log = layout.log(7)
     log.write_bytes(b"begin\n" + b"x" * 50 * 2**20 + b"\nthe last word\n")
     read: list[int] = []

@@ -27,16 +27,18 @@ import standins
 
 from slipway.host import configuration
 from slipway.host import endpoint as app_door
-from slipway.host import layout as app_layout
+from slipway.host import files as app_files
+from slipway.host import process as app_process
 from slipway.host import release as app_release
 from slipway.host import releaser as app_releaser
 from slipway.host import status as app_status
 from slipway.host import supervisor as app_supervisor
 from slipway.host import watch as app_watch
 from slipway.host.endpoint import UnixConnection
-from slipway.host.layout import Layout, ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.lock import lock
 from slipway.host.releaser import Releaser
+from slipway.host.store import Store
 
 HOST = "api.example.com"
 DRAIN = 8.0
@@ -115,7 +117,7 @@ class Host:
     def __init__(self, directory: Path, clock: Clock, user: str) -> None:
         self.clock = clock
         self.user = user
-        self.layout = Layout(directory / "shop", directory / "run", directory / "log")
+        self.layout = Store(directory / "shop", directory / "run", directory / "log")
         self.supervisor = standins.Supervisor(directory, directory / "conf.d")
         for path in (self.layout.home, self.layout.runtime, self.layout.logs, self.layout.builds, self.layout.venvs):
             path.mkdir()
@@ -276,8 +278,8 @@ def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     if os.geteuid() != 0:
         # Who is not root can neither become another user nor give files away.
-        run = app_layout.run
-        for module in (app_layout, app_releaser):
+        run = app_process.run
+        for module in (app_process, app_releaser):
             monkeypatch.setattr(module, "run", lambda *words, user=None, **options: run(*words, **options))
         monkeypatch.setattr(Releaser, "group", property(lambda self: os.getegid()))
     host = Host(short, clock, user)
@@ -1298,7 +1300,7 @@ def test_a_host_says_what_it_can_go_back_to(host: Host, module: Any) -> None:
     assert result["problems"] == {"1": "", "2": "", "3": ""}
     # What a way back left that was interrupted.
     host.releaser().remember(2, back_from=3)
-    app_layout.point(host.layout.live_socket, host.layout.socket(2))
+    app_files.point(host.layout.live_socket, host.layout.socket(2))
     result = module(step="look", **host.arguments())
     assert (result["release"], result["newest"]) == (2, 3)
 

@@ -17,7 +17,7 @@ import pytest
 from plugins.modules import slipway as module
 from slipway.controller import program as programs
 from slipway.controller.secrets import split
-from slipway.host.layout import ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.steps import STEPS, take
 from slipway.host.values import arguments
 

@@ -22,9 +22,9 @@ import pytest
 from rendering import ROOT, Block, Host, load, parse_nginx
 
 from slipway.host import configuration
-from slipway.host.layout import Layout
 from slipway.host.release import PARAMETERS
 from slipway.host.releaser import CACHED_CONNECTION_SECONDS, Releaser
+from slipway.host.store import Store
 
 PYTHON = os.path.realpath(sys.executable)
 
@@ -155,7 +155,7 @@ def test_the_old_release_is_out_of_use_before_it_is_stopped(name: str) -> None:
 def test_requests_go_to_the_live_socket(host: Host) -> None:
     ((name, upstream),) = site(host).find("upstream")
     assert upstream.one("server") == [f"unix:{host['app_home']}/live.sock", "max_fails=0"]
-    assert upstream.one("server")[0] == f"unix:{Layout(**host['__app_layout']).live_socket}"
+    assert upstream.one("server")[0] == f"unix:{Store(**host['__app_layout']).live_socket}"
     passes = [words[0] for words in main_server(host).everywhere("proxy_pass")]
     assert set(passes) == {f"http://{name}"}
     server = main_server(host)
@@ -588,7 +588,7 @@ def test_each_instance_has_a_socket_that_nginx_finds(
     count: Any, instances: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = Host({"app_name": "shop", "app_instances": count})
-    layout = Layout(**host["__app_layout"])
+    layout = Store(**host["__app_layout"])
     for number, instance in enumerate(instances):
         told = {"SLIPWAY_INSTANCE": instance} if instance else {}
         assert launched(host, tmp_path, monkeypatch, **told)["SLIPWAY_SOCKET"] == str(layout.socket(7, number))
@@ -614,7 +614,7 @@ def test_supervisor_runs_the_release(name: str) -> None:
     folder = "backend" if host["app_directory"] == "backend" else ""
     assert os.path.normpath(told["directory"]) == os.path.normpath(f"{release}/build/{folder}")
     assert told["user"] == host["app_user"]
-    assert told["stdout_logfile"] == str(Layout(**host["__app_layout"]).log(7)).replace("7.log", "@RELEASE@.log")
+    assert told["stdout_logfile"] == str(Store(**host["__app_layout"]).log(7)).replace("7.log", "@RELEASE@.log")
     wanted = {"killasgroup": "true", "stopasgroup": "false", "redirect_stderr": "true", "autorestart": "true"}
     assert {name: told[name] for name in wanted} == wanted
     assert "environment" not in told
@@ -832,7 +832,7 @@ def test_the_apps_directories() -> None:
         assert found[f"/opt/{name}{folder}"] == ("0755", "root", "root")
     assert found[f"/opt/{name}/shared"] == ("0750", name, name)
     assert found[f"/var/log/{name}"] == ("0750", "root", name)
-    layout = Layout(**INVENTORIES["plain"]["__app_layout"])
+    layout = Store(**INVENTORIES["plain"]["__app_layout"])
     made = {layout.home, layout.runtime, layout.logs, layout.builds, layout.venvs, layout.releases}
     assert made <= {Path(path) for path in found}
 

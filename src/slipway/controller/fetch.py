@@ -38,8 +38,9 @@ from ansible.module_utils.urls import open_url
 from ansible.plugins.action import ActionBase
 
 from slipway.host import interpreter as interpreters
-from slipway.host import layout
 from slipway.host import requirements as requirement_files
+from slipway.host.errors import ReleaseError
+from slipway.host.process import shell
 
 ARCHIVE = re.compile(r".+\.(tar|tar\.gz|tgz|tar\.bz2|tar\.xz|zip)", re.IGNORECASE)
 WHEEL = re.compile(r"(.*/)?[A-Za-z0-9._]+-(?P<version>[A-Za-z0-9._+!]+)(-[A-Za-z0-9._]+){3,4}\.whl")
@@ -1116,8 +1117,8 @@ def run_hook(name: str, command: str, timeout: float, directory: Path) -> None:
     """
     try:
         told = {"SLIPWAY_HOOK": name}
-        layout.shell(f"The hook {name} (app_hooks)", command, timeout, "app_hook_timeout", directory=directory, environment=told)
-    except layout.ReleaseError as error:
+        shell(f"The hook {name} (app_hooks)", command, timeout, "app_hook_timeout", directory=directory, environment=told)
+    except ReleaseError as error:
         raise AnsibleActionFail(str(error)) from error
 
 

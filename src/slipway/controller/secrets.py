@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from slipway.host.layout import without_passwords
+from slipway.host.process import without_passwords
 
 # Of what a step is told, what is never shown.
 SECRET = {"settings", "credentials", "packed"}

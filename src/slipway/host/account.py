@@ -9,7 +9,7 @@ import pwd
 import re
 from typing import Any
 
-from slipway.host.layout import ReleaseError
+from slipway.host.errors import ReleaseError
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {

@@ -16,20 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import (
-    Layout,
-    ReleaseError,
-    digest,
-    on_disk,
-    point,
-    remove,
-    room,
-    run,
-    settle,
-    write,
-)
+from slipway.host.errors import ReleaseError
+from slipway.host.files import on_disk, point, remove, room, settle, write
 from slipway.host.lock import LEASE_SECONDS, Busy, lock
+from slipway.host.paths import Layout, digest
 from slipway.host.pins import conflict, options
+from slipway.host.process import run
 from slipway.host.requirements import Allowed, Refused, Requirements, hashed
 from slipway.host.source import Builder, hook, hooks_of, look_over, outward, sha256, unpack
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import Layout, ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.state import masters
+from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 from slipway.host.watch import Processes, Traffic
 
@@ -30,7 +31,7 @@ PARAMETERS: dict[str, Any] = {
 
 
 def measure(
-    layout: Layout, supervisor: Supervisor, log: Path, seconds: float, sleep: Callable[[float], None] = time.sleep
+    layout: Store, supervisor: Supervisor, log: Path, seconds: float, sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
     """Return what became of the requests of the next `seconds`.
 
@@ -78,5 +79,5 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         OSError: when the log cannot be read.
     """
     supervisor = Supervisor(given["name"], given["program_directory"], given["program_suffix"], 0)
-    found = measure(Layout(**given["layout"]), supervisor, Path(given["access_log"]), given["seconds"])
+    found = measure(Store(**given["layout"]), supervisor, Path(given["access_log"]), given["seconds"])
     return {"changed": False, **found}

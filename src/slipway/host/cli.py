@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from slipway.host import steps
 from slipway.host.configuration import UnknownApp
-from slipway.host.layout import ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.lock import Busy
 
 MANUAL = """\

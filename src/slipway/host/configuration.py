@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import ReleaseError, write
+from slipway.host.errors import ReleaseError
+from slipway.host.files import write
 from slipway.host.values import arguments
 
 # Where the files are. They hold secrets.

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host.endpoint import NO_ANSWER, Door, UnixConnection, ask
-from slipway.host.layout import Layout, ReleaseError, tail
+from slipway.host.errors import ReleaseError
 from slipway.host.logs import ends
+from slipway.host.process import tail
 from slipway.host.state import facts_of, overdue, served
+from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 
 # What it is told: a type stands for what must be given, and anything else is the default.
@@ -88,7 +90,7 @@ class Doctor:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
-        self.layout = Layout(**arguments["layout"])
+        self.layout = Store(**arguments["layout"])
         self.door = Door(**arguments["door"])
         self.supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
         self.live = self.layout.live()

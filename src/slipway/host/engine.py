@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import ReleaseError, run
+from slipway.host.errors import ReleaseError
+from slipway.host.process import run
 
 # Seconds in which an engine answers what does not move an image.
 ANSWER_SECONDS = 60

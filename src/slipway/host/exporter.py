@@ -21,8 +21,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, write_to_te
 from prometheus_client.core import GaugeMetricFamily
 
 from slipway.host.endpoint import NO_ANSWER, Answer, Door, UnixConnection, ask
-from slipway.host.layout import Layout, ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.state import facts_of, masters, served, workers
+from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 
 # Upper bounds in seconds, the same as in the example app.
@@ -169,7 +170,7 @@ class State:
 
     def __init__(self, settings: dict[str, Any], registry: CollectorRegistry) -> None:
         self.settings = settings
-        self.layout = Layout(**settings["layout"])
+        self.layout = Store(**settings["layout"])
         self.door = Door(**settings["door"])
         self.supervisor = Supervisor(settings["name"], settings["program_directory"], settings["program_suffix"], 0)
         self.exits = Counter("slipway_process_exits", "Processes of the live release that ended.", registry=registry)

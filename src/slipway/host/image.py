@@ -10,17 +10,10 @@ from typing import Any
 
 from slipway.host.build import packed
 from slipway.host.engine import BUILD_SECONDS, Engine, repository
-from slipway.host.layout import (
-    Layout,
-    ReleaseError,
-    digest,
-    on_disk,
-    remove,
-    room,
-    settle,
-    write,
-)
+from slipway.host.errors import ReleaseError
+from slipway.host.files import on_disk, remove, room, settle, write
 from slipway.host.lock import LEASE_SECONDS, Busy, lock
+from slipway.host.paths import Layout, digest
 from slipway.host.pins import beside
 from slipway.host.source import Builder, hook, hooks_of, look_over, take_back, unpack
 from slipway.host.times import freshen

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from slipway.host.layout import Layout, ReleaseError
+from slipway.host.errors import ReleaseError
+from slipway.host.paths import Layout
 
 # How long the app stays held for the next step of the same run, if nobody sees that the run is dead.
 LEASE_SECONDS = 120.0

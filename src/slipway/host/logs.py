@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import Layout, tail
+from slipway.host.process import tail
+from slipway.host.store import Store
 
 # How long a line may be, on average, for as many as are asked for to be found at the end of a log.
 LINE_BYTES = 4096
@@ -44,7 +45,7 @@ def unfolded(line: str) -> str:
     return "\n".join([f"{' '.join(head)}: {record['message']}", *below])
 
 
-def ends(layout: Layout, name: str, number: int, lines: int) -> list[tuple[str, str]]:
+def ends(layout: Store, name: str, number: int, lines: int) -> list[tuple[str, str]]:
     """Return the last lines that release `number` of the app `name` logged, for people to read.
 
     Returns:

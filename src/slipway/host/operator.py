@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host import configuration, doctor, read_logs, release, releases, status
-from slipway.host.layout import Layout, ReleaseError, masked
+from slipway.host.errors import ReleaseError
 from slipway.host.lock import LONGEST_SECONDS, holder, lock
+from slipway.host.process import masked
 from slipway.host.releaser import Releaser
+from slipway.host.store import Store
 from slipway.host.tables import text_table
 from slipway.host.values import arguments
 
@@ -44,7 +46,7 @@ def show(result: Any, lines: list[str], as_json: bool) -> None:
     print(json.dumps(result, indent=2, sort_keys=True) if as_json else "\n".join(lines))
 
 
-def locked_by(layout: Layout) -> str:
+def locked_by(layout: Store) -> str:
     """Say who has locked an app, and until when; nothing if nobody has."""
     found = holder(layout)
     if not found:
@@ -64,7 +66,7 @@ def show_status(app: str | None, as_json: bool) -> int:
     for name in names:
         settings = configuration.load(name)
         told = {key: settings[key] for key in status.PARAMETERS}
-        rows.append({**status.status(told), "app": name, "locked": locked_by(Layout(**settings["layout"]))})
+        rows.append({**status.status(told), "app": name, "locked": locked_by(Store(**settings["layout"]))})
     lines = text_table(rows, STATUS) if rows else ["No app was deployed to this host yet."]
     show(rows, lines, as_json)
     return DONE if all(row["health"] == "ok" for row in rows) else FAILED
@@ -72,7 +74,7 @@ def show_status(app: str | None, as_json: bool) -> int:
 
 def show_releases(app: str, as_json: bool) -> int:
     """Show the releases that are kept, and those that the history remembers."""
-    rows = releases.releases(Layout(**configuration.load(app)["layout"]))
+    rows = releases.releases(Store(**configuration.load(app)["layout"]))
     show(rows, releases.table(rows) or ["There is no release yet."], as_json)
     return DONE
 
@@ -230,7 +232,7 @@ def lock_app(app: str, minutes: int, as_json: bool) -> int:
     """
     if not 0 < minutes * 60 <= LONGEST_SECONDS:
         raise ReleaseError(f"An app can be locked for 1 to {LONGEST_SECONDS / 60:.0f} minutes, not for {minutes}.")
-    layout = Layout(**configuration.load(app)["layout"])
+    layout = Store(**configuration.load(app)["layout"])
     with lock(layout, me(), lease=minutes * 60.0):
         pass
     until = time.strftime("%H:%M UTC", time.gmtime(time.time() + minutes * 60))
@@ -240,7 +242,7 @@ def lock_app(app: str, minutes: int, as_json: bool) -> int:
 
 def unlock_app(app: str, as_json: bool) -> int:
     """End the lock of an app, whoever has it; a step that is under way ends first."""
-    layout = Layout(**configuration.load(app)["layout"])
+    layout = Store(**configuration.load(app)["layout"])
     before = locked_by(layout)
     with lock(layout, {**me(), "take_over": True}):
         pass

@@ -6,8 +6,9 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import Layout, ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, lock
+from slipway.host.paths import Layout
 from slipway.host.source import sha256
 
 # What it is told: a type stands for what must be given, and anything else is the default.

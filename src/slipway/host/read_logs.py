@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import Layout, ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.logs import File, Journal
+from slipway.host.store import Store
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
@@ -44,7 +45,7 @@ def step(wanted: dict[str, Any], check: bool) -> dict[str, Any]:
     except re.error as error:
         raise ReleaseError(f"grep must be a regular expression, and {wanted['grep']!r} is none: {error}.") from error
     time.sleep(wanted["wait"])
-    layout = Layout(**wanted["layout"])
+    layout = Store(**wanted["layout"])
     logs = [*sorted(layout.logs.glob("*.log")), *map(Path, wanted["others"])]
     sources: dict[str, Any] = {str(log): File(log) for log in logs}
     sources[JOURNAL] = Journal([f"{wanted['name']}-{number}" for number in layout.numbers()])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from slipway.host.configuration import configured, load, save
-from slipway.host.layout import ReleaseError, masked, version_of
+from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, Busy, TakenOver, lock
+from slipway.host.process import masked
 from slipway.host.releaser import GOOD, Releaser
+from slipway.host.store import version_of
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {

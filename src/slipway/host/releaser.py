@@ -18,22 +18,13 @@ from typing import Any
 
 from slipway.host.endpoint import NO_ANSWER, Answer, Door, UnixConnection, ask
 from slipway.host.engine import Engine, repository
-from slipway.host.layout import (
-    Layout,
-    ReleaseError,
-    digest,
-    masked,
-    point,
-    remove,
-    room,
-    run,
-    shell,
-    tail,
-    version_of,
-    write,
-)
+from slipway.host.errors import ReleaseError
+from slipway.host.files import point, remove, room, write
 from slipway.host.logs import ends
 from slipway.host.openapi import breaking_changes
+from slipway.host.paths import digest
+from slipway.host.process import masked, run, shell, tail
+from slipway.host.store import Store, version_of
 from slipway.host.supervisor import Supervisor
 from slipway.host.times import freshen, renew
 from slipway.host.watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic, hanging, waiting
@@ -71,7 +62,7 @@ class Releaser:
 
     def __init__(self, arguments: dict[str, Any], sleep: Callable[[float], None] = time.sleep) -> None:
         self.arguments = arguments
-        self.layout = Layout(**arguments["layout"])
+        self.layout = Store(**arguments["layout"])
         self.supervisor = Supervisor(
             arguments["name"], arguments["program_directory"], arguments["program_suffix"], arguments["stop"]
         )

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import Layout, version_of
+from slipway.host.store import Store, version_of
 from slipway.host.tables import text_table
 
 # What it is told: a type stands for what must be given, and anything else is the default.
@@ -49,7 +49,7 @@ def image_bytes(build: Path) -> int:
         return 0
 
 
-def releases(layout: Layout) -> list[dict[str, Any]]:
+def releases(layout: Store) -> list[dict[str, Any]]:
     """Return what is known of each release, the newest first.
 
     `state` is `live`, `kept` (it can be gone back to), `rolled back`, `failed`, or one of these with `gone` where its files are
@@ -94,6 +94,6 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Return the `releases`, and a `table` of them for people."""
-    rows = releases(Layout(**given["layout"]))
+    rows = releases(Store(**given["layout"]))
     lines = table(rows) if rows else ["There is no release yet: playbooks/deploy.yml makes the first."]
     return {"changed": False, "releases": rows, "table": lines}

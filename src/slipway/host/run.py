@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipway.host.layout import ReleaseError, masked, run
+from slipway.host.errors import ReleaseError
 from slipway.host.operator import live_release, note
+from slipway.host.process import masked, run
 
 # What it is told: a type stands for what must be given.
 PARAMETERS: dict[str, Any] = {

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slipway.host.layout import ReleaseError, remove, shell
+from slipway.host.errors import ReleaseError
+from slipway.host.files import remove
+from slipway.host.process import shell
 
 # How long what a build has downloaded is kept for others of the same app.
 KEEP_SECONDS = 30 * 86400

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host.endpoint import NO_ANSWER, Door, UnixConnection, ask
-from slipway.host.layout import Layout, run
+from slipway.host.process import run
+from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 from slipway.host.watch import children
 
@@ -21,7 +22,7 @@ from slipway.host.watch import children
 OVERDUE, URGENT = 1 / 4, 1 / 10
 
 
-def masters(layout: Layout, supervisor: Supervisor, number: int) -> list[int]:
+def masters(layout: Store, supervisor: Supervisor, number: int) -> list[int]:
     """Return the processes of release `number` that Supervisor, or a container, starts with."""
     program = layout.release(number) / "container.py"
     inside = run([sys.executable, program, "--pids"], 60, check=False).stdout.split() if program.exists() else []
@@ -44,7 +45,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
-def health(layout: Layout, live: int, question: dict[str, Any], door: Door) -> str:
+def health(layout: Store, live: int, question: dict[str, Any], door: Door) -> str:
     """Say `ok`, or what is wrong with the answers at the sockets and at the door."""
     wanted = int(question["status"])
     try:

@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from slipway.host.endpoint import Door
-from slipway.host.layout import Layout, ReleaseError, version_of
+from slipway.host.errors import ReleaseError
 from slipway.host.state import health, masters, workers
+from slipway.host.store import Store, version_of
 from slipway.host.supervisor import Supervisor
 
 # What it is told: a type stands for what must be given, and anything else is the default.
@@ -40,7 +41,7 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         `release`, `version`, `since` and `who` of what is live, `workers` (processes), `health` (`ok`, or what is wrong),
         `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last release.
     """
-    layout, door = Layout(**arguments["layout"]), Door(**arguments["door"])
+    layout, door = Store(**arguments["layout"]), Door(**arguments["door"])
     supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
     live = layout.live()
     record = layout.record(live) if live is not None else {}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
-from slipway.host.layout import ReleaseError
+from slipway.host.errors import ReleaseError
 from slipway.host.lock import Busy
 from slipway.host.values import arguments
 

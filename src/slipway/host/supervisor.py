@@ -12,7 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 from slipway.host.endpoint import UnixConnection
-from slipway.host.layout import ReleaseError, remove, run, tail, write
+from slipway.host.errors import ReleaseError
+from slipway.host.files import remove, write
+from slipway.host.process import run, tail
 
 # Where distributions keep Supervisor's own configuration.
 CONFIGURATIONS = (Path("/etc/supervisor/supervisord.conf"), Path("/etc/supervisord.conf"))
