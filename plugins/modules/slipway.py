@@ -82,7 +82,7 @@ def install(file: str, version: str) -> str:
 
 def merged(plain: dict[str, Any], secret: dict[str, Any]) -> dict[str, Any]:
     """Return all that a step is told; what is a dict in both is one of both."""
-    both = {name: {**plain[name], **value} for name, value in secret.items() if isinstance(plain.get(name), dict)}
+    both = {name: merged(plain[name], value) for name, value in secret.items() if isinstance(plain.get(name), dict)}
     return {**plain, **secret, **both}
 
 

@@ -78,6 +78,8 @@ while not leaving:
     body, document = "ok", os.path.join(os.path.dirname(path), f"{release}.openapi.json")
     if lines[0].startswith("get /openapi.json ") and os.path.exists(document):
         status, body = "200", open(document).read()
+    elif mode == "reserved" and "x-probe: yes" not in lines:
+        status = "403"
     elif lines[0].startswith("get /ready "):
         body = "ready"
     elif root and mode in ("rootless", "rootbroken"):

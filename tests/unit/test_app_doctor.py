@@ -13,13 +13,13 @@ import pytest
 from certificates import LIFETIMES, certify, renewed_at_the_latest
 from rendering import ROOT, load
 
-from slipway.host import doctor as app_doctor
-from slipway.host.doctor import Doctor, facts_of
-from slipway.host.state import OVERDUE, overdue
+from slipway.host.certificate import OVERDUE, read
+from slipway.host.doctor import certificate, examine, host, release, services
+from slipway.host.doctor.subject import Subject
 
 
-def doctor(directory: Path, **changes: Any) -> Doctor:
-    """Return a doctor for an app that was never released."""
+def subject(directory: Path, **changes: Any) -> Subject:
+    """Return an app that was never released."""
     arguments: dict[str, Any] = {
         "layout": {"home": str(directory / "shop"), "runtime": str(directory / "run"), "logs": str(directory / "log")},
         "name": "shop",
@@ -38,11 +38,11 @@ def doctor(directory: Path, **changes: Any) -> Doctor:
         "now": time.time(),
         "drift": [],
     }
-    return Doctor({**arguments, **changes})
+    return Subject({**arguments, **changes})
 
 
 def whats(findings: Any) -> list[tuple[str, str]]:
-    return [(finding["severity"], finding["what"]) for finding in findings]
+    return [(finding.severity, finding.what) for finding in findings]
 
 
 @pytest.mark.parametrize(
@@ -55,31 +55,33 @@ def whats(findings: Any) -> list[tuple[str, str]]:
     ],
 )
 def test_names_lead_here(tmp_path: Path, resolved: dict[str, list[str]], found: list[tuple[str, str]]) -> None:
-    assert whats(doctor(tmp_path, resolved=resolved).names()) == found
+    assert whats(services.names(subject(tmp_path, resolved=resolved))) == found
 
 
 @pytest.mark.parametrize(("off", "found"), [(0, []), (59, []), (-3600, [("error", "The clock is wrong")])])
 def test_the_clock(tmp_path: Path, off: float, found: list[tuple[str, str]]) -> None:
-    assert whats(doctor(tmp_path, now=time.time() + off).clock()) == found
+    assert whats(host.clock(subject(tmp_path, now=time.time() + off))) == found
 
 
 def test_what_cannot_be_looked_at_is_said_and_hides_nothing(tmp_path: Path) -> None:
-    found = dict.fromkeys(what for _, what in whats(doctor(tmp_path, drift=["/etc/x"]).findings()))
+    found = dict.fromkeys(
+        what for _, what in ((each["severity"], each["what"]) for each in examine(subject(tmp_path, drift=["/etc/x"])))
+    )
     assert {"Nothing is live", "There is no certificate", "Nobody listens on port 1"} <= set(found)
     assert {"programs could not be looked at", "Files are not what the roles would write"} <= set(found)
 
 
 def test_who_was_killed_for_want_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = "2026-11-24T10:00:00+00:00 host kernel: Out of memory: Killed process 4711 (python)"
-    monkeypatch.setattr(app_doctor, "say", lambda *words: (0, line if "--dmesg" in words else ""))
-    (found,) = (each for each in doctor(tmp_path).memory() if "killed" in each["what"])
-    assert found["evidence"] == line
+    monkeypatch.setattr(host, "output", lambda *words: (0, line if "--dmesg" in words else ""))
+    (found,) = (each for each in host.memory(subject(tmp_path)) if "killed" in each.what)
+    assert found.evidence == line
 
 
 def test_updates_that_wait_for_a_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for code, found in ((0, []), (1, [("warning", "Updates wait for a reboot")]), (127, [])):
-        monkeypatch.setattr(app_doctor, "say", lambda *words, code=code: (code, ""))
-        assert whats(doctor(tmp_path).reboot()) == found
+        monkeypatch.setattr(host, "output", lambda *words, code=code: (code, ""))
+        assert whats(host.reboot(subject(tmp_path))) == found
 
 
 DENIED = 'type=AVC msg=audit(1.2:3): avc:  denied  { connectto } for  pid=7 comm="nginx" path="/x.sock"'
@@ -99,25 +101,25 @@ DENIED = 'type=AVC msg=audit(1.2:3): avc:  denied  { connectto } for  pid=7 comm
 def test_what_selinux_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, tuple[int, str]], found: str
 ) -> None:
-    monkeypatch.setattr(app_doctor, "say", lambda *words: answers[words[0]])
+    monkeypatch.setattr(host, "output", lambda *words: answers[words[0]])
     wanted = [("error", "SELinux refuses something to Nginx or the app")] if found else []
-    findings = list(doctor(tmp_path).guards())
+    findings = list(host.guards(subject(tmp_path)))
     assert whats(findings) == wanted
-    assert [each["evidence"] for each in findings] == [found] * len(wanted)
+    assert [each.evidence for each in findings] == [found] * len(wanted)
 
 
 @pytest.mark.parametrize(("changed", "stale"), [(-60, False), (60, True)])
 def test_what_runs_with_older_files_than_it_has(tmp_path: Path, changed: float, stale: bool) -> None:
-    release, started = tmp_path / "shop" / "releases" / "7", 1_800_000_000
-    release.mkdir(parents=True)
+    directory, started = tmp_path / "shop" / "releases" / "7", 1_800_000_000
+    directory.mkdir(parents=True)
     (tmp_path / "shop" / "live.sock").symlink_to(tmp_path / "run" / "7.sock")
     for name in ("launch.py", "settings.json"):
-        (release / name).touch()
-        os.utime(release / name, (started, started + (changed if name == "settings.json" else 0)))
+        (directory / name).touch()
+        os.utime(directory / name, (started, started + (changed if name == "settings.json" else 0)))
     processes = [{"statename": "RUNNING", "start": started}, {"statename": "STOPPED", "start": 0}]
-    findings = list(doctor(tmp_path).stale({7: processes}))
+    findings = list(release.stale(subject(tmp_path), {7: processes}))
     assert whats(findings) == ([("warning", "Release 7 runs with older files than it has")] if stale else [])
-    assert not stale or str(release / "settings.json") in findings[0]["evidence"]
+    assert not stale or str(directory / "settings.json") in findings[0].evidence
 
 
 def test_a_certificate_is_read(tmp_path: Path) -> None:
@@ -126,12 +128,12 @@ def test_a_certificate_is_read(tmp_path: Path) -> None:
     names = "subjectAltName=DNS:a.example.com,DNS:www.a.example.com"
     command = ["openssl", "req", "-x509", *options, "-out", str(file), "-days", "30", "-subj", "/CN=a", "-addext", names]
     subprocess.run(command, check=True, capture_output=True)
-    facts = facts_of(file.read_text(encoding="ascii"))
-    assert facts["names"] == ["a.example.com", "www.a.example.com"]
-    assert facts["issuer"] == facts["subject"] == "CN = a" or facts["subject"] == "CN=a"
-    assert len(facts["fingerprint"]) == 95
-    assert abs(facts["begin"] - time.time()) < 60
-    assert facts["end"] - facts["begin"] == 30 * 86400
+    facts = read(file.read_text(encoding="ascii"))
+    assert facts.names == ["a.example.com", "www.a.example.com"]
+    assert facts.issuer == facts.subject == "CN = a" or facts.subject == "CN=a"
+    assert len(facts.fingerprint) == 95
+    assert abs(facts.begin - time.time()) < 60
+    assert facts.end - facts.begin == 30 * 86400
 
 
 def issued(directory: Path, days: float, lifetime: float, issuer: str = "Authority") -> str:
@@ -148,8 +150,8 @@ def test_a_certificate_is_short_by_its_own_lifetime(
 ) -> None:
     days = renewed_at_the_latest(lifetime) if share is None else share * lifetime
     text = issued(tmp_path, days, lifetime)
-    monkeypatch.setattr(app_doctor, "served", lambda door: text)
-    assert [finding["severity"] for finding in doctor(tmp_path).certificate()] == ([severity] if severity else [])
+    monkeypatch.setattr(certificate, "served", lambda door: read(text))
+    assert [finding.severity for finding in certificate.certificate(subject(tmp_path))] == ([severity] if severity else [])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_a_certificate_is_short_by_its_own_lifetime(
     ],
 )
 def test_what_is_left_of_a_certificate_is_told_in_days_or_hours(tmp_path: Path, days: float, what: str) -> None:
-    assert [found[1] for found in overdue(facts_of(issued(tmp_path, days, 90)))] == [what]
+    assert [found[1] for found in read(issued(tmp_path, days, 90)).overdue()] == [what]
 
 
 @pytest.mark.parametrize(
@@ -177,9 +179,9 @@ def test_the_remedy_of_a_short_certificate_is_of_its_kind(
     tmp_path: Path, authority: bool, issuer: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = issued(tmp_path, 5, 90, issuer)
-    monkeypatch.setattr(app_doctor, "served", lambda door: text)
-    (finding,) = doctor(tmp_path, authority=authority).certificate()
-    assert finding["remedy"].startswith(remedy)
+    monkeypatch.setattr(certificate, "served", lambda door: read(text))
+    (finding,) = certificate.certificate(subject(tmp_path, authority=authority))
+    assert finding.remedy.startswith(remedy)
 
 
 def test_the_alert_and_the_doctor_draw_one_limit() -> None:
@@ -190,12 +192,12 @@ def test_the_alert_and_the_doctor_draw_one_limit() -> None:
     ("hook", "command"), [("after_switch", "playbooks/deploy.yml"), ("after_rollback", "playbooks/rollback.yml -e release=3")]
 )
 def test_a_hook_that_failed_is_found(tmp_path: Path, hook: str, command: str) -> None:
-    looked = doctor(tmp_path)
-    release = looked.layout.release(3)
-    (release / "build").mkdir(parents=True)
-    (release / "build" / ".build.json").touch()
-    (release / "release.json").write_text(json.dumps({"owed": {"hook": hook, "from": 2}}), encoding="utf-8")
+    looked = subject(tmp_path)
+    directory = looked.layout.release(3)
+    (directory / "build").mkdir(parents=True)
+    (directory / "build" / ".build.json").touch()
+    (directory / "release.json").write_text(json.dumps({"owed": {"hook": hook, "from": 2}}), encoding="utf-8")
     looked.live = 3
-    (found,) = looked.releases()
-    assert found["what"] == f"The hook {hook} of release 3 failed, or was cut off"
-    assert found["remedy"].endswith(f"ansible-playbook {command}")
+    (found,) = release.releases(looked)
+    assert found.what == f"The hook {hook} of release 3 failed, or was cut off"
+    assert found.remedy.endswith(f"ansible-playbook {command}")

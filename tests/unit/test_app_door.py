@@ -26,6 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from rendering import Host
 
 from slipway.host import watch as app_watch
+from slipway.host.certificate import days_left
 from slipway.host.endpoint import CLAIMED_CLIENT, LONGEST_ANSWER, NO_ANSWER, Door, UnixConnection, ask
 
 TOKEN = "token-of-the-release"
@@ -152,16 +153,16 @@ def test_behind_tls_the_app_must_know_of_it(secure: Server, fault: str, words: l
 
 def test_the_days_of_a_certificate(secure: Server) -> None:
     door = Door("shop.test", secure.server_address[1], True)
-    assert door.certificate_days() in (29, 30)  # what openssl gives where nobody asks for more
-    assert Door("shop.test", secure.server_address[1], False).certificate_days() is None
+    assert days_left(door) in (29, 30)  # what openssl gives where nobody asks for more
+    assert days_left(Door("shop.test", secure.server_address[1], False)) is None
     secure.shutdown()
     secure.server_close()
-    assert door.certificate_days() is None
+    assert days_left(door) is None
 
 
 def test_no_days_are_known_without_openssl(secure: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert Door("shop.test", secure.server_address[1], True).certificate_days() is None
+    assert days_left(Door("shop.test", secure.server_address[1], True)) is None
 
 
 def test_a_door_that_nobody_keeps(server: Server) -> None:

@@ -2076,6 +2076,14 @@ def test_a_body_is_asked_for(host: Host) -> None:
         host.run(settings="{}", health={**IMPATIENT, "body": "ready"})
 
 
+def test_headers_are_sent_with_the_health_check_and_again_when_the_release_comes_back(host: Host) -> None:
+    with pytest.raises(ReleaseError, match="GET /healthz answers 403, not 200"):
+        host.run("reserved", health=IMPATIENT)
+    assert host.run("reserved", settings="{}", health={**IMPATIENT, "headers": {"X-Probe": "yes"}}) == 2
+    assert host.run(health=IMPATIENT) == 3
+    assert go_back(host, health=IMPATIENT) == 2
+
+
 def publish(host: Host, **documents: dict[str, Any]) -> None:
     """Give releases an OpenAPI document each."""
     for name, document in documents.items():

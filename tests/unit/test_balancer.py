@@ -30,6 +30,7 @@ from slipway_balancer import Balancer, Host, leading, shared_out
 
 from slipway.host import balancer_drain as balancer_drain
 from slipway.host import balancer_status as balancer_status
+from slipway.host import certificate
 
 HOSTS = ["one.test", "two.test", "three.test"]
 SLOTS = range(1, 25)
@@ -393,7 +394,7 @@ def status(short: Path, run_step: Callable[..., Answer], monkeypatch: pytest.Mon
 
     def tell(days: float = 60.5, stopped: tuple[str, ...] = (), **arguments: Any) -> Answer:
         certify(short / "c.pem", short / "c.key", ["shop.test"], days=days)
-        monkeypatch.setattr(balancer_status, "served", lambda _: (short / "c.pem").read_text(encoding="ascii"))
+        monkeypatch.setattr(certificate, "served", lambda _: certificate.read((short / "c.pem").read_text(encoding="ascii")))
         monkeypatch.setattr(balancer_status, "runs", lambda unit: unit not in stopped)
         door = {"host": "shop.test", "port": 443, "tls": True}
         return run_step(

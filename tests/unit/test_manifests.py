@@ -250,6 +250,7 @@ def test_an_inventorys_app_is_served_as_the_example_is(write: Callable[..., tupl
         "app_name": "slipway-example",
         "app_container_memory_mb": 512,
         "nginx_domains": ["api.example.com", "www.example.com"],
+        "app_health_headers": {"X-Probe": 1},
     }
     said, found = write("localhost/slipway-example:latest", **settings, **names)
     for version in (VERSIONS[0], VERSIONS[-1]):
@@ -268,7 +269,8 @@ def test_an_inventorys_app_is_served_as_the_example_is(write: Callable[..., tupl
     }
     assert ours["envFrom"] == [{"configMapRef": {"name": name}}, {"secretRef": {"name": name}}]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert ours[probe]["httpGet"].pop("httpHeaders") == [{"name": "Host", "value": "api.example.com"}]
+        headers = [{"name": "Host", "value": "api.example.com"}, {"name": "X-Probe", "value": "1"}]
+        assert ours[probe]["httpGet"].pop("httpHeaders") == headers
     for deployment in (made, example):
         for key in ("env", "envFrom"):
             del deployment["spec"]["template"]["spec"]["containers"][0][key]

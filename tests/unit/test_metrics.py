@@ -1,10 +1,9 @@
-"""What slipway_metrics.py counts in Nginx's log, across rotations, and what it tells of an app."""
+"""What the exporter counts in Nginx's log, and what it tells of an app."""
 
 from __future__ import annotations
 
 import http.server
 import json
-import os
 import threading
 import time
 from pathlib import Path
@@ -14,8 +13,9 @@ import pytest
 from certificates import certify
 from prometheus_client import CollectorRegistry, generate_latest
 
-from slipway.host import exporter as slipway_metrics
-from slipway.host.exporter import Log, State, Traffic
+from slipway.host import certificate, exporter
+from slipway.host.endpoint import AGENT
+from slipway.host.exporter import State, Traffic
 
 
 def line(**differing: Any) -> bytes:
@@ -37,57 +37,13 @@ def samples(registry: CollectorRegistry) -> dict[str, float]:
     return {name: float(value) for name, _, value in rows}
 
 
-def test_what_is_added_is_read_once(log: Path) -> None:
-    reader = Log(log)
-    assert list(reader.lines()) == []
-    with log.open("ab") as file:
-        file.write(b"one\ntw")
-        file.flush()
-        assert list(reader.lines()) == [b"one\n"]
-        file.write(b"o\nthree\n")
-        file.flush()
-        assert list(reader.lines()) == [b"two\n", b"three\n"]
-    assert list(reader.lines()) == []
-
-
-def test_a_rotation_loses_nothing_and_repeats_nothing(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = Log(log)
-    with log.open("ab") as old:
-        old.write(b"before\n")
-        old.flush()
-        log.rename(log.with_suffix(".1"))
-        assert list(reader.lines()) == [b"before\n"]  # nothing has its place yet
-        old.write(b"late\n")
-        old.flush()
-        log.write_bytes(b"after\n")
-        assert list(reader.lines()) == [b"late\n", b"after\n"]
-        old.write(b"later still\n")
-        old.flush()
-        assert list(reader.lines()) == [b"later still\n"]
-    monkeypatch.setattr(slipway_metrics, "LATE_SECONDS", -1)
-    assert list(reader.lines()) == []
-    assert len(reader.files) == 1
-    log.write_bytes(b"cut\n")  # copytruncate
-    os.truncate(log, 0)
-    log.write_bytes(b"x\n")
-    assert list(reader.lines()) == [b"x\n"]
-
-
-def test_a_log_that_comes_later_is_read_from_its_beginning(tmp_path: Path) -> None:
-    reader = Log(tmp_path / "access.log")
-    assert list(reader.lines()) == []
-    (tmp_path / "access.log").write_bytes(b"first\n")
-    assert list(reader.lines()) == [b"first\n"]
-
-
 def test_answers_are_counted(log: Path) -> None:
     registry = CollectorRegistry()
     traffic = Traffic(log, registry)
     with log.open("ab") as file:
         file.write(line() + line(seconds=3) + line(status=502, release="") + line(method="BREW"))
         file.write(line(status=101, seconds=900))
-        file.write(line(agent=slipway_metrics.AGENT, client="127.0.0.1"))  # its own
-        file.write(line(agent=slipway_metrics.AGENT))  # somebody else who says so
+        file.write(line(agent=AGENT))  # somebody else who says that it is Slipway
         file.write(b"not JSON\n" + line(bytes="many") + b'{"status": 200}\n[]\n')
     traffic.follow()
     found = samples(registry)
@@ -135,7 +91,8 @@ def test_an_app_that_was_never_released_is_not_up(tmp_path: Path) -> None:
 def test_when_the_certificate_begins_and_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An alert is a share of what lies in between."""
     certify(tmp_path / "none.pem", tmp_path / "none.key", ["shop.example.com"], days=60, lifetime=64)
-    monkeypatch.setattr(slipway_metrics, "served", lambda door: (tmp_path / "none.pem").read_text(encoding="ascii"))
+    pem = tmp_path / "none.pem"
+    monkeypatch.setattr(exporter, "served", lambda door: certificate.read(pem.read_text(encoding="ascii")))
     registry = CollectorRegistry()
     State(never_released(tmp_path), registry)
     found = samples(registry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from rendering import ROOT
 
-from slipway.controller.secrets import SECRET
+from slipway.controller.secrets import SECRET, split
 
 TASKS = sorted(path for path in ROOT.glob("roles/*/*/*.yml") if path.parent.name in ("tasks", "handlers"))
 
@@ -113,3 +114,13 @@ def test_no_task_tells_a_host_a_secret_aloud(path: Path) -> None:
 
 def test_hosts_log_no_arguments() -> None:
     assert re.search(r"^no_target_syslog = true$", (ROOT / "ansible.cfg").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_a_header_of_the_health_check_is_hidden_where_it_is_a_secret() -> None:
+    headers = {"Authorization": "Bearer canary", "X-Probe": "1", "X-Api-Key": "canary"}
+    arguments = {"name": "shop", "health": {"path": "/healthz", "headers": headers}, "environment": {"PIP_PASSWORD": "canary"}}
+    plain, secret = split(arguments)
+    assert ("canary" in str(plain), "'1'" in str(secret)) == (False, False)
+    merged = runpy.run_path(str(ROOT / "plugins" / "modules" / "slipway.py"))["merged"]
+    assert merged(plain, secret) == arguments, "the host is told all of it"
+    assert split({"health": {"path": "/healthz", "headers": {}}})[1] == {}

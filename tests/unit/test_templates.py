@@ -650,6 +650,7 @@ def test_the_release_to_go_back_to_can_be_named(inventory: dict[str, Any], to: s
 def test_how_a_release_is_judged_is_the_operators() -> None:
     inventory = {
         "app_health_body": "^ok$",
+        "app_health_headers": {"X-Probe": "yes"},
         "app_health_attempts": "3",
         "app_watch_seconds": 60,
         "app_openapi_gate": "yes",
@@ -664,6 +665,7 @@ def test_how_a_release_is_judged_is_the_operators() -> None:
     }
     told = release_arguments(Host(inventory))
     assert (told["health"]["body"], told["health"]["attempts"], told["watch"]) == ("^ok$", 3, 60)
+    assert told["health"]["headers"] == {"X-Probe": "yes"}
     assert told["migrate"] == {"command": "alembic upgrade head", "timeout": 900}
     assert (told["openapi_path"], told["access_log"]) == ("/v1/openapi.json", "/var/log/nginx/shop.log")
     assert (told["across_migrations"], told["rollback_settings"], told["secret_names"]) == (True, "current", ["KEY"])

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from slipway.host.certificate import Certificate, served_if_any
 from slipway.host.endpoint import Door
-from slipway.host.state import facts_of, overdue, served
+from slipway.host.finding import Finding, error, warning, worst_first
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
@@ -43,23 +44,10 @@ def runs(unit: str) -> bool:
     return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False, timeout=30).returncode == 0
 
 
-def finding(severity: str, what: str, evidence: str, remedy: str) -> dict[str, str]:
-    """Return a finding."""
-    return {"severity": severity, "what": what, "evidence": evidence, "remedy": remedy}
-
-
-def certificate(door: Door) -> dict[str, Any] | None:
-    """Return what the certificate says that is served; None where none is."""
-    try:
-        return facts_of(served(door)) if door.tls else None
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def findings(
     hosts: dict[str, dict[str, Any]],
     service: str,
-    certificate: dict[str, Any] | None,
+    certificate: Certificate | None,
     drift: list[str],
     stopped: list[str],
 ) -> list[dict[str, str]]:
@@ -72,35 +60,31 @@ def findings(
         drift: files that somebody changed.
         stopped: services that do not run.
     """
-    found = [finding("error", f"{unit} does not run", "It is not active.", f"systemctl start {unit}") for unit in stopped]
+    found = [error(f"{unit} does not run", "It is not active.", f"systemctl start {unit}") for unit in stopped]
     if not hosts:
-        found.append(
-            finding("error", "The balancer does not look at its hosts", "Its state is old.", f"systemctl restart {service}")
-        )
+        found.append(error("The balancer does not look at its hosts", "Its state is old.", f"systemctl restart {service}"))
     for name, entry in hosts.items():
         if entry["state"] == "unhealthy":
-            found.append(
-                finding("error", f"{name} is not well", entry["reason"], f"ansible-playbook playbooks/doctor.yml -l {name}")
-            )
+            found.append(error(f"{name} is not well", entry["reason"], f"ansible-playbook playbooks/doctor.yml -l {name}"))
         elif entry["state"] == "drained":
             remedy = f"ansible-playbook playbooks/drain.yml -e drain=false -l {name}"
-            found.append(finding("warning", f"{name} is drained", "Somebody took it out of use.", remedy))
-    for severity, what, evidence in overdue(certificate) if certificate else []:
-        found.append(finding(severity, what, evidence, "ansible-playbook site.yml --tags certbot"))
+            found.append(warning(f"{name} is drained", "Somebody took it out of use.", remedy))
+    for severity, what, evidence in certificate.overdue() if certificate else []:
+        found.append(Finding(severity, what, evidence, "ansible-playbook site.yml --tags certbot"))
     if drift:
         remedy = "ansible-playbook site.yml --check --diff"
-        found.append(finding("warning", "Files are not what the roles would write", ", ".join(drift), remedy))
-    return sorted(found, key=lambda each: each["severity"] != "error")
+        found.append(warning("Files are not what the roles would write", ", ".join(drift), remedy))
+    return worst_first(found)
 
 
-def status(hosts: dict[str, dict[str, Any]], certificate: dict[str, Any] | None) -> dict[str, Any]:
+def status(hosts: dict[str, dict[str, Any]], certificate: Certificate | None) -> dict[str, Any]:
     """Return the row of the table: `health` is `ok`, or what is wrong."""
     unwell = [f"{name} is not well" for name, entry in hosts.items() if entry["state"] == "unhealthy"]
     disk = os.statvfs("/var")
     return {
         "server": "balancer",
         "health": "; ".join(unwell) or ("ok" if hosts else "it does not look at its hosts"),
-        "certificate_days": int((certificate["end"] - time.time()) // 86400) if certificate else None,
+        "certificate_days": certificate.days if certificate else None,
         "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
     }
 
@@ -108,8 +92,8 @@ def status(hosts: dict[str, dict[str, Any]], certificate: dict[str, Any] | None)
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Return the balancer's `status`, its `hosts`, and `findings`."""
     service = given["service"]
-    hosts, served_one = state(Path(given["runtime"])), certificate(Door(**given["door"]))
+    hosts, certificate = state(Path(given["runtime"])), served_if_any(Door(**given["door"]))
     stopped = [unit for unit in ("nginx", service) if not runs(unit)]
-    found = findings(hosts, service, served_one, given["drift"], stopped)
+    found = findings(hosts, service, certificate, given["drift"], stopped)
     told = {name: entry["state"] for name, entry in hosts.items()}
-    return {"changed": False, "status": status(hosts, served_one), "hosts": told, "findings": found}
+    return {"changed": False, "status": status(hosts, certificate), "hosts": told, "findings": found}

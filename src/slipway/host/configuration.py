@@ -46,7 +46,7 @@ PARAMETERS: dict[str, Any] = {
     "program_directory": str,
     # What the names of those files end with.
     "program_suffix": str,
-    # `path`, `status`, `body`, `host`, `attempts`, and `timeout` in seconds.
+    # `path`, `status`, `body`, `headers`, `host`, `attempts`, and `timeout` in seconds.
     "health": dict,
     # Where the OpenAPI document is that is compared; empty to compare none.
     "openapi_path": str,

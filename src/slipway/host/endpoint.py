@@ -10,13 +10,15 @@ import json
 import os
 import socket
 import ssl
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 # Where a release answers what only it can know, to whoever knows its token: see slipway_app.py.
 QUESTIONS_PATH = "/.slipway/door"
+
+# How Slipway names itself, so that its own requests are told from those of clients: see access_log.py.
+AGENT = "slipway"
 
 # An address of nobody (RFC 5737), which a client claims to be.
 CLAIMED_CLIENT = "203.0.113.7"
@@ -138,9 +140,12 @@ def ask(
     connection.response_class = Response
     with contextlib.closing(connection):
         # With a cookie the answer does not come from Nginx's cache.
-        usual = {"Host": host, "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1", "Cookie": "slipway=probe"}
+        usual = {"Host": host, "User-Agent": AGENT, "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1"}
+        usual |= {"Cookie": "slipway=probe", "Connection": "close"}
+        own = {name.lower() for name in headers or {}}
+        usual = {name: value for name, value in usual.items() if name.lower() not in own}
         try:
-            connection.request("GET", path, headers={**usual, "Connection": "close", **(headers or {})})
+            connection.request("GET", path, headers={**usual, **(headers or {})})
             with connection.getresponse() as response:
                 body = response.read(longest + 1) if longest else b""
         except UnicodeError as error:
@@ -190,21 +195,6 @@ class Door:
         connection = http.client.HTTPConnection(self.host, timeout=5)
         connection.sock = self.open()
         return ask(connection, path, self.host, headers)
-
-    def certificate_days(self) -> int | None:
-        """Return how many days the certificate lasts that is served here; None where none is."""
-        if not self.tls:
-            return None
-        command = ["openssl", "x509", "-noout", "-enddate"]
-        try:
-            with self.open() as connection:
-                assert isinstance(connection, ssl.SSLSocket)
-                certificate = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
-            done = subprocess.run(command, input=certificate, capture_output=True, text=True, timeout=30, check=False)
-            end = ssl.cert_time_to_seconds(done.stdout.strip().partition("=")[2])
-        except (OSError, ValueError, subprocess.SubprocessError):
-            return None
-        return int((end - time.time()) // 86400)
 
     def findings(self, token: str) -> list[str]:
         """Ask the live release what reaches it through the door.
@@ -297,7 +287,7 @@ class Door:
 
     def _first_bytes(self, headers: dict[str, str], patience: float, wanted: bytes = b"\r\n") -> tuple[bytes, float]:
         """Return the beginning of an answer, up to `wanted` at least, and the seconds until that had come."""
-        lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": self.host, **headers}.items())
+        lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": self.host, "User-Agent": AGENT, **headers}.items())
         begin = time.monotonic()
         received = b""
         with contextlib.closing(self.open(patience)) as connection:

@@ -20,9 +20,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, write_to_textfile
 from prometheus_client.core import GaugeMetricFamily
 
-from slipway.host.endpoint import NO_ANSWER, Answer, Door, UnixConnection, ask
+from slipway.host.access_log import AccessLog
+from slipway.host.certificate import read, served
+from slipway.host.endpoint import NO_ANSWER, Answer, Door
 from slipway.host.errors import ReleaseError
-from slipway.host.state import facts_of, masters, served, workers
+from slipway.host.health import HealthCheck
+from slipway.host.state import masters, workers
 from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 
@@ -31,12 +34,6 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 # A client may make others up.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-
-# So long after the last line a log that was moved away is done with.
-LATE_SECONDS = 30.0
-
-# How it names itself at the door, so as not to count its own questions.
-AGENT = "slipway-metrics"
 
 # What takes a process or two to find out is found out once in so many looks.
 SLOW = 6
@@ -64,70 +61,6 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-class Log:
-    """The whole lines that are added to a log, across rotations.
-
-    Args:
-        path: the log. It need not exist; what it holds already is left out.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.files = [Part(path)] if path.exists() else []
-        for part in self.files:
-            part.file.seek(0, os.SEEK_END)
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield what was added since the last call: first to logs that were moved away, then to the one in their place.
-
-        Nginx goes on writing to one that was moved away until it is told.
-        """
-        with suppress(FileNotFoundError):
-            found = self.path.stat()
-            if not self.files or not self.files[-1].is_at(found):
-                # One that was cut is read from its beginning.
-                self.files = [part for part in self.files if part.inode != found.st_ino] + [Part(self.path)]
-        for part in self.files:
-            yield from part.lines()
-        for part in [part for part in self.files[:-1] if part.is_over()]:
-            part.file.close()
-            self.files.remove(part)
-
-
-class Part:
-    """A log between two rotations.
-
-    Args:
-        path: where it lies now.
-
-    Raises:
-        FileNotFoundError: when there is none.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("rb")
-        self.inode = os.fstat(self.file.fileno()).st_ino
-        self.rest = b""
-        self.seen = time.monotonic()
-
-    def is_at(self, found: os.stat_result) -> bool:
-        """Say whether this is the file that was found, and has not been cut since."""
-        return found.st_ino == self.inode and found.st_size >= self.file.tell()
-
-    def is_over(self) -> bool:
-        """Say whether nothing has been added to it for a while."""
-        return time.monotonic() - self.seen > LATE_SECONDS
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield the whole lines that were added since the last call."""
-        for line in self.file:
-            self.seen = time.monotonic()
-            self.rest += line
-            if line.endswith(b"\n"):
-                yield self.rest
-                self.rest = b""
-
-
 class Traffic:
     """Counts what Nginx logs of an app's answers.
 
@@ -137,7 +70,7 @@ class Traffic:
     """
 
     def __init__(self, log: Path, registry: CollectorRegistry) -> None:
-        self.log = Log(log)
+        self.log = AccessLog(log)
         labels = ["method", "status", "release"]
         self.requests = Counter("slipway_http_requests", "Answers, by Nginx's log.", labels, registry=registry)
         self.seconds = Histogram(
@@ -147,14 +80,11 @@ class Traffic:
 
     def follow(self) -> None:
         """Count what was logged since the last call."""
-        for line in self.log.lines():
+        for entry in self.log.entries():
             with suppress(ValueError, KeyError, TypeError):  # a line of another format is nobody's
-                entry = json.loads(line)
-                if entry["agent"] == AGENT and entry["client"] in ("127.0.0.1", "::1"):
-                    continue
                 method = entry["method"] if entry["method"] in METHODS else "other"
                 seconds, size = float(entry["seconds"]), int(entry["bytes"])
-                self.requests.labels(method, str(int(entry["status"])), str(entry["release"])).inc()
+                self.requests.labels(method, str(entry["status"]), str(entry["release"])).inc()
                 if entry["status"] != 101:  # a WebSocket lasts as long as its client likes
                     self.seconds.observe(seconds)
                 self.bytes.inc(size)
@@ -172,6 +102,7 @@ class State:
         self.settings = settings
         self.layout = Store(**settings["layout"])
         self.door = Door(**settings["door"])
+        self.check = HealthCheck.of(settings["health"])
         self.supervisor = Supervisor(settings["name"], settings["program_directory"], settings["program_suffix"], 0)
         self.exits = Counter("slipway_process_exits", "Processes of the live release that ended.", registry=registry)
         self.live: int | None = None
@@ -202,16 +133,15 @@ class State:
 
     def health(self) -> Iterator[tuple[str, float, list[str]]]:
         """Ask the app at its sockets and at the door."""
-        question, live = self.settings["health"], self.layout.live()
+        live = self.layout.live()
         sockets = [] if live is None else self.layout.sockets(live)
-        asked = [partial(ask, UnixConnection(socket, 5), question["path"], question["host"]) for socket in sockets]
-        answers = [self._well(each) for each in asked]
+        answers = [self._healthy(partial(self.check.ask, socket)) for socket in sockets]
         yield "slipway_up", float(bool(answers) and all(answers)), []
-        yield "slipway_door_up", float(self._well(partial(self.door.ask, question["path"], {"User-Agent": AGENT}))), []
+        yield "slipway_door_up", float(self._healthy(partial(self.check.ask_endpoint, self.door))), []
 
-    def _well(self, question: Callable[[], Answer]) -> bool:
+    def _healthy(self, question: Callable[[], Answer]) -> bool:
         try:
-            return question().status == int(self.settings["health"]["status"])
+            return not self.check.flaw(question())
         except NO_ANSWER:
             return False
 
@@ -271,18 +201,17 @@ class State:
             return
         found = {}
         with suppress(OSError, ValueError):
-            found["stored"] = facts_of(Path(self.settings["certificate"]).read_text(encoding="ascii"))
+            found["stored"] = read(Path(self.settings["certificate"]).read_text(encoding="ascii"))
         with suppress(OSError, ValueError):
-            found["served"] = facts_of(served(self.door))
-        for which, facts in found.items():
-            yield "slipway_certificate_not_before_timestamp_seconds", facts["begin"], [which]
-            yield "slipway_certificate_not_after_timestamp_seconds", facts["end"], [which]
+            found["served"] = served(self.door)
+        for which, each in found.items():
+            yield "slipway_certificate_not_before_timestamp_seconds", each.begin, [which]
+            yield "slipway_certificate_not_after_timestamp_seconds", each.end, [which]
         if len(found) == 2:
-            same = found["stored"]["fingerprint"] == found["served"]["fingerprint"]
+            same = found["stored"].fingerprint == found["served"].fingerprint
             yield "slipway_certificate_served_is_stored", float(same), []
         if "stored" in found and self.settings["certbot"]:
-            placeholder = found["stored"]["issuer"] == found["stored"]["subject"]
-            yield "slipway_certificate_placeholder", float(placeholder), []
+            yield "slipway_certificate_placeholder", float(found["stored"].self_signed), []
             command = ["systemctl", "show", "--property=Result", "--value", self.settings["certbot"]]
             result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
             yield "slipway_certificate_renewal_failed", float(result not in ("", "success")), []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from slipway.host.certificate import days_left
 from slipway.host.configuration import configured, load, save
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, Busy, TakenOver, lock
@@ -213,7 +214,7 @@ def summary(releaser: Releaser, before: int | None, then: str = "") -> dict[str,
     if step == "let_go":  # what was done is told already
         return told
     version = version_of(releaser.layout.record(live)) if live is not None else ""
-    days = releaser.door.certificate_days()
+    days = days_left(releaser.door)
     return {"url": releaser.arguments["url"], "release": release, "version": version, "certificate_days": days, **told}
 
 

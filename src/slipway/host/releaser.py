@@ -20,6 +20,7 @@ from slipway.host.endpoint import NO_ANSWER, Answer, Door, UnixConnection, ask
 from slipway.host.engine import Engine, repository
 from slipway.host.errors import ReleaseError
 from slipway.host.files import point, remove, room, write
+from slipway.host.health import DEFINITION, HealthCheck
 from slipway.host.logs import ends
 from slipway.host.openapi import breaking_changes
 from slipway.host.paths import digest
@@ -106,20 +107,10 @@ class Releaser:
         """
         return ask(UnixConnection(socket, timeout=timeout), path, self.health["host"], **options)
 
-    def unhealthy(self, answer: Answer) -> str:
-        """Say why `answer` is not that of a healthy release; empty when it is."""
-        path, status, body = (self.health[key] for key in ("path", "status", "body"))
-        problem = f"GET {path} answers {answer.status}, not {status}"
-        if 300 <= answer.status < 400:
-            target = answer.headers.get("location", "nowhere")
-            return f"{problem}: a redirect (to {target}) is not healthy; set app_health_path to a path that answers itself"
-        if answer.status == 404:
-            return f"{problem}: set app_health_path to a path that the app has"
-        if answer.status != status:
-            return problem
-        if body and not re.search(body, answer.body.decode("utf-8", "replace")):
-            return f"GET {path} answers {status}, but its body does not have what app_health_body asks for ({body})"
-        return ""
+    @property
+    def check(self) -> HealthCheck:
+        """What a healthy release answers."""
+        return HealthCheck.of(self.health)
 
     def problem(self, number: int) -> str:
         """Say why release `number` is not healthy, the first of its instances that is not; empty when all are.
@@ -128,8 +119,7 @@ class Releaser:
             OSError: when one does not answer.
             http.client.HTTPException: when its answer is not HTTP.
         """
-        problems = (self.unhealthy(self.ask(socket, self.health["path"])) for socket in self.layout.sockets(number))
-        return next(filter(None, problems), "")
+        return self.check.problem(self.layout.sockets(number))
 
     def answers(self, number: int, patience: float = 0.0) -> bool:
         """Say whether release `number` is healthy, giving it `patience` seconds to become so."""
@@ -589,7 +579,7 @@ class Releaser:
         problem = "no answer"
         while time.monotonic() < deadline:
             try:
-                answer = self.door.ask(self.health["path"])
+                answer = self.check.ask_endpoint(self.door)
                 if answer.release == str(number):
                     return
                 says = f"from release {answer.release}" if answer.release else "which names no release"
@@ -629,7 +619,7 @@ class Releaser:
             if workers.look() > allowed:
                 raise ReleaseError(f"{workers.ended} of its worker processes ended {after}.\n{self.log_tail(number)}")
             try:
-                problem = self.unhealthy(self.door.ask(self.health["path"]))
+                problem = self.check.unhealthy(self.check.ask_endpoint(self.door))
             except NO_ANSWER as error:
                 problem = str(error) or type(error).__name__
             bad = bad + 1 if problem else 0
@@ -729,7 +719,7 @@ class Releaser:
             number = self.try_out(agreed)
         else:
             then = record.get("health", {})
-            self.health = {**self.health, **{key: then[key] for key in ("path", "status", "body") if key in then}}
+            self.health = {**self.health, **{key: then[key] for key in DEFINITION if key in then}}
         try:
             # With the code that is about to go: only that knows how to undo what it did to the database.
             if live is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from slipway.host.certificate import days_left
 from slipway.host.endpoint import Door
 from slipway.host.errors import ReleaseError
+from slipway.host.health import HealthCheck
 from slipway.host.state import health, masters, workers
 from slipway.host.store import Store, version_of
 from slipway.host.supervisor import Supervisor
@@ -21,7 +23,7 @@ PARAMETERS: dict[str, Any] = {
     "program_directory": str,
     # What the names of those files end with.
     "program_suffix": str,
-    # `path`, `status` and `host` of the question whether it is healthy.
+    # `path`, `status`, `body`, `headers` and `host` of the health check.
     "health": dict,
     # `host`, `port` and `tls` of the public door on this host.
     "door": dict,
@@ -56,13 +58,13 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         "who": str(record.get("who", "")),
         "workers": 0,
         "health": "nothing is live",
-        "certificate_days": door.certificate_days(),
+        "certificate_days": days_left(door),
         "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
         "last": f"{last['release']} {last.get('outcome', '?')}{hook_to_do(record)}" if last else "",
         "reason": str(last.get("reason", "")),
     }
     if live is not None:
-        found["health"] = health(layout, live, arguments["health"], door)
+        found["health"] = health(layout, live, HealthCheck.of(arguments["health"]), door)
         try:
             found["workers"] = len(workers(masters(layout, supervisor, live)))
         except ReleaseError as error:

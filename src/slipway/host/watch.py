@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import stat
 import struct
@@ -13,6 +12,8 @@ import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from slipway.host.access_log import AccessLog
 
 # How much of the log before the switch tells what is usual.
 USUAL_BYTES = 512 * 1024
@@ -90,10 +91,9 @@ class Traffic:
     """
 
     def __init__(self, log: Path) -> None:
-        self.log = log
-        self.inode, self.position = self._end()
+        self.log = AccessLog(log, USUAL_BYTES)
         self.usual = Count()
-        for entry in self._read(max(0, self.position - USUAL_BYTES)):
+        for entry in self.log.entries():
             self.usual.add(entry)
         self.now = Count()
 
@@ -107,42 +107,12 @@ class Traffic:
         Returns:
             All that was counted so far.
         """
-        inode, end = self._end()
-        if inode != self.inode or end < self.position:  # the log was rotated; what was at its end is lost to us
-            self.inode, self.position = inode, 0
-        for entry in self._read(self.position):
-            silent = not entry.get("release") and int(entry.get("status", 0)) in (502, 504) and float(entry.get("at", 0)) >= since
+        for entry in self.log.entries():
+            silent = not entry.get("release") and entry["status"] in (502, 504) and entry["at"] >= since
             self.now.given_up += given_up(entry) and entry["at"] - entry["seconds"] >= since
             if silent or str(entry.get("release")) == str(release):
                 self.now.add(entry)
         return self.now
-
-    def _end(self) -> tuple[int, int]:
-        try:
-            found = self.log.stat()
-        except OSError:
-            return 0, 0
-        return found.st_ino, found.st_size
-
-    def _read(self, position: int) -> list[dict[str, Any]]:
-        """Return the whole lines from `position` on, and remember where they end."""
-        try:
-            with open(self.log, "rb") as file:
-                file.seek(position)
-                text = file.read(16 * 2**20)
-        except OSError:
-            return []
-        whole = text[: text.rfind(b"\n") + 1]
-        self.position = position + len(whole)
-        entries = []
-        for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-                seconds = float(entry["seconds"]) if "seconds" in entry else None
-                entries.append({**entry, "status": int(entry["status"]), "at": float(entry.get("at", 0)), "seconds": seconds})
-            except (ValueError, TypeError, KeyError):  # the first may be torn, and lines of another format are nobody's
-                continue
-        return entries
 
 
 def given_up(entry: dict[str, Any]) -> bool:

@@ -1,0 +1,66 @@
+"""Find what is wrong with a host that serves an app, or soon will be, and what mends it. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from slipway.host.doctor import certificate, host, release, services
+from slipway.host.doctor.subject import Subject
+from slipway.host.errors import ReleaseError
+from slipway.host.finding import Finding, warning, worst_first
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # The app's paths `home`, `runtime` and `logs`.
+    "layout": dict,
+    # The app's name.
+    "name": str,
+    # The user that runs the app.
+    "user": str,
+    # The group that may reach its sockets, which is Nginx's.
+    "group": str,
+    # Where Supervisor looks for sections.
+    "program_directory": str,
+    # What the names of those files end with.
+    "program_suffix": str,
+    # Units of `nginx`, `supervisor`, `certbot`; empty for none.
+    "services": dict,
+    # `path`, `status`, `body`, `headers` and `host` of the health check.
+    "health": dict,
+    # `host`, `port` and `tls` of the public door on this host.
+    "door": dict,
+    # The file of the certificate that Nginx serves.
+    "certificate": str,
+    # Whether it is to be one of a certificate authority.
+    "authority": bool,
+    # The app's names.
+    "domains": list,
+    # Names to the addresses that the controller finds them at.
+    "resolved": dict,
+    # The addresses of this host.
+    "addresses": list,
+    # The controller's time, in seconds since 1970.
+    "now": float,
+    # Files that differ from what the roles would write.
+    "drift": [],
+}
+
+CHECKS = (*services.CHECKS, *release.CHECKS, *certificate.CHECKS, *host.CHECKS)
+
+
+def examine(subject: Subject) -> list[dict[str, str]]:
+    """Return all that is found, the worst first."""
+    found: list[Finding] = []
+    for check in CHECKS:
+        try:
+            found.extend(check(subject))
+        except (OSError, ReleaseError, ValueError, KeyError) as problem:
+            found.append(warning(f"{check.__name__} could not be looked at", str(problem), "Look by hand."))
+    return worst_first(found)
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Return the `findings`."""
+    os.environ["LC_ALL"] = "C.UTF-8"
+    return {"changed": False, "findings": examine(Subject(given))}

@@ -1,0 +1,215 @@
+"""The releases of the app: what runs, whether it answers, who may read and write what, and what became of the last one."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from slipway.host.doctor.subject import Subject, minute
+from slipway.host.endpoint import NO_ANSWER
+from slipway.host.finding import Finding, error, warning
+
+
+def programs(subject: Subject) -> Iterator[Finding]:
+    """What Supervisor runs."""
+    running = subject.supervisor.processes()
+    yield from stale(subject, running)
+    for number, processes in sorted(running.items()):
+        if number != subject.live:
+            yield warning(
+                f"Release {number} runs, but {subject.live} is live",
+                "A run was interrupted.",
+                "ansible-playbook playbooks/deploy.yml",
+            )
+        for process in processes:
+            if process["statename"] not in ("RUNNING", "STARTING"):
+                said = subject.end_of_log(number)[1]
+                name = f"{process['group']}:{process['name']}"
+                yield error(
+                    f"The program {process['name']} is {process['statename']}",
+                    f"{process.get('description', '')}\n{said}",
+                    f"supervisorctl start {name}",
+                )
+    if subject.live is not None and subject.live not in running:
+        yield error(
+            f"Supervisor does not know release {subject.live}, which is live",
+            f"It knows {', '.join(map(str, running)) or 'none'}.",
+            "ansible-playbook playbooks/deploy.yml",
+        )
+    if subject.live is not None and subject.live not in subject.supervisor.installed():
+        yield error(
+            f"Release {subject.live} will not start after a reboot",
+            f"There is no {subject.supervisor.section(subject.live)}.",
+            "ansible-playbook playbooks/deploy.yml",
+        )
+
+
+def stale(subject: Subject, running: dict[int, list[dict[str, Any]]]) -> Iterator[Finding]:
+    """Whether what runs read its files as they are now."""
+    if subject.live is None:
+        return
+    started = min(
+        (each["start"] for each in running.get(subject.live, []) if each["statename"] == "RUNNING"), default=time.time()
+    )
+    for file in (subject.layout.release(subject.live) / name for name in ("launch.py", "settings.json")):
+        if file.exists() and file.stat().st_mtime > started + 1:
+            yield warning(
+                f"Release {subject.live} runs with older files than it has",
+                f"{file} is of {minute(file.stat().st_mtime)}, its program of {minute(started)}.",
+                f"supervisorctl restart {subject.supervisor.program(subject.live)}:*",
+            )
+            return
+
+
+def sockets(subject: Subject) -> Iterator[Finding]:
+    """Whether Nginx finds and reaches the sockets."""
+    if subject.live is None:
+        yield error("Nothing is live", f"{subject.layout.live_socket} leads nowhere.", "ansible-playbook playbooks/deploy.yml")
+        return
+    for place in subject.layout.sockets(subject.live):
+        try:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(str(place))
+            mode = place.stat().st_mode & 0o777
+            if mode & 0o006 != 0o006:
+                yield error(
+                    "Nginx may not use the app's socket",
+                    f"{place} has mode {mode:04o}.",
+                    f"supervisorctl restart {subject.supervisor.program(subject.live)}:*",
+                )
+        except OSError as problem:
+            yield error(
+                "Nobody listens at the live release's socket",
+                f"{place}: {problem.strerror}",
+                f"supervisorctl restart {subject.supervisor.program(subject.live)}:*",
+            )
+    lags = not subject.layout.current.is_symlink() or os.readlink(subject.layout.current) != f"releases/{subject.live}"
+    if lags:
+        yield warning(
+            "The link `current` does not lead to the live release",
+            str(subject.layout.current),
+            "ansible-playbook playbooks/deploy.yml",
+        )
+
+
+def health(subject: Subject) -> Iterator[Finding]:
+    """What the app answers, at its socket and at the door."""
+    if subject.live is None:
+        return
+    check = subject.health_check
+    log, said = subject.end_of_log(subject.live)
+    for place in subject.layout.sockets(subject.live):
+        try:
+            answer = check.ask(place)
+        except NO_ANSWER:
+            continue  # told already
+        if check.flaw(answer):
+            yield error(f"The app is not healthy: {check.unhealthy(answer)}", said, f"Read {log}.")
+    try:
+        answer = check.ask_endpoint(subject.door)
+    except NO_ANSWER as problem:
+        yield error("The public door does not answer", str(problem), "systemctl restart nginx")
+        return
+    if answer.release != str(subject.live):
+        got = f"{answer.status}, from release {answer.release}" if answer.release else f"{answer.status}, from no release"
+        yield error("The public door does not answer from the live release", got, "ansible-playbook site.yml --tags nginx")
+    elif check.flaw(answer):
+        yield error(f"The app is not healthy at the public door: {check.unhealthy(answer)}", said, f"Read {log}.")
+
+
+def rights(subject: Subject) -> Iterator[Finding]:
+    """Who may read and write what."""
+    user, group = subject.arguments["user"], subject.arguments["group"]
+    runtime = subject.layout.runtime.stat() if subject.layout.runtime.exists() else None
+    if runtime is None or stat.S_IMODE(runtime.st_mode) & 0o717 != 0o710 or name_of_group(runtime.st_gid) != group:
+        found = f"mode {stat.S_IMODE(runtime.st_mode):04o}, group {name_of_group(runtime.st_gid)}" if runtime else "not there"
+        yield error(
+            "Nginx may not look into the directory of sockets",
+            f"{subject.layout.runtime} is {found}.",
+            f"systemd-tmpfiles --create slipway-{subject.arguments['name']}.conf",
+        )
+    shared = subject.layout.home / "shared"
+    owner = name_of_user(shared.stat().st_uid) if shared.exists() else "not there"
+    if owner != user:
+        yield error("The app may not write to its shared directory", f"{shared}: {owner}", f"chown {user}:{user} {shared}")
+    for number in subject.layout.numbers():
+        file = subject.layout.release(number) / "settings.json"
+        if file.exists() and (file.stat().st_mode & 0o007 or file.stat().st_uid):
+            mode = stat.S_IMODE(file.stat().st_mode)
+            yield error(
+                f"Others may read or change the secrets of release {number}",
+                f"{file} has mode {mode:04o}, owner {name_of_user(file.stat().st_uid)}.",
+                f"chown root:{user} {file} && chmod 0640 {file}",
+            )
+
+
+def releases(subject: Subject) -> Iterator[Finding]:
+    """What became of the last release, and whether what runs is what was built."""
+    entries = subject.layout.entries()
+    if entries and entries[-1].get("outcome") == "failed":
+        last = entries[-1]
+        yield warning(
+            f"The last release, {last['release']}, failed",
+            str(last.get("reason", "")),
+            "Mend that, then: ansible-playbook playbooks/deploy.yml",
+        )
+    if subject.live is None:
+        return
+    owed = (subject.layout.record(subject.live).get("owed") or {}).get("hook")
+    if owed:
+        again, detail = "deploy.yml", "It is run again by the next run (app_hooks)."
+        if owed == "after_rollback":  # a deploy would release again what was rolled back
+            again = f"rollback.yml -e release={subject.live}"
+            detail = "It is run again where the app has one host; where it has several, run it by hand (app_hooks)."
+        yield warning(
+            f"The hook {owed} of release {subject.live} failed, or was cut off",
+            detail,
+            f"Mend it, then: ansible-playbook playbooks/{again}",
+        )
+    build = (subject.layout.release(subject.live) / "build").resolve()
+    mark = build / ".build.json"
+    if not mark.exists():
+        yield error(
+            f"The build of release {subject.live} is gone or half there",
+            str(build),
+            "ansible-playbook playbooks/deploy.yml",
+        )
+        return
+    built = mark.stat().st_mtime
+    for folder, _, files in os.walk(build):
+        for name in files:
+            path = Path(folder, name)
+            if path.suffix == ".py" and path.lstat().st_mtime > built + 1:
+                yield warning(
+                    "Code was changed on the host since it was built",
+                    f"{path} is of {minute(path.lstat().st_mtime)}.",
+                    "Bring the change into app_source, then: ansible-playbook playbooks/deploy.yml",
+                )
+                return
+
+
+def name_of_user(number: int) -> str:
+    """Return a user's name; the number where there is none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def name_of_group(number: int) -> str:
+    """Return a group's name; the number where there is none."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+CHECKS = (programs, sockets, health, rights, releases)
