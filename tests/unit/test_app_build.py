@@ -29,8 +29,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from slipway.controller import fetch as app_fetch
 from slipway.controller.build import BuildAction
+from slipway.controller.fetch import pack as fetch_pack
+from slipway.controller.fetch.locks import pins as pins_of
+from slipway.controller.fetch.pyproject import toml
 from slipway.host import build as app_build
 from slipway.host import packing as app_pack
 from slipway.host import source as app_source
@@ -847,12 +849,12 @@ def test_a_lock_is_kept_where_packages_come_from_elsewhere(
     for name in ("uv.lock", "pylock.toml"):
         text = (root / name).read_text(encoding="utf-8")
         (root / name).write_text(re.sub(r"http://127\.0\.0\.1:\d+", gone, text), encoding="utf-8")
-    pins = app_fetch.pins(app_fetch.toml(root / "pylock.toml")) if kind == "pylock" else []
+    pins = pins_of(toml(root / "pylock.toml")) if kind == "pylock" else []
     changes: dict[str, Any] = {"source": {"pins": pins}, "environment": {"UV_DEFAULT_INDEX": online[0], "UV_HTTP_RETRIES": "0"}}
     if way == "wheelhouse":
         house = tmp_path / "house"
         shutil.copytree(index[0], house)
-        digest, archive = app_fetch.pack(house, [], tmp_path)
+        digest, archive = fetch_pack.pack(house, [], tmp_path)
         changes = {"source": {"pins": pins, "wheels": {"digest": digest, "archive": "/elsewhere"}}, "wheels": str(archive)}
         changes["environment"] = {"UV_HTTP_RETRIES": "0"}
     usual = wanting(layout, index, kind, online, **changes)
@@ -870,7 +872,7 @@ def test_a_lock_is_kept_where_packages_come_from_elsewhere(
 def test_a_wheelhouse_serves_requirements(
     tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]], module: Any, source: Path
 ) -> None:
-    digest, archive = app_fetch.pack(index[0], [], tmp_path)
+    digest, archive = fetch_pack.pack(index[0], [], tmp_path)
     usual = arguments(layout, index, environment={"UV_HTTP_RETRIES": "0"})
     without = module(**usual)
     usual["source"]["wheels"] = {"digest": digest, "archive": "/home/ann/x.tar.gz"}
@@ -893,7 +895,7 @@ def test_a_wheelhouse_serves_an_app_that_brings_the_server(
 ) -> None:
     (tmp_path / "requirements.txt").write_text("gunicorn\nuvicorn-worker\n", encoding="utf-8")
     usual = arguments(layout, index, environment={"UV_OFFLINE": "1"}, server=["gunicorn", "uvicorn-worker"])
-    digest, archive = app_fetch.pack(index[0], [], tmp_path)
+    digest, archive = fetch_pack.pack(index[0], [], tmp_path)
     usual["source"]["wheels"] = {"digest": digest, "archive": str(archive)}
     install(layout.venvs / "v1", tmp_path, {**usual, "wheels": str(archive)})
     assert import_in(layout.venvs / "v1", "gunicorn") == "1.0"

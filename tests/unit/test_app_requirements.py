@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slipway.controller.fetch import toml
+from slipway.controller.fetch.pyproject import toml
 from slipway.host.requirements import Allowed, Found, Refused, Requirements, hashed
 
 NOTHING: dict[str, str] = {}

@@ -1,0 +1,129 @@
+"""The action that fetches and packs the source of one app."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from slipway.controller.fetch.cache import cache_directory, locked
+from slipway.controller.fetch.dependencies import Dependencies
+from slipway.controller.fetch.error import FetchError
+from slipway.controller.fetch.image import pulled_image, recipe
+from slipway.controller.fetch.interpreter import check_interpreter
+from slipway.controller.fetch.pack import check_links, pack
+from slipway.controller.fetch.source import Fetched, Wanted, fetch, pack_wheels
+from slipway.host import interpreter as interpreters
+from slipway.host.errors import ReleaseError
+from slipway.host.requirements import Allowed, Refused
+
+
+class FetchAction(ActionBase):
+    """Fetch and pack the source of one app."""
+
+    _requires_connection = False
+    # fmt: off
+    _VALID_ARGS = frozenset((
+        "source", "version", "checksum", "git_key", "git_token", "directory", "requirements", "installer", "elsewhere",
+        "wheelhouse", "exclude", "timeout", "hooks", "hook_timeout", "image", "dockerfiles", "environment", "source_builds",
+        "interpreter", "base", "known",
+    ))
+    # fmt: on
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return where the packed source is, what it was made from, and its digests.
+
+        Raises:
+            AnsibleActionFail: when the source cannot be had, or lacks what it must hold.
+        """
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        host = str((task_vars or {}).get("inventory_hostname", "the host"))
+        try:
+            result.update(changed=False, source=self._source(host))
+        except (FetchError, Refused, ReleaseError, interpreters.Unreadable) as error:
+            raise AnsibleActionFail(str(error)) from None  # Ansible would say all of it twice
+        return result
+
+    def _source(self, host: str) -> dict[str, Any]:
+        """Return what stands for the source: what is known of it from before in the same run, or what is fetched now."""
+        known: dict[str, Any] | None = (self._task.args.get("known") or {}).get("source")
+        if known:
+            self._check_interpreter(known.get("python", []), host)
+            return known
+        if self._text("image"):
+            return pulled_image(self._text("image"), self._text("version"))
+        wanted = Wanted.of(self._task.args)
+        with contextlib.ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            if {"before_fetch", "after_fetch"} & set(wanted.hooks):  # they may write into one directory for several hosts
+                name = hashlib.sha256(self._text("source").encode()).hexdigest()[:16]
+                stack.enter_context(locked(cache_directory("hooks") / name))
+            fetched = fetch(wanted, scratch)
+            wanted.hook("after_fetch", fetched.root)
+            check_links(fetched.root, wanted.exclude)
+            needs = self._needs(wanted, fetched)
+            self._check_interpreter(needs["python"], host)
+            self._check_installer(needs)
+            digest, archive = pack(fetched.root, wanted.exclude, cache_directory(), replaced=needs.pop("replaced", None))
+        return {
+            "archive": str(archive),
+            "digest": digest,
+            "revision": fetched.revision or digest[:12],
+            "origin": fetched.origin,
+            "directory": wanted.directory,
+            **needs,
+            "wheels": pack_wheels(self._text("wheelhouse")),
+        }
+
+    def _needs(self, wanted: Wanted, fetched: Fetched) -> dict[str, Any]:
+        """Return what a host must know to install what the app depends on."""
+        arguments = self._task.args
+        allowed = Allowed.of(
+            arguments.get("environment") or {}, bool(arguments.get("source_builds")), self._text("installer") or "uv"
+        )
+        needs = recipe(fetched.root, wanted.directory, list(arguments.get("dockerfiles") or [])) or Dependencies(
+            fetched.root, wanted.directory, wanted.exclude, allowed
+        ).facts(self._text("requirements"), bool(arguments.get("elsewhere")))
+        python = needs.get("python", []) + fetched.demands
+        return {**needs, "python": python, "asks": interpreters.request(python)}
+
+    def _check_installer(self, needs: dict[str, Any]) -> None:
+        """Refuse what pip cannot install from.
+
+        Raises:
+            FetchError: when it is to.
+        """
+        if self._text("installer") == "pip" and needs["kind"] not in ("requirements", "dockerfile"):
+            raise FetchError(
+                f"pip does not install from {needs['requirements']}: set python_installer: uv, or have app_requirements name "
+                "a requirements file."
+            )
+
+    def _check_interpreter(self, demands: list[dict[str, Any]], host: str) -> None:
+        """Refuse a source that asks for another Python than it would run with, as far as that is known yet.
+
+        Raises:
+            FetchError: when it does.
+        """
+        if demands:
+            base, interpreter = self._text("base"), self._text("interpreter")
+            version = interpreters.of_image(base) if base else self._version(interpreter)
+            check_interpreter(demands, host, version, interpreter, base)
+
+    def _version(self, interpreter: str) -> str:
+        """Return the version of the host's `interpreter`; empty if it is not there yet, or none is named."""
+        if not interpreter:
+            return ""
+        answer = self._low_level_execute_command(f"{shlex.quote(interpreter)} -V", executable="/bin/sh")
+        found = re.match(r"Python (\d+\.\d+\.\d+\w*)", str(answer.get("stdout", "")))
+        return found[1] if found and not answer.get("rc") else ""
+
+    def _text(self, name: str) -> str:
+        return str(self._task.args.get(name) or "")
