@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ GREETING = "Hello, World!"
 
 settings = Settings()
 logger = logging.getLogger(__name__)
-# For where nobody else gives lines a form: released by Slipway they are JSON, and name the request that they are about.
-logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+logging.getLogger().setLevel(settings.log_level.upper())
+# Released by Slipway, the lines of an app that sets up no handler are JSON, and name the request that they are about.
+if "SLIPWAY_SOCKET" not in os.environ:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 @asynccontextmanager

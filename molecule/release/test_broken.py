@@ -207,10 +207,10 @@ def test_an_old_release_that_ignores_term_is_ended_all_the_same(host: Host, chan
     stubborn = "import signal\n@app.on_event('startup')\nasync def deaf():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     assert deploy(host, app_source=str(changed(stubborn))).code == 0
     old = host.live()
-    assert host.pids(f"releases/{old}/serve[r]")
+    assert host.pids(f"releases/{old}/gunicor[n]")
     with polling(host, "/items/1") as failures:
         run = deploy(host)
     assert run.code == 0, run.output[-3000:]
     assert failures == []
     assert programs(host) == [f"shop-{host.live()}"]
-    assert host.pids(f"releases/{old}/serve[r]") == []
+    assert host.pids(f"releases/{old}/gunicor[n]") == []

@@ -26,13 +26,23 @@ MANY, SOME = 8000, 1000
 QUICK = 12000 // CLIENTS
 
 SAYS = """
-import logging
-logging.basicConfig(level="INFO", format="%(levelname)s %(message)s")
+import logging, sys
 logger = logging.getLogger("shop")
+logger.setLevel("INFO")
+# A part of the app that gives its lines a form itself.
+own = logging.getLogger("own")
+own.addHandler(logging.StreamHandler(sys.stdout))
+own.handlers[0].setFormatter(logging.Formatter('{"event": "%(message)s", "part": "own"}'))
+own.propagate = False
 
 @app.get("/say/{number}")
 async def say(number: str):
     logger.info("%s %s", number, "x" * 3000)
+    return {}
+
+@app.get("/own/{name}")
+async def told(name: str):
+    own.warning(name)
     return {}
 
 @app.get("/leak")
@@ -209,6 +219,11 @@ def test_logs_are_read_and_followed_wherever_they_are(host: Host, changed: Calla
     assert (run.code, run.changed) == (0, {host.name: 0}), run.output[-3000:]
     assert f"== {ACCESS}" in run.output
     assert "== the journal" in run.output
+    # So is what the app formats itself, as it is.
+    host.ask("/own/of-the-app-itself")
+    within(10, lambda: "of-the-app-itself" in host.run(f"journalctl --all --output=cat --identifier=shop-{release}"))
+    shown = deploy(host, playbook="playbooks/logs.yml", grep="app-itself").output
+    assert '{"event": "of-the-app-itself", "part": "own"}' in shown
     # What was rotated is found as well.
     for _ in range(2):
         host.run("logrotate --force /etc/logrotate.d/nginx")
@@ -236,8 +251,8 @@ def test_logs_are_read_and_followed_wherever_they_are(host: Host, changed: Calla
     host.run(f"supervisorctl restart {program}")
     within(10, host.healthy)
     assert host.master() != before
-    assert host.pids(f"releases/{release}/serve[r]")
-    assert before not in host.pids(f"releases/{release}/serve[r]")
+    assert host.pids(f"releases/{release}/gunicor[n]")
+    assert before not in host.pids(f"releases/{release}/gunicor[n]")
 
 
 def test_the_message_of_a_failed_release_has_what_it_said_to_the_journal(host: Host, changed: Callable[[str], Path]) -> None:

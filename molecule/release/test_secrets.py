@@ -145,7 +145,7 @@ def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: t
         "nginx's configuration": "nginx -T",
         "app's log": f"cat /var/log/shop/{host.live()}.log",
         "history": "cat /opt/shop/history.jsonl",
-        "records": "cat /opt/shop/releases/*/release.json",
+        "records": "cat /opt/shop/releases/*/release.json /opt/shop/releases/*/runtime.json",
         "programs of the releases": "cat /opt/shop/releases/*/*.py /opt/shop/releases/*/*.conf",
         "Ansible's files": "find /root/.ansible /tmp /var/tmp -type f -exec cat {} +",
         "shell histories": "cat /root/.*history",

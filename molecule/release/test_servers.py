@@ -92,8 +92,8 @@ def test_each_change_of_the_way_to_serve_under_load(host: Host) -> None:
 @pytest.mark.parametrize("name", SERVERS)
 def test_each_way_to_serve_keeps_the_promises(host: Host, shop: Path, name: str, runtime: str) -> None:
     # Called as a file of the release is.
-    (shop / "main.py").rename(shop / "server.py")
-    run = deploy(host, app_source=str(shop), app_module="server:app", app_watch_seconds=1, **SERVERS[name], **RUNTIMES[runtime])
+    (shop / "main.py").rename(shop / "launch.py")
+    run = deploy(host, app_source=str(shop), app_module="launch:app", app_watch_seconds=1, **SERVERS[name], **RUNTIMES[runtime])
     assert run.code == 0, run.output[-3000:]
     release = str(serves(host))
 

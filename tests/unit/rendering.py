@@ -84,7 +84,7 @@ class Host:
     @cache  # noqa: B019  the same
     def render(self, role: str, template: str) -> str:
         """Return a template of a role as the host would get it."""
-        return str(self.work_out(trust_as_template(f"{{{{ lookup('rendered', '{template}') }}}}"), role))
+        return str(self.work_out(trust_as_template(f"{{{{ lookup('ansible.builtin.template', '{template}') }}}}"), role))
 
     def arguments(self, role: str, module: str, file: str = "main.yml", **registered: Any) -> list[dict[str, Any]]:
         """Return the worked out arguments of each task of a role's task file that uses `module`."""

@@ -108,18 +108,19 @@ def test_what_selinux_refuses(
     assert [each.evidence for each in findings] == [found] * len(wanted)
 
 
+@pytest.mark.parametrize("file", ["launch.py", "runtime.json", "settings.json"])
 @pytest.mark.parametrize(("changed", "stale"), [(-60, False), (60, True)])
-def test_what_runs_with_older_files_than_it_has(tmp_path: Path, changed: float, stale: bool) -> None:
+def test_what_runs_with_older_files_than_it_has(tmp_path: Path, changed: float, stale: bool, file: str) -> None:
     directory, started = tmp_path / "shop" / "releases" / "7", 1_800_000_000
     directory.mkdir(parents=True)
     (tmp_path / "shop" / "live.sock").symlink_to(tmp_path / "run" / "7.sock")
-    for name in ("launch.py", "settings.json"):
+    for name in ("launch.py", "runtime.json", "settings.json"):
         (directory / name).touch()
-        os.utime(directory / name, (started, started + (changed if name == "settings.json" else 0)))
+        os.utime(directory / name, (started, started + (changed if name == file else 0)))
     processes = [{"statename": "RUNNING", "start": started}, {"statename": "STOPPED", "start": 0}]
     findings = list(release.stale(subject(tmp_path), {7: processes}))
     assert whats(findings) == ([("warning", "Release 7 runs with older files than it has")] if stale else [])
-    assert not stale or str(directory / "settings.json") in findings[0].evidence
+    assert not stale or str(directory / file) in findings[0].evidence
 
 
 def test_a_certificate_is_read(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import released
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from rendering import Host
@@ -28,6 +28,8 @@ from rendering import Host
 from slipway.host import watch as app_watch
 from slipway.host.certificate import days_left
 from slipway.host.endpoint import CLAIMED_CLIENT, LONGEST_ANSWER, NO_ANSWER, Door, UnixConnection, ask
+from slipway.runtime import asgi, waiting
+from slipway.runtime import counts as ended
 
 TOKEN = "token-of-the-release"
 
@@ -275,23 +277,17 @@ class App:
 def guarded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is to be done when another serves; test_templates has the real guard."""
     calls: list[Any] = []
-    monkeypatch.setitem(sys.modules, "slipway_guard", SimpleNamespace(leave_when_replaced=calls.append))
-    monkeypatch.setitem(sys.modules, "slipway_log", SimpleNamespace(request=ContextVar("request", default=None)))
+    monkeypatch.setattr(asgi, "leave_when_replaced", calls.append)
     return calls
 
 
 @pytest.fixture
-def serve(tmp_path: Path, guarded: list[Any]) -> Callable[..., Any]:
-    """Return the app as a release with some variables serves it, and the app."""
+def serve() -> Callable[..., Any]:
+    """Return the app as a server has it served, and the app."""
 
-    def make(**variables: Any) -> Any:
-        (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
-        code = Host(variables).render("app", "slipway_app.py.j2").replace("@RELEASE@", "7")
-        head = code[: code.index("module, attribute =")]
-        names: dict[str, Any] = {"__file__": str(tmp_path / "slipway_app.py")}
-        exec(compile(head, "slipway_app.py", "exec"), names)
+    def make(kind: Callable[..., Any] = asgi.Served) -> Any:
         app = App()
-        return names["Served"](app), app
+        return kind(app, TOKEN.encode()), app
 
     return make
 
@@ -345,13 +341,12 @@ def test_who_knows_the_token_is_answered(served: Any) -> None:
 class Followed:
     """An app whose requests are noted, and the notes."""
 
-    def __init__(self, serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("SLIPWAY_SOCKET", str(tmp_path / "7.sock"))
+    def __init__(self, tmp_path: Path) -> None:
         self.runtime = tmp_path
-        wrapped, _ = serve()
-        names = type(wrapped).__call__.__globals__
-        self.memory = names["shared_memory"]()
-        self.kind, self.names = names["Followed"], names
+        self.memory = waiting.shared_memory(tmp_path / "7.metrics")
+
+    def serve(self, app: Any) -> asgi.Served:
+        return asgi.Served(app, TOKEN.encode(), self.memory)
 
     def waits(self) -> list[tuple[float, int]]:
         """Return what whoever watches reads, as if the notes were another process's."""
@@ -363,13 +358,13 @@ class Followed:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        asyncio.run(self.kind(app, self.memory)({"type": "http", "method": "GET", "path": "/", **scope}, receive, send))
+        asyncio.run(self.serve(app)({"type": "http", "method": "GET", "path": "/", "headers": [], **scope}, receive, send))
         return sent
 
 
 @pytest.fixture
-def followed(serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
-    return Followed(serve, tmp_path, monkeypatch)
+def followed(tmp_path: Path) -> Followed:
+    return Followed(tmp_path)
 
 
 def test_a_request_waits_until_its_answer_begins(followed: Followed) -> None:
@@ -434,9 +429,10 @@ def test_requests_beyond_what_there_is_room_for_are_served_all_the_same(followed
     async def app(scope: Any, receive: Any, send: Any) -> None:
         served.append(scope["path"])
 
-    kind = followed.kind(app, followed.memory)
-    kind.free.clear()
-    asyncio.run(kind({"type": "http", "path": "/x"}, None, None))
+    served_by = followed.serve(app)
+    served_by.free.clear()
+    nobody: Any = None
+    asyncio.run(served_by({"type": "http", "path": "/x", "headers": []}, nobody, nobody))
     assert served == ["/x"]
 
 
@@ -449,14 +445,15 @@ def test_where_there_is_no_room_for_notes_there_are_none(followed: Followed, mon
     (file,) = (followed.runtime / "7.metrics").iterdir()
     assert file.stat().st_blocks * 512 >= file.stat().st_size == 512 * app_watch.WAITING.size, "a hole is filled, or kills, later"
     monkeypatch.setattr(os, "posix_fallocate", full)
-    assert followed.names["shared_memory"]() is None
+    assert waiting.shared_memory(followed.runtime / "7.metrics") is None
 
 
 def test_the_notes_of_a_process_end_with_it_whatever_it_leaves_behind(followed: Followed) -> None:
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
-        app_watch.WAITING.pack_into(followed.names["shared_memory"](), 0, time.monotonic(), 7)
+        notes: Any = waiting.shared_memory(followed.runtime / "7.metrics")
+        app_watch.WAITING.pack_into(notes, 0, time.monotonic(), 7)
         if os.fork() == 0:
             os.close(theirs)
             os.read(ours, 1)  # until the test is over
@@ -493,9 +490,7 @@ for mode in ("all", "liveall", "livesum", "sum", "min", "max", "mostrecent"):
 """
 
 
-def test_the_counts_of_processes_that_have_ended_become_one_file(
-    serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_counts_of_processes_that_have_ended_become_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "7.metrics"
     place.mkdir()
     monkeypatch.setenv("SLIPWAY_SOCKET", str(tmp_path / "7.sock"))
@@ -509,13 +504,12 @@ def test_the_counts_of_processes_that_have_ended_become_one_file(
     work(3, 5)
     before = counts(place)
     assert before['asked_total{path="/items"}'] == 8
-    forget = type(serve()[0]).__call__.__globals__["forget_dead_processes"]
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
-        forget()
+        ended.forget_ended(place)
     assert counts(place)['asked_total{path="/items"}'] == 8, "where there is no room nothing is added up"
     assert not list(place.glob("*_ended.db"))
-    forget()
+    ended.forget_ended(place)
     after = counts(place)
     assert after == {name: value for name, value in before.items() if not name.startswith("g_live")}
     assert sorted(file.stem for file in place.glob("*.db")) == [
@@ -523,7 +517,7 @@ def test_the_counts_of_processes_that_have_ended_become_one_file(
         *("histogram_ended", "summary_ended"),
     ]
     work(7)
-    forget()
+    ended.forget_ended(place)
     assert counts(place) == {
         **after,
         'asked_total{path="/items"}': 15,
@@ -543,9 +537,7 @@ def test_the_counts_of_processes_that_have_ended_become_one_file(
     assert len(list(place.glob("*.db"))) == 7
 
 
-def test_what_a_living_process_counts_is_left_to_it(
-    serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_living_process_counts_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "7.metrics"
     place.mkdir()
     own = place / f"counter_{os.getpid()}.db"
@@ -553,35 +545,34 @@ def test_what_a_living_process_counts_is_left_to_it(
     monkeypatch.setenv("SLIPWAY_SOCKET", str(tmp_path / "7.sock"))
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(place))
     monkeypatch.setattr(MultiProcessCollector, "collect", MultiProcessCollector.collect)
-    type(serve()[0]).__call__.__globals__["forget_dead_processes"]()
+    ended.forget_ended(place)
     assert [file.name for file in place.iterdir()] == [own.name]
 
 
 @pytest.mark.parametrize("attribute", ["app", "factory.inner.app", "make"])
 def test_what_is_served_is_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: list[Any], attribute: str) -> None:
-    (tmp_path / "door.token").write_text(TOKEN, encoding="ascii")
     module = f"served_{attribute.replace('.', '_')}"
     text = "class factory:\n    class inner:\n        app = 'the app'\napp = factory.inner.app\ndef make():\n    return app\n"
-    own = tmp_path / "own"
+    own, release = tmp_path / "own", tmp_path / "7"
     own.mkdir()
-    monkeypatch.syspath_prepend(own)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(own)])
     (own / f"{module}.py").write_text(text, encoding="utf-8")
-    (tmp_path / f"{module}.py").write_text("raise SystemExit('this is a file of the release')", encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)  # as Gunicorn does
-    names: dict[str, Any] = {"__file__": str(tmp_path / "slipway_app.py")}
-    exec(Host({"app_module": f"{module}:{attribute}"}).render("app", "slipway_app.py.j2"), names)
-    assert names["app"].app == "the app"
-    assert guarded == [names["finish"]]
+    released.write(release, released.told(Host({"app_module": f"{module}:{attribute}"})))
+    (release / f"{module}.py").write_text("raise SystemExit('this is a file of the release')", encoding="utf-8")
+    monkeypatch.syspath_prepend(release)  # as Hypercorn does
+    served: Any = asgi.serve(release)
+    assert (served.app, served.token) == ("the app", b"token")
+    assert len(guarded) == 1
 
 
-@pytest.mark.parametrize("server", [{"app_server": "hypercorn"}, {"app_gunicorn_worker": "asgi"}], ids=str)
+@pytest.mark.parametrize("kept", [asgi.Served, partial(asgi.Named, 7), partial(asgi.Telling, 7)])
 @pytest.mark.parametrize(
     ("kind", "proto", "scheme"), [("http", "https", "https"), ("http", "http", "http"), ("websocket", "https", "wss")]
 )
-def test_for_a_plain_server_the_app_is_told_what_nginx_says(
-    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, server: dict[str, str], kind: str, proto: str, scheme: str
+def test_the_app_is_told_what_nginx_says_of_the_client(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, kept: Any, kind: str, proto: str, scheme: str
 ) -> None:
-    wrapped, _ = serve(**server)
+    wrapped, _ = serve(kept)
     seen: list[Any] = []
 
     async def answer(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -593,7 +584,7 @@ def test_for_a_plain_server_the_app_is_told_what_nginx_says(
     headers = [(b"x-forwarded-for", b"192.0.2.9"), (b"x-forwarded-proto", proto.encode())]
     sent = drive(wrapped, type=kind, headers=headers, scheme="http", client=None)
     assert (seen[0]["scheme"], seen[0]["client"]) == (scheme, ("192.0.2.9", 0))
-    assert sent[0]["headers"] == [(b"a", b"b"), (b"x-release", b"7")]
+    assert sent[0]["headers"] == [(b"a", b"b"), *([] if kept is asgi.Served else [(b"x-release", b"7")])]
     assert "headers" not in sent[1]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import released
 from rendering import Host
 
 from slipway.controller.image import ImageAction, timed
@@ -24,6 +25,7 @@ from slipway.host import image as app_image
 from slipway.host.engine import Engine, login
 from slipway.host.errors import ReleaseError
 from slipway.host.paths import Layout
+from slipway.runtime import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -70,11 +72,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 def start(directory: Path, *words: str, inventory: dict[str, Any] | None = None, **environment: str) -> str:
     """Run the container.py of release 7."""
     host = Host({"app_name": "shop", "app_user": ME, "app_runtime": "container", **(inventory or {})})
-    text = host.render("app", "container.py.j2").replace("@RELEASE@", "7").replace("@BUILD@", "b1")
-    (directory / "container.py").write_text(text, encoding="utf-8")
-    told = {**os.environ, **environment}
+    released.write(directory, released.told(host))
+    journal = directory / "slipway" / "runtime" / "journal.py"
+    journal.write_text(released.text("journal.py").replace("/run/systemd", str(directory)), encoding="utf-8")
     command = [sys.executable, str(directory / "container.py"), *words]
-    return subprocess.run(command, env=told, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_container_is_started(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
@@ -146,17 +148,26 @@ def test_workers_heed_the_limits(memory: int, cpus: Any, workers: int, tmp_path:
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setenv("ONLY_IN_THE_IMAGE", "yes")
-    started: list[Any] = []
-    monkeypatch.setattr(os, "execve", lambda path, words, environment: started.append((words, environment)))
     (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
     inventory = {"app_runtime": "container", "app_container_memory_mb": memory, "app_container_cpus": cpus}
-    code = Host(inventory).render("app", "launch.py.j2").replace("\nconfine()\n", "\n")  # not these tests
-    exec(compile(code, "launch.py", "exec"), {"__file__": str(tmp_path / "launch.py")})
-    (words, environment) = started[0]
+    release = released.told(Host(inventory))
+    environment = launch.environment(release, tmp_path)
     assert environment["WEB_CONCURRENCY"] == str(workers)
-    assert words[0] == sys.executable
     assert environment["ONLY_IN_THE_IMAGE"] == "yes"
     assert environment["PATH"] == os.environ["PATH"]
+    assert launch.command(release, tmp_path, [])[0] == sys.executable
+
+
+def test_the_engines_client_logs_to_the_journal_what_serves_alone(
+    tmp_path: Path, short: Path, asked: Callable[[], list[str]]
+) -> None:
+    logging = {"app_log_target": "journald"}
+    with released.journal(tmp_path) as said:
+        start(tmp_path, "--shell", "true", inventory=logging)
+        start(tmp_path, "--pids", inventory=logging)
+        start(tmp_path, inventory=logging)
+    assert [line.split()[0] for line in asked() if "inspect" not in line] == ["run", "ps", "run"]
+    assert [stream.split("\n")[0] for stream in said] == ["shop-7"]
 
 
 SOURCE = {

@@ -23,9 +23,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import released
+import rendering
 import standins
 
-from slipway.host import configuration
+from slipway.host import configuration, runtime_files
 from slipway.host import endpoint as app_door
 from slipway.host import files as app_files
 from slipway.host import process as app_process
@@ -39,6 +41,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.lock import lock
 from slipway.host.releaser import Releaser
 from slipway.host.store import Store
+from slipway.runtime.release import read
 
 HOST = "api.example.com"
 DRAIN = 8.0
@@ -74,6 +77,10 @@ if grep -q opened "$1"; then
     exit 4
 fi
 """
+
+# The runtime's files, but for what stands in for the launcher: a mark by which the stand-in for Python knows what to do.
+FILES = {path.name: path.read_text(encoding="utf-8") for path in released.RUNTIME.glob("*.py")} | {"launch.py": "pass\n"}
+RUNTIME: dict[str, Any] = rendering.Host()["__app_runtime"]
 
 SECTION = """[program:shop-@RELEASE@]
 command={python} -IS {server} {run}/@RELEASE@.sock @RELEASE@ {mode}
@@ -129,6 +136,7 @@ class Host:
         self.server.write_text(standins.SERVER, encoding="utf-8")
         self.door = standins.Door(self.layout.live_socket)
         self.given: list[int] = []
+        self.files = FILES
 
     def build(self, name: str, venv: str = "v1") -> str:
         """Make a build, as app_build would."""
@@ -158,7 +166,7 @@ class Host:
             "build": "b1",
             "revision": "r-b1",
             "origin": "git@x:y",
-            "files": {"launch.py": "release = '@RELEASE@'; revision = '@REVISION@'\n"},
+            "runtime": RUNTIME,
             "settings": '{"KEY": "secret"}',
             "secret_names": ["KEY"],
             "program": SECTION.format(mode=mode, **paths),
@@ -185,6 +193,7 @@ class Host:
             "rollback_settings": "theirs",
             "run": ANN,
         }
+        self.files = {**FILES, **changes.pop("files", {})}
         return {**arguments, **changes}
 
     def releaser(self, mode: str = "200", **changes: Any) -> Releaser:
@@ -283,6 +292,7 @@ def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.setattr(module, "run", lambda *words, user=None, **options: run(*words, **options))
         monkeypatch.setattr(Releaser, "group", property(lambda self: os.getegid()))
     host = Host(short, clock, user)
+    monkeypatch.setattr(runtime_files, "text", lambda name: host.files[name])
     monkeypatch.setattr(app_supervisor, "CONFIGURATIONS", (short / "elsewhere.conf", host.supervisor.configuration))
     host.build("b1")
     yield host
@@ -295,7 +305,14 @@ def test_the_first_release(host: Host) -> None:
     assert host.run() == 1
     host.is_served_by(1)
     directory = host.layout.release(1)
-    assert (directory / "launch.py").read_text(encoding="utf-8") == "release = '1'; revision = 'r-b1'\n"
+    files = {str(path.relative_to(directory)): path.read_text(encoding="utf-8") for path in directory.rglob("*.py")}
+    modules = {f"slipway/runtime/{name}": FILES[name] for name in runtime_files.MODULES}
+    programs = {name: FILES[name] for name in ("launch.py", "preflight.py", "gunicorn_conf.py")}
+    assert files == {"slipway/__init__.py": "", **modules, **programs}
+    told = read(directory)
+    assert (told.app, told.number, told.revision, told.build) == ("shop", 1, "r-b1", "b1")
+    assert (told.home, told.sockets, told.user) == (str(host.layout.home), str(host.layout.runtime), host.user)
+    assert (directory / "runtime.json").stat().st_mode & 0o777 == 0o640
     assert (directory / "build" / "app" / "main.py").exists()
     assert not os.path.isabs(os.readlink(directory / "build"))
     record = host.layout.record(1)
@@ -315,20 +332,38 @@ def test_the_same_again_does_nothing(host: Host) -> None:
     host.is_served_by(1)
 
 
-@pytest.mark.parametrize("change", ["settings", "build", "revision", "files", "program"])
+@pytest.mark.parametrize("change", ["settings", "build", "revision", "files", "runtime", "program"])
 def test_whatever_it_is_made_of_makes_a_new_release(host: Host, change: str) -> None:
     host.run()
     host.build("b2")
-    value = {"settings": '{"KEY": "other"}', "build": "b2", "revision": "r2", "files": {"launch.py": "other\n"}}.get(change)
+    values = {"settings": '{"KEY": "other"}', "build": "b2", "revision": "r2", "files": {"log.py": "other\n"}}
+    value = {**values, "runtime": {**RUNTIME, "timeout": 31}}.get(change)
     changes = {change: value} if value is not None else {"program": host.arguments()["program"] + "startsecs=9\n"}
     assert host.run(**changes) == 2
     host.is_served_by(2)
     assert host.run(**changes) is None
 
 
+def test_a_release_of_an_earlier_version_with_files_of_its_own_serves_on_and_is_gone_back_to(host: Host) -> None:
+    host.run()
+    old = host.layout.release(1)
+    shutil.rmtree(old / "slipway")
+    (old / "runtime.json").unlink()
+    (old / "server.py").write_text("its own way to serve\n", encoding="utf-8")
+    record = json.loads((old / "release.json").read_text(encoding="utf-8"))
+    (old / "release.json").write_text(json.dumps({**record, "digest": "another"}), encoding="utf-8")
+    assert host.run() == 2
+    host.is_served_by(2)
+    assert (old / "server.py").exists()
+    assert host.releaser().roll_back(1, "theirs") == 1
+    host.is_served_by(1)
+
+
 def test_what_is_not_part_of_it_makes_none(host: Host) -> None:
     host.run()
     assert host.run(run=BOB, keep=1, drain=30.0) is None
+    # Nor is a file of another server's.
+    assert host.run(files={"hypercorn_server.py": "other\n", "container.py": "other\n"}) is None
 
 
 def test_the_old_release_serves_until_the_switch_and_runs_until_it_is_drained(host: Host) -> None:
@@ -406,16 +441,16 @@ def test_the_switch_is_one_rename(host: Host, monkeypatch: pytest.MonkeyPatch) -
 def test_settings_are_for_the_app_alone_and_records_for_nobody_else(host: Host) -> None:
     os.umask(0)
     group = pwd.getpwnam(host.user).pw_gid
-    host.run()
+    host.run(settings='{"KEY": "hunter2"}')
     directory = host.layout.release(1)
-    for name in ("settings.json", "release.json"):
+    for name in ("settings.json", "release.json", "runtime.json"):
         assert (directory / name).stat().st_mode & 0o777 == 0o640
         assert (directory / name).stat().st_gid == group
-    assert (directory / "settings.json").read_text(encoding="utf-8") == '{"KEY": "secret"}'
+    assert (directory / "settings.json").read_text(encoding="utf-8") == '{"KEY": "hunter2"}'
     assert "digest" not in host.layout.history.read_text(encoding="utf-8")
     for path in [*host.layout.home.rglob("*"), *host.supervisor.sections.rglob("*")]:
         if path.is_file() and path.name != "settings.json":
-            assert "secret" not in path.read_text(encoding="utf-8"), path
+            assert "hunter2" not in path.read_text(encoding="utf-8"), path
 
 
 def test_the_app_can_read_its_release_whatever_the_umask(host: Host, module: Any) -> None:

@@ -7,11 +7,11 @@ import fcntl
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.template import trust_as_template
+import released
 from rendering import Host
+
+from slipway.host import logs as app_log
 
 WORKERS = 2
 
@@ -50,6 +52,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 {setup}
+if "LEVEL" in os.environ:
+    logging.getLogger("shop").setLevel(os.environ["LEVEL"])
 
 @asynccontextmanager
 async def lifespan(app):
@@ -60,6 +64,14 @@ async def lifespan(app):
 
 app = FastAPI(lifespan=lifespan)
 logger = logging.getLogger("shop.orders")
+
+def speak():
+    {speak}
+
+@app.get("/speak")
+async def spoken():
+    speak()
+    return {{}}
 
 @app.get("/say")
 async def say():
@@ -120,31 +132,77 @@ async def own():
     logger.warning("{{ no JSON }}")
     return {{}}
 
+@app.get("/quiet")
+async def quiet():
+    logger.info("not so important")
+    return {{}}
+
 @app.get("/halves")
 async def halves():
     logger.warning("half a pair: \\ud83d")
     return {{}}
 """
 
-# How an app sets logging up, when it is imported or when it starts.
+# How an app sets logging up, when it is imported or when it starts, and what it logs then: the same each time.
+SPEAK = 'logger.warning("order %d of %s", 7, "Zoë", extra={"order": 7})'
+BASIC = "logging.basicConfig(level='INFO', format='%(levelname)s %(message)s')"
 DICTIONARY = """logging.config.dictConfig({"version": 1, "disable_existing_loggers": False,
-    "formatters": {"long": {"format": "[%(asctime)s] %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "long", "stream": "ext://sys.stdout"}},
-    "root": {"level": "INFO", "handlers": ["out"]}})"""
-SETUPS = {
-    "nothing": ("", ""),
-    "basicConfig": ("logging.basicConfig(level='INFO', format='%(asctime)s %(levelname)s %(message)s')", ""),
-    "a dictionary": (f"import logging.config\n{DICTIONARY}", ""),
-    "at its start": ("import logging.config", DICTIONARY),
+        "formatters": {"long": {"format": "%(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "long", "stream": "ext://sys.stdout"}},
+        "root": {"level": "INFO", "handlers": ["out"]}})"""
+STRUCTLOG = """import structlog
+shared = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name]
+structlog.configure(processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+    logger_factory=structlog.stdlib.LoggerFactory(), wrapper_class=structlog.stdlib.BoundLogger)
+out = logging.StreamHandler(sys.stdout)
+out.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[
+    structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.@RENDERER@]))
+logging.getLogger().addHandler(out)
+logging.getLogger().setLevel("INFO")"""
+STRUCTLOG_SPEAK = f'structlog.get_logger("shop.items").info("item", order=7, name="Zoë"); {SPEAK}'
+LOGURU = """from loguru import logger as loguru
+class Loguru(logging.Handler):
+    def emit(self, record):
+        loguru.opt(exception=record.exc_info).log(record.levelname, record.getMessage())
+logging.basicConfig(handlers=[Loguru()], level=0)
+logging.getLogger("asyncio").setLevel("INFO")
+loguru.remove()
+loguru.add(sys.stderr, format="{level} {message} {extra}", colorize=False)"""
+SETUPS: dict[str, tuple[str, str, str]] = {
+    "nothing": ("", "", SPEAK),
+    "basicConfig": (BASIC, "", SPEAK),
+    "a dictionary": (f"import logging.config\n{DICTIONARY}", "", SPEAK),
+    "structlog": (STRUCTLOG.replace("@RENDERER@", "JSONRenderer(sort_keys=True)"), "", STRUCTLOG_SPEAK),
+    "loguru": (LOGURU, "", f'loguru.bind(order=7).info("item of Zoë"); {SPEAK}'),
+}
+# What makes no difference to the server.
+MORE_SETUPS: dict[str, tuple[str, str, str]] = {
+    "at its start": ("import logging.config", DICTIONARY, SPEAK),
     "a queue": (
         "import logging.handlers, queue\n"
         "inbox = queue.SimpleQueue()\n"
         "logging.basicConfig(level='INFO', handlers=[logging.handlers.QueueHandler(inbox)])\n"
-        "out = logging.StreamHandler()",
-        "logging.handlers.QueueListener(inbox, out).start()",
+        "listener = logging.handlers.QueueListener(inbox, logging.StreamHandler())",
+        "listener.start()",
+        f"{SPEAK}; listener.stop(); listener.start()",
     ),
-    "bare messages": ("logging.basicConfig(level='INFO', format='%(message)s')", ""),
-}
+    "structlog for people": (STRUCTLOG.replace("@RENDERER@", "KeyValueRenderer()"), "", STRUCTLOG_SPEAK),
+    "structlog that prints": (f"import structlog\nstructlog.configure(processors=[structlog.processors.JSONRenderer()])\n{BASIC}",
+                              "", 'structlog.get_logger().info("item", order=7)'),
+    "loguru in JSON": (f"{LOGURU.split('loguru.add')[0]}loguru.add(lambda text: print(json.loads(text)['record']['message']), "
+                       "serialize=True)", "", 'loguru.info("item of Zoë")'),
+    "a handler of one logger": ("own = logging.StreamHandler()\nlogging.getLogger('shop').addHandler(own)", "", SPEAK),
+}  # fmt: skip
+BOTH = {**SETUPS, **MORE_SETUPS}
+
+# The app without a server, and so without anything of ours.
+ALONE = """
+import asyncio, main
+async def alone():
+    async with main.lifespan(main.app):
+        main.speak()
+asyncio.run(alone())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -156,18 +214,19 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", venv]
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, venv], check=True)
     subprocess.run([*install, "--require-hashes", "--requirement", ROOT / "app" / "requirements.txt"], check=True)
-    subprocess.run([*install, *sorted(servers)], check=True)
+    subprocess.run([*install, *sorted(servers), "structlog", "loguru"], check=True)
     return venv
 
 
 @dataclass
 class Release:
-    """A release that runs, with its socket; `lines` is what it has printed, once it has ended."""
+    """A release that runs, with its socket; `lines` is what it has printed, once it has ended, `strange` what is no record."""
 
     process: subprocess.Popen[bytes]
     socket: Path
     log: Path
     lines: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
 
     def ask(self, path: str, name: str = "") -> int:
         """Ask once, as Nginx would, and return the status."""
@@ -195,12 +254,14 @@ class Release:
             time.sleep(0.1)
 
     def end(self) -> list[dict[str, Any]]:
-        """Stop it as Supervisor would, and return its lines, all of which are JSON."""
+        """Stop it as Supervisor would, and return its records."""
         self.process.terminate()
         self.process.wait(20)
         self.lines = self.log.read_text(encoding="utf-8").split("\n")
         assert self.lines.pop() == ""
-        return [json.loads(line) for line in self.lines if line != "a plain line"]
+        records = [line for line in self.lines if '"logger":' in line and '"release":' in line]
+        self.strange = [line for line in self.lines if line not in records]
+        return [json.loads(line) for line in records]
 
 
 Start = Callable[..., Release]
@@ -219,13 +280,11 @@ def start(tmp_path: Path, short: Path, environment: Path) -> Iterator[Start]:
             directory.mkdir(parents=True)
         (release / "build").symlink_to(build)
         (build / ".venv").symlink_to(environment)
-        first, later = SETUPS[setup]
-        (build / "main.py").write_text(APP.format(setup=first, later=later or "pass"), encoding="utf-8")
-        for name, text in host.work_out(trust_as_template("{{ __app_files }}"), "app").items():
-            text = text.replace("@RELEASE@", "7").replace("/run/shop", str(short)).replace("/run/systemd", str(short))
-            (release / name).write_text(text, encoding="utf-8")
-        (release / "settings.json").write_text(json.dumps(host["app_env"] | host["app_secrets"]), encoding="utf-8")
-        (release / "door.token").write_text("token", encoding="ascii")
+        first, later, speak = BOTH[setup]
+        (build / "main.py").write_text(APP.format(setup=first, later=later or "pass", speak=speak), encoding="utf-8")
+        released.write(release, released.told(host, sockets=str(short)), host["app_env"] | host["app_secrets"])
+        journal = release / "slipway" / "runtime" / "journal.py"
+        journal.write_text(released.text("journal.py").replace("/run/systemd", str(short)), encoding="utf-8")
         log = tmp_path / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -259,13 +318,13 @@ def of_request(lines: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 @each_server
 def test_all_that_is_logged_is_json_and_names_its_request(start: Start, server: str) -> None:
-    release = start(server, "basicConfig")
+    release = start(server)
     release.opened()
     for path in ("say", "thread", "later", "fail", "uncaught", "print"):
         release.ask(f"/{path}", f"request-{path}")
     release.ask("/say")
     lines = release.end()
-    assert "a plain line" in release.lines
+    assert release.strange == ["a plain line"]
     for line in lines:
         assert list(line)[:5] == ["time", "level", "logger", "message", "release"]
         assert line["release"] == "7"
@@ -296,6 +355,26 @@ def test_all_that_is_logged_is_json_and_names_its_request(start: Start, server: 
         assert [count for text, count in times.items() if text.startswith(FIRST_SAYS[server])] == [1]
     # Both workers open and close.
     assert sorted(line["message"] for line in lines if line["logger"] == "shop") == ["closes"] * WORKERS + ["opens"] * WORKERS
+
+
+def children(release: Release) -> list[int]:
+    """Return the processes below its first."""
+    found = subprocess.run(["pgrep", "-P", str(release.process.pid)], capture_output=True, text=True, check=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def arguments(pid: int) -> str:
+    """Return the arguments of a process, as ps shows them."""
+    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ")
+
+
+@each_server
+def test_arguments_name_the_server_and_its_release(start: Start, server: str) -> None:
+    release = start(server)
+    first = arguments(release.process.pid)
+    assert server.replace("asgi", "gunicorn") in first
+    assert " shop release 7 " in first
+    assert ["/releases/7/" in arguments(pid) for pid in children(release)].count(True) >= WORKERS
 
 
 @each_server
@@ -329,39 +408,70 @@ def test_workers_of_hypercorn_do_not_keep_its_replacement_waiting(start: Start) 
     with ThreadPoolExecutor() as pool:
         busy = pool.submit(release.ask, "/hours")
         time.sleep(0.5)
-        found = subprocess.run(
-            ["pgrep", "-P", str(release.process.pid)], capture_output=True, text=True, check=True
-        ).stdout.split()
-        os.kill(max(int(pid) for pid in found), signal.SIGKILL)
+        os.kill(max(children(release)), signal.SIGKILL)
         assert release.process.wait(10) != 0
         assert isinstance(busy.exception(10), (OSError, http.client.HTTPException))
 
 
-@pytest.mark.parametrize("setup", SETUPS)
-def test_however_an_app_sets_logging_up(start: Start, setup: str) -> None:
-    release = start("uvicorn", setup)
+def alone(release: Release, environment: Path) -> list[str]:
+    """Return the lines of the app without a server."""
+    run: list[str | Path] = [environment / "bin" / "python", "-c", ALONE]
+    done = subprocess.run(
+        run, cwd=release.log.parent / "builds" / "1", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+    )
+    return done.stdout.decode().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("server", "setup"),
+    [
+        *((server, setup) for server in SERVERS for setup in SETUPS if setup != "nothing"),
+        *(("uvicorn", setup) for setup in MORE_SETUPS),
+    ],
+)
+def test_what_an_app_formats_itself_comes_out_as_it_would_alone(start: Start, environment: Path, server: str, setup: str) -> None:
+    release = start(server, setup)
     release.opened()
-    release.ask("/say", "request-1")
-    release.ask("/own", "request-2")
-    release.ask("/halves", "request-3")
-    time.sleep(0.2)
+    assert release.ask("/speak", "request-1") == 200
+    assert release.ask("/fail", "request-2") == 500
     lines = release.end()
-    # A handler with a queue gives each message the form of the app before anybody else sees it.
-    ends = zip(of_request(lines, "request-1"), ("order 7 of Zoë", "x=2#y", "two\nlines"), strict=True)
-    assert all(line["message"].endswith(end) for line, end in ends)
-    (halves,) = of_request(lines, "request-3")
-    assert halves["message"].endswith("half a pair: \ud83d")
-    own = lines[[line.get("request_id") for line in lines].index("request-2") :][:4]
-    assert own[3]["message"].endswith("{ no JSON }")
-    if setup == "bare messages":
-        assert own[0] == {"event": "mine", "level": "notice", "release": "7", "request_id": "request-2"}
-        assert own[1] == {"event": "whole", "release": "mine", "request_id": "mine"}
-        assert own[2] == {"event": "pretty", "release": "7", "request_id": "request-2"}
+    # Each of the workers opens and closes, and the last words of a queue may be lost.
+    wanted = Counter(line for line in alone(release, environment) if not re.search("opens|closes", line))
+    assert wanted
+    found = Counter(release.strange)
+    assert {line: found[line] for line in wanted} == dict(wanted)
+    # The server's own lines have its form, and what it says of a request names it.
+    assert {line["logger"].split(".")[0] for line in lines} - {"asyncio"} == {server.replace("asgi", "gunicorn")} | (
+        {"uvicorn"} if server == "gunicorn" else set()
+    )
+    (failed,) = of_request(lines, "request-2")
+    assert failed["exception"].rstrip().endswith("RuntimeError: boom")
+    assert not of_request(lines, "request-1")
+    # Whoever reads the log is shown them.
+    assert app_log.readable("\n".join(release.strange)).splitlines() == release.strange
+
+
+def test_an_app_that_sets_levels_alone_has_its_records_in_the_form_of_the_release(start: Start) -> None:
+    release = start("uvicorn", "nothing", app_env={"LEVEL": "INFO"})
+    release.ask("/own", "request-1")
+    release.ask("/halves", "request-2")
+    release.ask("/quiet", "request-3")
+    release.end()
+    lines = [json.loads(line) for line in release.lines]
+    (halves,) = of_request(lines, "request-2")
+    assert halves["message"] == "half a pair: \ud83d"
+    assert [line["message"] for line in of_request(lines, "request-3")] == ["not so important"]
+    # What is JSON already stays so.
+    own = lines[[line.get("request_id") for line in lines].index("request-1") :][:4]
+    assert own[0] == {"event": "mine", "level": "notice", "release": "7", "request_id": "request-1"}
+    assert own[1] == {"event": "whole", "release": "mine", "request_id": "mine"}
+    assert own[2] == {"event": "pretty", "release": "7", "request_id": "request-1"}
+    assert own[3]["message"] == "{ no JSON }"
 
 
 @pytest.mark.parametrize(("server", "form"), [*((server, "json") for server in SERVERS), ("gunicorn", "text")])
 def test_no_secret_is_logged(start: Start, server: str, form: str) -> None:
-    release = start(server, "basicConfig", app_log_format=form)
+    release = start(server, app_log_format=form)
     release.ask("/secrets", "request-1")
     release.process.terminate()
     release.process.wait(20)
@@ -375,20 +485,20 @@ def test_no_secret_is_logged(start: Start, server: str, form: str) -> None:
 
 
 def test_text_is_what_the_app_and_its_server_make_of_it(start: Start) -> None:
-    release = start("uvicorn", "basicConfig", app_log_format="text")
+    release = start("uvicorn", app_log_format="text")
     release.ask("/say", "request-1")
     release.process.terminate()
     release.process.wait(20)
     lines = release.log.read_text(encoding="utf-8").splitlines()
     assert any(line.startswith("INFO: ") and "Application startup complete" in line for line in lines)
-    assert any(line.endswith(" WARNING order 7 of Zoë") for line in lines)
+    assert "order 7 of Zoë" in lines
     assert any(line.endswith("access_token=********&x=2#y") for line in lines)
 
 
 def test_a_line_is_whole_while_others_write(tmp_path: Path) -> None:
-    (tmp_path / "slipway_log.py").write_text(Host().render("app", "slipway_log.py.j2"), encoding="utf-8")
-    with subprocess.Popen([sys.executable, "-c", "import slipway_log; input()"], cwd=tmp_path, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as process:  # fmt: skip
+    released.write(tmp_path, released.told(Host()))
+    code = "from slipway.runtime import log, release; log.begin(release.read()); input()"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for _ in range(100):
             size = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
@@ -400,44 +510,14 @@ def test_a_line_is_whole_while_others_write(tmp_path: Path) -> None:
     assert size == 2**20
 
 
-@contextlib.contextmanager
-def journal(directory: Path) -> Iterator[list[str]]:
-    """A journal; what is said to it is in the list afterwards, each program's own."""
-    (directory / "journal").mkdir()
-    said: list[str] = []
-    threads: list[threading.Thread] = []
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(directory / "journal" / "stdout"))
-        listener.listen()
-
-        def read(connection: socket.socket) -> None:
-            with connection, connection.makefile(encoding="utf-8") as stream:
-                said.append(stream.read())
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threads.append(threading.Thread(target=read, args=(listener.accept()[0],), daemon=True))
-                    threads[-1].start()
-
-        accepting = threading.Thread(target=accept, daemon=True)
-        accepting.start()
-        try:
-            yield said
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            for thread in (accepting, *threads):
-                thread.join(10)
-
-
 @pytest.mark.parametrize("server", ["gunicorn", "hypercorn"])
 def test_a_release_can_log_to_the_journal(start: Start, short: Path, server: str) -> None:
-    with journal(short) as said:
+    with released.journal(short) as said:
         release = start(server, app_log_target="journald")
         release.ask("/say", "request-1")
         release.ask("/print")
         # What Supervisor watches is the server itself.
-        assert server in Path(f"/proc/{release.process.pid}/cmdline").read_text(encoding="utf-8").replace("server.py", server)
+        assert server in arguments(release.process.pid)
         assert release.end() == []
     (stream,) = said
     *header, rest = stream.split("\n", 7)
@@ -458,23 +538,13 @@ def test_where_there_is_no_journal_there_are_files(start: Start) -> None:
 
 
 def test_what_is_run_beside_the_server_says_it_to_who_runs_it(start: Start, short: Path, environment: Path) -> None:
-    with journal(short) as said:
+    with released.journal(short) as said:
         release = start("uvicorn", app_log_target="journald")
         launch = [environment / "bin" / "python", release.log.parent / "releases" / "7" / "launch.py"]
         command: list[str | Path] = [*launch, "--shell", "echo migrated"]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "migrated\n"
         release.end()
     assert len(said) == 1
-
-
-def test_in_a_container_the_engines_client_says_it() -> None:
-    for target, says in (("files", []), ("journald", ["container.py"])):
-        host = Host({"app_runtime": "container", "app_log_target": target})
-        texts = {name: host.render("app", f"{name}.j2") for name in ("container.py", "launch.py")}
-        assert [name for name, text in texts.items() if "slipway_journal.say_it_there()" in text] == says
-    text = texts["container.py"]
-    # Not where it only does something beside the server, and before it becomes, or starts, the client.
-    assert text.index("elif task:") < text.index("say_it_there") < text.index('"attach"')
 
 
 @each_server

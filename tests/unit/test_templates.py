@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
 from html.parser import HTMLParser
@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import released
 from rendering import ROOT, Block, Host, load, parse_nginx
 
 from slipway.host import configuration
 from slipway.host.release import PARAMETERS
 from slipway.host.releaser import CACHED_CONNECTION_SECONDS, Releaser
 from slipway.host.store import Store
+from slipway.runtime import launch
+from slipway.runtime.release import Release
 
 PYTHON = os.path.realpath(sys.executable)
 
@@ -137,7 +140,7 @@ def test_a_request_has_one_name_for_client_app_and_log() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "patient", "caching"])
-def test_the_old_release_is_out_of_use_before_it_is_stopped(name: str) -> None:
+def test_the_old_release_is_out_of_use_before_it_is_stopped(gunicorn: Callable[[Host], dict[str, Any]], name: str) -> None:
     host = INVENTORIES[name]
     (upstream,) = [words[-1] for words in site(host).find("upstream")]
     kept = seconds(upstream.one("keepalive_time"))
@@ -475,6 +478,7 @@ class UvicornWorker:
 
 DUMP = """
 import json, runpy, sys
+sys.path.append(sys.argv[2])
 values = runpy.run_path(sys.argv[1])
 worker = values["worker_class"]
 plain = {name: value for name, value in values.items() if isinstance(value, (str, int, float, type(None))) and name[0] != "_"}
@@ -484,41 +488,35 @@ print(json.dumps({**plain, "worker": {**worker.CONFIG_KWARGS}, "bases": [base.__
 
 @pytest.fixture(scope="session")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a package that stands in for uvicorn-worker."""
+    """A folder with packages that stand in for Gunicorn and uvicorn-worker; test_log_of_app has the real ones."""
     directory = tmp_path_factory.mktemp("stub")
     (directory / "uvicorn_worker.py").write_text(STUB, encoding="utf-8")
+    (directory / "gunicorn").mkdir()
+    (directory / "gunicorn" / "glogging.py").write_text("class Logger:\n    pass\n", encoding="utf-8")
     return directory
 
 
-@cache
-def gunicorn(host: Host) -> dict[str, Any]:
-    """Return what Gunicorn makes of its configuration."""
-    text = host.render("app", "gunicorn.py.j2").replace("@RELEASE@", "7")
-    code = f"import sys, types\nstub = types.ModuleType('uvicorn_worker')\nexec({STUB!r}, stub.__dict__)\n"
-    code += "sys.modules['uvicorn_worker'] = stub\nsys.modules['slipway_log'] = types.ModuleType('slipway_log')\n"
-    code += f"{DUMP.replace('runpy.run_path(sys.argv[1])', 'runpy_values')}"
-    code = code.replace(
-        "runpy_values", "{'__name__': 'conf', '__file__': 'conf'}; exec(compile(sys.stdin.read(), 'conf', 'exec'), values)"
-    )
-    done = subprocess.run(
-        [PYTHON, "-IS", "-c", code],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"SLIPWAY_SOCKET": "/run/shop/7.sock"},
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+@pytest.fixture
+def gunicorn(tmp_path: Path, stub: Path) -> Callable[[Host], dict[str, Any]]:
+    """Return what Gunicorn makes of its configuration for a host."""
+
+    def make(host: Host) -> dict[str, Any]:
+        released.write(tmp_path / "7", released.told(host))
+        command = [PYTHON, "-IS", "-c", DUMP, str(tmp_path / "7" / "gunicorn_conf.py"), str(stub)]
+        environment = {"SLIPWAY_SOCKET": "/run/shop/7.sock"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    return make
 
 
 @pytest.mark.parametrize("name", ["plain", "patient", "by -e", "in a folder", "several names"])
-def test_gunicorn_is_told(name: str) -> None:
+def test_gunicorn_is_told(gunicorn: Callable[[Host], dict[str, Any]], name: str) -> None:
     host = INVENTORIES[name]
     told = gunicorn(host)
     assert told["bind"] == "unix:/run/shop/7.sock"
     assert "workers" not in told, "what launch.py works out would not be heard"
-    assert told["pythonpath"] == f"{host['app_home']}/releases/7"
     assert told["timeout"] == int(host["app_timeout"])
     assert told["graceful_timeout"] == int(host["app_graceful_timeout"])
     assert told["max_requests"] == int(host["app_max_requests"])
@@ -535,7 +533,7 @@ def test_gunicorn_is_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("graceful", [2, 30, 3600])
-def test_whoever_stops_first_is_within(graceful: int) -> None:
+def test_whoever_stops_first_is_within(gunicorn: Callable[[Host], dict[str, Any]], graceful: int) -> None:
     host = Host({"app_graceful_timeout": graceful})
     told, arguments = gunicorn(host), release_arguments(host)
     limits = [
@@ -575,12 +573,8 @@ def launched(host: Host, directory: Path, monkeypatch: pytest.MonkeyPatch, **env
     """Return the environment with which launch.py becomes the server."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    started: list[dict[str, str]] = []
-    monkeypatch.setattr(os, "execve", lambda path, words, environment: started.append(environment))
     (directory / "settings.json").write_text("{}", encoding="utf-8")
-    code = host.render("app", "launch.py.j2").replace("@RELEASE@", "7").replace("\nconfine()\n", "\n")  # not these tests
-    exec(compile(code, "launch.py", "exec"), {"__file__": str(directory / "launch.py")})
-    return started[0]
+    return launch.environment(released.told(host), directory)
 
 
 @pytest.mark.parametrize(("count", "instances"), [(1, [""]), ("3", ["0", "1", "2"])])
@@ -629,10 +623,10 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     host = INVENTORIES[name]
     arguments = release_arguments(host)
     assert {*arguments, "configuration", "run"} == {*PARAMETERS, *configuration.PARAMETERS}
-    assert {"launch.py", "server.py", "slipway_app.py", "slipway_guard.py"} <= set(arguments["files"])
-    for text in [*arguments["files"].values(), arguments["program"]]:
-        assert "@RELEASE@" in text
-    health = {"path": "/healthz", "status": 200, "body": "", "attempts": 0, "timeout": 60}
+    assert "@RELEASE@" in arguments["program"]
+    # All that a release goes by, and nothing else.
+    assert Release(**Releaser({**arguments, "run": {}}).told(7)) == released.told(host, revision="r1")
+    health = {"path": "/healthz", "status": 200, "body": "", "headers": {}, "attempts": 0, "timeout": 60}
     assert arguments["health"] == {**health, "host": host["nginx_domains"][0]}
     assert arguments["access_log"] == host["nginx_access_log"]
     assert arguments["door"]["host"] in host["nginx_domains"]
@@ -726,18 +720,15 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
         directory.mkdir(parents=True)
     (release / "build").symlink_to("../build")
     (build / ".venv").symlink_to("../venv")
-    for name, text in arguments["files"].items():
-        text = text.replace("@RELEASE@", "7").replace("@REVISION@", "abc").replace("/run/", f"{tmp_path}/run/")
-        compile(text, name, "exec")
-        (release / name).write_text(text, encoding="utf-8")
+    sockets = f"{tmp_path}/run/api-example-com"
+    released.write(release, released.told(host, sockets=sockets), json.loads(arguments["settings"]))
     counts = tmp_path / "run" / "api-example-com" / "7.metrics"
     counts.mkdir(parents=True)
     (counts / "counter_1.db").touch()  # of one that ran before
-    (release / "settings.json").write_text(arguments["settings"], encoding="utf-8")
     seen = tmp_path / "seen"
     server = "import json, os, sys\nvalues = {os.fsdecode(k): os.environb[k].hex() for k in os.environb}\n"
     server += f"json.dump([sys.argv, values], open({str(seen)!r}, 'w'))\n"
-    python = venv / "bin" / "python"
+    python, own = venv / "bin" / "python", release / "build" / ".venv" / "bin" / "python"
     python.write_text(f"#!{PYTHON} -IS\n{server}", encoding="utf-8")
     python.chmod(0o755)
     # As under supervisord: root's environment, without a word on the language.
@@ -761,11 +752,12 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
     assert environment.pop("PROMETHEUS_MULTIPROC_DIR") == str(counts).encode()
     assert list(counts.iterdir()) == []
     assert set(environment) <= {"LANG", "LC_CTYPE"}
-    assert words[1:] == ["-m", "gunicorn", "--config", str(release / "server.py"), "slipway_app:app"]
+    assert words[1:6] == ["-m", "gunicorn", "--name", "api-example-com release 7", "--config"]
+    assert words[6:] == [str(release / "gunicorn_conf.py"), "slipway.runtime.served:app"]
     # What is checked before has the same environment, and counts nothing.
     del values["PROMETHEUS_MULTIPROC_DIR"]
     subprocess.run([PYTHON, str(release / "launch.py"), "--check"], env=outer, check=True, cwd="/")
-    assert json.loads(seen.read_text(encoding="utf-8")) == [[str(python), str(release / "preflight.py")], values]
+    assert json.loads(seen.read_text(encoding="utf-8")) == [[str(own), str(release / "preflight.py")], values]
     # So has a hook, and what it is told besides.
     outer |= {"SLIPWAY_TO": "8"}
     shell = [PYTHON, str(release / "launch.py"), "--shell", f"{python} hook && exit 3"]
@@ -780,9 +772,7 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
 def test_a_release_gives_up_what_no_app_needs(tmp_path: Path, rights: Any) -> None:
     (tmp_path / "build" / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / "build" / ".venv" / "bin" / "python").symlink_to(PYTHON)
-    (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
-    host = Host({"app_no_new_privileges": rights})
-    (tmp_path / "launch.py").write_text(host.render("app", "launch.py.j2"), encoding="utf-8")
+    released.write(tmp_path, released.told(Host({"app_no_new_privileges": rights})))
     look = "cat /proc/self/status /proc/self/limits /proc/self/oom_score_adj"
     limited = ["sh", "-c", 'ulimit -S -n 64 && exec "$@"', "sh", PYTHON, str(tmp_path / "launch.py"), "--shell", look]
     shown = subprocess.run(limited, capture_output=True, text=True, check=True).stdout
@@ -817,10 +807,11 @@ def test_as_many_workers_as_fit_into_the_limit(
     assert str(host["app_container_memory_mb"]) == str(memory)
 
 
-def test_settings_go_before_what_slipway_sets_but_for_its_own_names() -> None:
-    text = INVENTORIES["plain"].render("app", "launch.py.j2")
-    own = text.index("RELEASE_ID")
-    assert text.index("HOME") < text.index("settings.json") < own
+def test_settings_go_before_what_slipway_sets_but_for_its_own_names(tmp_path: Path) -> None:
+    settings = dict.fromkeys(["HOME", "LANG", "PATH", "USER", "RELEASE_ID", "RELEASE_REVISION", "WEB_CONCURRENCY"], "mine")
+    (tmp_path / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    told = launch.environment(released.told(INVENTORIES["plain"]), tmp_path)
+    assert [name for name in settings if told[name] != "mine"] == ["RELEASE_ID", "RELEASE_REVISION", "WEB_CONCURRENCY"]
     assert {"RELEASE_ID", "RELEASE_REVISION"} <= set(INVENTORIES["plain"]["__app_env_refused"])
 
 
@@ -909,11 +900,11 @@ def preflight(tmp_path: Path) -> Any:
     """Check an app before its start, in its folder."""
 
     def run(app: str, host: Host = INVENTORIES["plain"]) -> tuple[int, str]:
-        (tmp_path / "preflight.py").write_text(host.render("app", "preflight.py.j2"), encoding="utf-8")
+        released.write(tmp_path / "7", released.told(host))
         folder = tmp_path / "build" / "app"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "main.py").write_text(APPS[app], encoding="utf-8")
-        command = [PYTHON, str(tmp_path / "preflight.py")]
+        command = [PYTHON, str(tmp_path / "7" / "preflight.py")]
         environment = {"KEY": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         joined = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         done = subprocess.run(command, cwd=folder.parent, env=environment, timeout=5, check=False, **joined)  # type: ignore[call-overload]
@@ -1059,17 +1050,15 @@ def test_an_app_that_is_at_work_once_imported_is_not_waited_for(preflight: Any) 
 
 
 GUARD = """
-import os, signal, sys, types
+import os, runpy, signal, sys
 sys.path.insert(0, {stub!r})
-values = {{"__name__": "conf", "__file__": {conf!r}}}
-exec(compile(open({conf!r}).read(), "conf", "exec"), values)
 open({socket!r}, "w").close()
+values = runpy.run_path({conf!r})
 values["when_ready"](None)
 worker = os.fork()
 if worker == 0:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    sys.path.insert(0, {release!r})
-    import slipway_app
+    import slipway.runtime.served
 os.write(1, b"%d\\n" % os.getpid())
 while True:
     signal.pause()
@@ -1103,20 +1092,18 @@ def tree(tmp_path: Path, stub: Path, short: Path) -> Iterator[tuple[int, list[in
     """A supervisord, a Gunicorn's master with one worker under it, and the socket of the release."""
     host = Host({"app_name": "shop", "app_graceful_timeout": 2})
     socket = short / "7.sock"
-    own = ("slipway_app", "slipway_guard", "slipway_log")
-    for template, name in (("gunicorn", "server"), *zip(own, own, strict=True)):
-        text = host.render("app", f"{template}.py.j2")
-        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-    (tmp_path / "door.token").write_text("token", encoding="utf-8")
+    release = tmp_path / "7"
+    released.write(release, released.told(host))
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "main.py").write_text("app = None\n", encoding="utf-8")
-    code = GUARD.format(stub=str(stub), conf=str(tmp_path / "server.py"), socket=str(socket), release=str(tmp_path))
+    code = GUARD.format(stub=str(stub), conf=str(release / "gunicorn_conf.py"), socket=str(socket))
     supervisord = subprocess.Popen(
         [PYTHON, "-c", SUPERVISORD, code],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env={**os.environ, "SLIPWAY_SOCKET": str(socket)},
+        cwd=tmp_path,
     )
     assert supervisord.stdout is not None
     pids = [int(supervisord.stdout.readline()) for _ in range(2)]

@@ -32,8 +32,8 @@ PARAMETERS: dict[str, Any] = {
     "version": "",
     # Where the source came from.
     "origin": str,
-    # Files of the release, name to content.
-    "files": dict,
+    # What the runtime is told, beside what is known of the release.
+    "runtime": dict,
     # What runs containers, where the release is run in one.
     "engine": "",
     # The environment of the app, as a JSON object.

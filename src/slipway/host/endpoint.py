@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Where a release answers what only it can know, to whoever knows its token: see slipway_app.py.
+# Where a release answers what only it can know, to whoever knows its token: see asgi.py of the runtime.
 QUESTIONS_PATH = "/.slipway/door"
 
 # How Slipway names itself, so that its own requests are told from those of clients: see access_log.py.

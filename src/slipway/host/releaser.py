@@ -25,6 +25,7 @@ from slipway.host.logs import ends
 from slipway.host.openapi import breaking_changes
 from slipway.host.paths import digest
 from slipway.host.process import masked, run, shell, tail
+from slipway.host.runtime_files import files_of
 from slipway.host.store import Store, version_of
 from slipway.host.supervisor import Supervisor
 from slipway.host.times import freshen, renew
@@ -93,8 +94,18 @@ class Releaser:
 
     def wanted(self) -> str:
         """Return the digest of all that makes this release what it is."""
-        keys = ("build", "revision", "files", "settings", "program")
-        return digest(*(self.arguments[key] for key in keys))
+        keys = ("settings", "program")
+        return digest(self.files(), self.told(0), *(self.arguments[key] for key in keys))
+
+    def files(self) -> dict[str, str]:
+        """Return the files of the runtime that a release has, by their paths in its directory."""
+        return files_of(self.arguments["runtime"])
+
+    def told(self, number: int) -> dict[str, Any]:
+        """Return what release `number` goes by, for the programs that run it."""
+        names = ("build", "revision", "user")
+        told = {"app": self.arguments["name"], "number": number, **{name: self.arguments[name] for name in names}}
+        return {**self.arguments["runtime"], **told, "home": str(self.layout.home), "sockets": str(self.layout.runtime)}
 
     # What is there
 
@@ -281,16 +292,17 @@ class Releaser:
         directory = self.layout.release(number)
         directory.mkdir(mode=0o755)
         (directory / "build").symlink_to(f"../../builds/{self.arguments['build']}")
-        tokens = {"@RELEASE@": str(number), "@REVISION@": self.arguments["revision"], "@BUILD@": self.arguments["build"]}
-        for name, text in {**self.arguments["files"], "program.conf": self.arguments["program"]}.items():
-            for token, value in tokens.items():
-                text = text.replace(token, value)
+        for name, text in self.files().items():
+            (directory / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             write(directory / name, text)
+        write(directory / "program.conf", self.arguments["program"].replace("@RELEASE@", str(number)))
+        told = json.dumps(self.told(number), indent=2, sort_keys=True) + "\n"
+        write(directory / "runtime.json", told, mode=0o640, group=self.group)
         write(directory / "settings.json", self.arguments["settings"], mode=0o640, group=self.group)
         write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=self.group)
         facts = {"revision": "revision", "version": "version", "source": "origin", "instances": "instances"}
-        told = {name: self.arguments.get(argument, "") for name, argument in facts.items()}
-        self.remember(number, outcome="started", digest=self.wanted(), health=self.health, **told)
+        known = {name: self.arguments.get(argument, "") for name, argument in facts.items()}
+        self.remember(number, outcome="started", digest=self.wanted(), health=self.health, **known)
 
     def launch(self, number: int) -> dict[str, Any]:
         """Return how a command is run as the app's user, with the code and the settings of release `number`."""
@@ -709,7 +721,7 @@ class Releaser:
                 self.keep_secret((self.layout.release(release) / "settings.json").read_text(encoding="utf-8"))
         number = target
         if settings == "current":
-            if bool(self.image(record["build"])) != ("container.py" in self.arguments["files"]):
+            if bool(self.image(record["build"])) != bool(self.arguments["runtime"]["container"]):
                 raise ReleaseError(
                     f"Release {target} was built for another app_runtime than today's: it can be gone back to with its own "
                     "settings only (app_rollback_settings: theirs)."

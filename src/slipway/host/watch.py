@@ -129,7 +129,7 @@ def answered_within(entry: dict[str, Any]) -> float:
 
 
 def digest_of(method: str, path: str) -> int:
-    """Return what slipway_app.py notes of what a request asks for."""
+    """Return what the runtime (waiting.py) notes of what a request asks for."""
     return zlib.crc32(f"{method} {path}".encode("utf-8", "surrogateescape"))
 
 

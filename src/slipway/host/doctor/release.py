@@ -58,7 +58,7 @@ def stale(subject: Subject, running: dict[int, list[dict[str, Any]]]) -> Iterato
     started = min(
         (each["start"] for each in running.get(subject.live, []) if each["statename"] == "RUNNING"), default=time.time()
     )
-    for file in (subject.layout.release(subject.live) / name for name in ("launch.py", "settings.json")):
+    for file in (subject.layout.release(subject.live) / name for name in ("launch.py", "runtime.json", "settings.json")):
         if file.exists() and file.stat().st_mtime > started + 1:
             yield warning(
                 f"Release {subject.live} runs with older files than it has",

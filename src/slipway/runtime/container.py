@@ -1,0 +1,155 @@
+"""Run a release in a container, by becoming the engine's client, which hands signals and output on.
+
+With --check or --shell COMMAND another container does that, and ends. --pids prints the first process of each that serves.
+--remove takes away what is left of all of them, and --remove-tasks only of those that do not serve.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from slipway.runtime import journal
+from slipway.runtime.release import HERE, Release, read
+
+# Of one that takes nobody on any more the client ends within so many seconds.
+DEAF_SECONDS = 2.0
+
+
+class Container:
+    """The containers of a release: those that serve, one for each instance, and those of its tasks.
+
+    Args:
+        release: the release.
+        directory: where it lies.
+    """
+
+    def __init__(self, release: Release, directory: Path) -> None:
+        self.release = release
+        self.directory = directory
+        self.engine: str = release.container["engine"]
+        self.image = f"localhost/slipway-{release.app}:{release.build}"
+        self.label = f"{release.app}-{release.number}"
+        instance = os.environ.get("SLIPWAY_INSTANCE", "")
+        self.name = f"{self.label}-{instance}" if instance else self.label
+
+    def options(self) -> list[str]:
+        """Return the options that all of them are run with."""
+        told, user = self.release.container, pwd.getpwnam(self.release.user)
+        shared = f"{self.release.home}/shared"
+        memory = f"{self.release.memory_mb}m"
+        return [
+            "--rm",
+            "--pull=never",
+            f"--label=slipway.release={self.label}",
+            f"--user={user.pw_uid}:{user.pw_gid}",
+            "--read-only",
+            "--tmpfs=/tmp",
+            "--cap-drop=all",
+            "--security-opt=no-new-privileges",
+            # With labels of their own, Nginx could not reach the socket.
+            "--security-opt=label=disable",
+            "--log-driver=none",
+            f"--network={told['network']}",
+            *([f"--memory={memory}", f"--memory-swap={memory}"] if self.release.memory_mb else []),
+            *([f"--cpus={told['cpus']}"] if told["cpus"] else []),
+            f"--volume={self.release.sockets}:{self.release.sockets}",
+            f"--volume={self.directory}:{self.directory}:ro",
+            f"--volume={shared}:{shared}",
+            *told["options"],
+            *(f"--env={name}" for name in os.environ if name.startswith("SLIPWAY_")),
+            "--entrypoint=python3",
+        ]
+
+    def ask(self, *words: str) -> list[str]:
+        """Return what the engine answers; nothing where it refuses."""
+        done = subprocess.run([self.engine, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return done.stdout.split() if done.returncode == 0 else []
+
+    def remove(self, *names: str) -> None:
+        """Take containers away, also one that still runs."""
+        for name in names:
+            self.ask("kill", name)
+            for _ in range(3):  # of one that nobody looked after, the first attempt only says so
+                self.ask("rm", "--force", name)
+                if not self.ask("container", "inspect", "--format", "there", name):
+                    break
+                time.sleep(0.5)
+
+    def state(self) -> str:
+        """Return what the container of this instance does; nothing where there is none."""
+        return " ".join(self.ask("container", "inspect", "--format", "{{.State.Status}}", self.name))
+
+    def found(self, *labels: str) -> list[str]:
+        """Return the containers of this release that have these labels, too."""
+        filters = (f"--filter=label={label}" for label in (f"slipway.release={self.label}", *labels))
+        return self.ask("ps", "--all", "--quiet", *filters)
+
+    def pids(self) -> list[str]:
+        """Return the first process of each container that serves."""
+        return [
+            pid for name in self.found("slipway.serves=yes") for pid in self.ask("inspect", "--format", "{{.State.Pid}}", name)
+        ]
+
+    def run(self, *options: str, words: list[str]) -> NoReturn:
+        """Become the client of a new container, which runs launch.py with `words`."""
+        launch = [str(self.directory / "launch.py"), *words]
+        os.execvpe(self.engine, [self.engine, "run", *self.options(), *options, self.image, *launch], os.environ)
+
+    def attend(self) -> None:
+        """Be the client of the container that has gone on serving where its client, or Supervisor, was killed.
+
+        Raises:
+            SystemExit: when that container ends.
+        """
+        begin = time.monotonic()
+        client = subprocess.Popen([self.engine, "attach", "--no-stdin", self.name])
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            client.terminate()
+
+        signal.signal(signal.SIGTERM, hand_on)
+        code = client.wait()
+        # One that runs on, but takes nobody on any more, has lost what looks after it.
+        if self.state() != "running" or time.monotonic() - begin > DEAF_SECONDS:
+            sys.exit(code)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def serve(self) -> NoReturn:
+        """Serve, in the container that is there or in a new one."""
+        if self.release.log_target == "journald":
+            journal.log_there(self.release)
+        if self.state() == "running":
+            self.attend()
+        while self.state():
+            self.remove(self.name)
+            time.sleep(0.1)
+        self.run("--label=slipway.serves=yes", f"--name={self.name}", words=[])
+
+
+def main(words: list[str]) -> None:
+    """Do what `words` ask for; serve where there are none."""
+    os.environ.setdefault("HOME", "/root")
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/local/bin:/usr/bin:/bin"
+    container = Container(read(), HERE)
+    if not words:
+        container.serve()
+    elif words[0] == "--pids":
+        print(*container.pids())
+    elif words[0] == "--remove":
+        container.remove(*container.found())
+    elif words[0] == "--remove-tasks":
+        container.remove(*container.found("slipway.serves=no"))
+    else:
+        container.run("--label=slipway.serves=no", words=words)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,27 @@
+"""The journal as where a release logs."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from slipway.runtime.release import Release
+
+# What systemd connects the output of a service to: sd_journal_stream_fd(3).
+PLACE = "/run/systemd/journal/stdout"
+
+
+def log_there(release: Release, place: str = PLACE) -> None:
+    """Have all that this process prints go to the journal, and what it becomes, too. Where there is none it goes where it did."""
+    # Name, unit, priority where a line has none, whether a line may have one such as <3>, and where else it goes.
+    header = f"{release.app}-{release.number}\n\n6\n1\n0\n0\n0\n"
+    journal = socket.socket(socket.AF_UNIX)
+    try:
+        journal.connect(place)
+        journal.sendall(header.encode())
+    except OSError as error:
+        print(f"The journal cannot be reached at {place}: {error.strerror}. The log goes to this file.", flush=True)
+        return
+    for output in (1, 2):
+        os.dup2(journal.fileno(), output)
+    journal.close()
