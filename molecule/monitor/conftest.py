@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ import pytest
 
 from molecule.conftest import ARTEFACTS, Answer, Host, Run, play, within
 
+MADE = "/var/lib/slipway/overview"
 PASSWORD = "canary-of-the-monitoring"
 LOGIN = {"Authorization": "Basic " + base64.b64encode(f"monitor:{PASSWORD}".encode()).decode()}
 
@@ -68,6 +70,16 @@ def deploy(*arguments: str, playbook: str = "playbooks/deploy.yml", **variables:
     return play(f"--limit={WATCHED.name}", f"--extra-vars={json.dumps(variables)}", *arguments, playbook=playbook)
 
 
+def ask_for(count: int) -> None:
+    """Send so many requests to the app, on connections of their own, some at a time."""
+
+    def one(item: int) -> int:
+        return WATCHED.ask(f"/items/{item}").status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(one, range(count))) == {200}
+
+
 class Told:
     """Somebody whom Alertmanager tells of alerts: `firing` has the names of those that it was told of."""
 
@@ -102,7 +114,19 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def somebody() -> Iterator[Told]:
+def older() -> None:
+    """Have the host that watches as an older Slipway left it, which made pages each minute."""
+    unit = "/etc/systemd/system/slipway-overview"
+    WATCH.run(
+        f"printf '[Service]\\nType=oneshot\\nExecStart=touch {MADE}/index.html\\n' > {unit}.service;"
+        f"printf '[Timer]\\nOnCalendar=*:*:*\\n[Install]\\nWantedBy=timers.target\\n' > {unit}.timer;"
+        f"mkdir -p {MADE}; touch /opt/slipway/overview/overview.py; systemctl enable --now slipway-overview.timer"
+    )
+    WATCH.run("systemctl is-active slipway-overview.timer")
+
+
+@pytest.fixture(scope="module")
+def somebody(older: None) -> Iterator[Told]:
     """Somebody on this machine whom Alertmanager tells of alerts."""
     listing = subprocess.run(["podman", "network", "inspect", "slipway"], capture_output=True, text=True, check=True).stdout
     found = json.loads(listing)[0]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from molecule.conftest import ROOT, play, podman, within
-from molecule.monitor.conftest import WATCH, WATCHED, Told, deploy, query
+from molecule.monitor.conftest import MADE, WATCH, WATCHED, Told, deploy, query
 from tests.unit.certificates import certify
 
 APP = WATCHED.app
@@ -36,6 +36,14 @@ def test_the_rules_over_time() -> None:
     assert {rule["alert"] for rule in rules} == set(re.findall(r'alertname="(\w+)"', cases))
     assert all(rule["annotations"]["summary"] and rule["annotations"]["remedy"] for rule in rules)
     assert play(f"--limit={WATCH.name}", "--tags=prometheus").code == 0
+
+
+def test_what_made_pages_each_minute_is_gone_with_its_pages(older: None, somebody: Told) -> None:
+    left = f"ls -d {MADE} /opt/slipway/overview/overview.py /etc/systemd/system/slipway-overview.* 2>/dev/null || :"
+    assert WATCH.run(left) == ""
+    assert "slipway-overview" not in WATCH.run(
+        "systemctl list-units --all --no-legend; ls /etc/systemd/system/timers.target.wants"
+    )
 
 
 def test_a_failed_release(somebody: Told, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ FULL = [
     molecule("release", "first"),
     molecule("default", "first", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
     molecule("fleet", "second"),
-    molecule("monitor", "second", {"chromium": ["chromium"]}),
+    molecule("monitor", "second", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
     molecule("acme", "second"),
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,7 +83,6 @@ def test_prometheus_and_alertmanager_ask_for_the_password_on_the_host_itself_too
     known = {"username": "monitor", "password_file": "/etc/prometheus/slipway.password"}
     assert [each["basic_auth"] for each in settings["alerting"]["alertmanagers"]] == [known]
     assert [job["basic_auth"] for job in settings["scrape_configs"]] == [known] * len(settings["scrape_configs"])
-    assert "--password-file /etc/prometheus/slipway.password" in host.render("prometheus", "overview.service.j2")
 
 
 def test_the_password_goes_nowhere_but_where_it_was_sent() -> None:
@@ -114,10 +112,3 @@ def test_the_password_is_taken_over_https_alone_or_from_the_host_itself(mode: st
             if location.find("auth_basic"):
                 rules = [directive[:2] for directive in location if directive[0] in ("allow", "deny")]
                 assert rules == ([["allow", "127.0.0.1"], ["allow", "::1"], ["deny", "all"]] if closed else [])
-
-
-def test_the_pages_are_made_with_the_password(tmp_path: Path) -> None:
-    import overview
-
-    assert overview.Prometheus("http://x", 0, 15, "öpen").headers == {"Authorization": "Basic bW9uaXRvcjrDtnBlbg=="}
-    assert overview.Prometheus("http://x", 0, 15).headers == {}
