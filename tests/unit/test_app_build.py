@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import json
 import os
 import pwd
@@ -33,14 +34,20 @@ from slipway.controller.build import BuildAction
 from slipway.controller.fetch import pack as fetch_pack
 from slipway.controller.fetch.locks import pins as pins_of
 from slipway.controller.fetch.pyproject import toml
-from slipway.host import build as app_build
-from slipway.host import packing as app_pack
-from slipway.host import source as app_source
-from slipway.host.build import build, install, python_version, unpack
+from slipway.host.build import builder as builders
+from slipway.host.build import hooks, make, prebuilt
+from slipway.host.build import installer as installers
+from slipway.host.build import step as build_step
+from slipway.host.build import venv as venvs
+from slipway.host.build.archive import pack as pack_directory
+from slipway.host.build.archive import unpack
+from slipway.host.build.builder import Builder
+from slipway.host.build.make import build
+from slipway.host.build.names import names
+from slipway.host.build.venv import complete, install, is_complete, python_version
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import Busy, lock
 from slipway.host.paths import Layout
-from slipway.host.source import Builder
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -159,7 +166,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def module(run_step: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(app_build, "lock", functools.partial(lock, patience=0.1))
+    monkeypatch.setattr(build_step, "lock", functools.partial(lock, patience=0.1))
     return functools.partial(run_step, "build")
 
 
@@ -447,15 +454,15 @@ def test_an_environment_that_was_begun_is_made_anew(layout: Layout, index: tuple
 def test_no_package_marks_its_environment_as_complete(
     layout: Layout, index: tuple[Path, dict[str, str]], source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    venv, broken, usual = layout.venvs / "v1", True, app_build.Installer.server
+    venv, broken, usual = layout.venvs / "v1", True, installers.Installer.server
 
-    def server(installer: app_build.Installer) -> None:
+    def server(installer: installers.Installer) -> None:
         (venv / ".complete").mkdir()
         if broken:
             raise ReleaseError("no server")
         usual(installer)
 
-    monkeypatch.setattr(app_build.Installer, "server", server)
+    monkeypatch.setattr(installers.Installer, "server", server)
     with pytest.raises(ReleaseError, match="no server"):
         build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
     assert not venv.exists()
@@ -468,12 +475,12 @@ def test_no_package_marks_its_environment_as_complete(
 def test_a_mark_of_another_user_is_none(layout: Layout, user: str) -> None:
     (layout.venvs / "v1").mkdir()
     (layout.venvs / "v1/.complete").touch()
-    assert app_build.is_complete(layout.venvs / "v1")
+    assert is_complete(layout.venvs / "v1")
     if user != getpass.getuser():
         shutil.chown(layout.venvs / "v1/.complete", user)
-        assert not app_build.is_complete(layout.venvs / "v1")
-    app_build.complete(layout.venvs / "v1")
-    assert app_build.is_complete(layout.venvs / "v1")
+        assert not is_complete(layout.venvs / "v1")
+    complete(layout.venvs / "v1")
+    assert is_complete(layout.venvs / "v1")
 
 
 @pytest.mark.parametrize("step", ["unpack", "install", "point", "write", "settle"])
@@ -492,7 +499,7 @@ def test_nothing_is_seen_of_a_build_that_was_interrupted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(app_build, step, killed)
+        patch.setattr(make, step, killed)
         build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
     if step != "settle":
         assert not (layout.builds / "b1").exists()
@@ -625,7 +632,7 @@ def test_one_file_with_two_names_is_packed_as_two(tmp_path: Path) -> None:
     os.link(tmp_path / "venv/one", tmp_path / "venv/two")
     (tmp_path / "venv/python").symlink_to("/usr/bin/python3")
     (tmp_path / "venv/.complete").touch()
-    digest = app_pack.pack(tmp_path / "venv", tmp_path / "venv.tar.gz")
+    digest = pack_directory(tmp_path / "venv", tmp_path / "venv.tar.gz")
     assert digest == hashlib.sha256((tmp_path / "venv.tar.gz").read_bytes()).hexdigest()
     unpack(tmp_path / "venv.tar.gz", tmp_path / "out", links_out=True)
     assert {path.name: os.readlink(path) if path.is_symlink() else path.read_text() for path in (tmp_path / "out").iterdir()} == {
@@ -911,9 +918,9 @@ def builder(user: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
         version = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=False).stdout.split()[-1:]
         if version and tuple(map(int, version[0].split(".")[:2])) >= (3, 11):
             return user, "/usr/bin/python3"
-    for name in ("run", "shell"):
-        usual = getattr(app_build, name)
-        monkeypatch.setattr(app_build, name, lambda *words, _usual=usual, user=None, **options: _usual(*words, **options))
+    for module, name in ((installers, "run"), (make, "run"), (prebuilt, "run"), (hooks, "shell")):
+        usual = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *words, _usual=usual, user=None, **options: _usual(*words, **options))
     return getpass.getuser(), sys.executable
 
 
@@ -975,7 +982,7 @@ def test_a_project_has_an_environment_of_its_own(layout: Layout, index: tuple[Pa
         source = {"digest": digest, "kind": "uv.lock", "packages": packages}
         usual = arguments(layout, index, **changes)
         usual["source"].update(source)
-        return app_build.names(usual, "3.12.1")[0]
+        return names(usual, "3.12.1")[0]
 
     assert name("a", {}) == name("b", {})
     assert name("a", {"shop": "."}) != name("b", {"shop": "."})
@@ -1062,8 +1069,8 @@ def test_a_hook_that_leaves_a_link_out_of_the_build_fails(
     victim.mkdir()
     (victim / "file").touch(0o600)
     before_it = [path.stat() for path in (victim, victim / "file")]
-    monkeypatch.setattr(app_build, "install", lambda venv, *words: venv.symlink_to(environment))
-    monkeypatch.setattr(app_build, "compile_code", lambda *words: None)
+    monkeypatch.setattr(make, "install", lambda venv, *words: venv.symlink_to(environment))
+    monkeypatch.setattr(make, "compile_code", lambda *words: None)
     usual = hooked(open_layout, index, builder, **{name: f"ln -s .. up; ln -s {link.format(short=short)} __pycache__"})
     result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
     assert "backend/__pycache__ in the build is a link that leads out of it" in result["msg"]
@@ -1118,7 +1125,7 @@ def test_what_is_kept_of_downloads_has_a_limit(
     install(layout.venvs / "v1", tmp_path, arguments(layout, index))
     size = sum(path.lstat().st_size for path in cache.rglob("*") if not path.is_dir())
     assert size
-    monkeypatch.setattr(app_source, "CACHE_BYTES", size + 100)
+    monkeypatch.setattr(builders, "CACHE_BYTES", size + 100)
     (cache / "more").write_bytes(bytes(90))
     install(layout.venvs / "v1", tmp_path, arguments(layout, index))
     assert (cache / "uv").exists()
@@ -1142,14 +1149,14 @@ def test_a_build_is_on_the_disk_before_it_is_marked_as_complete(
     layout: Layout, index: tuple[Path, dict[str, str]], source: Path, module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[tuple[str, str]] = []
-    for name in ("on_disk", "write"):
-        usual = getattr(app_build, name)
+    for where, name in itertools.product((make, venvs), ("on_disk", "write")):
+        usual = getattr(where, name)
 
         def noted(path: Path, *words: Any, _name: str = name, _usual: Any = usual) -> None:
             done.append((_name, path.name))
             _usual(path, *words)
 
-        monkeypatch.setattr(app_build, name, noted)
+        monkeypatch.setattr(where, name, noted)
     result = module(**arguments(layout, index, archive=str(source)))
     venv = (layout.builds / result["build"] / ".venv").resolve().name
     partial = f".{result['build']}.partial"

@@ -21,8 +21,8 @@ import released
 from rendering import Host
 
 from slipway.controller.image import ImageAction, timed
-from slipway.host import image as app_image
-from slipway.host.engine import Engine, login
+from slipway.host.build import image as app_image
+from slipway.host.build.engine import Engine, login
 from slipway.host.errors import ReleaseError
 from slipway.host.paths import Layout
 from slipway.runtime import launch
@@ -290,7 +290,7 @@ def test_a_password_is_in_no_command_line_and_no_message(tmp_path: Path, asked: 
 
 def test_an_engine_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("slipway.host.engine.PLACES", "/nowhere")
+    monkeypatch.setattr("slipway.host.build.engine.PLACES", "/nowhere")
     with pytest.raises(ReleaseError, match="There is no docker here"):
         Engine("docker")
 

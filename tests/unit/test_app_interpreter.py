@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.host.interpreter import Unreadable, demand, nearest, of_image, pinned, request, unmet
+from slipway.controller.interpreter import Unreadable, demand, nearest, of_image, pinned, request, unmet
 
 
 @pytest.mark.parametrize(

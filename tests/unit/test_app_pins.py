@@ -11,8 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from rendering import Host
 
-from slipway.host import pins as app_pins
-from slipway.host.pins import beside, conflict, lacking, options
+from slipway.host.build import pins as app_pins
+from slipway.host.build.pins import beside, conflict, lacking, options
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ["gunicorn>=23", "uvicorn-worker>=0.3", "uvicorn[standard]"]

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from slipway.controller.fetch.pyproject import toml
-from slipway.host.requirements import Allowed, Found, Refused, Requirements, hashed
+from slipway.host.build.permissions import Allowed, Refused
+from slipway.host.build.requirement_text import hashed
+from slipway.host.build.requirements import Found, Requirements
 
 NOTHING: dict[str, str] = {}
 MIRROR = {

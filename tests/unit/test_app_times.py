@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.host.times import freshen, renew
+from slipway.host.build.times import freshen, renew
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 
 from slipway.controller.build import BuildAction
-from slipway.host import pins
+from slipway.host.build import pins
 
 BUILD_SECONDS = 1800
 

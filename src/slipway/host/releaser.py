@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from slipway.host.build.engine import Engine, repository
+from slipway.host.build.times import freshen, renew
 from slipway.host.endpoint import NO_ANSWER, Answer, Door, UnixConnection, ask
-from slipway.host.engine import Engine, repository
 from slipway.host.errors import ReleaseError
 from slipway.host.files import point, remove, room, write
 from slipway.host.health import DEFINITION, HealthCheck
@@ -28,7 +29,6 @@ from slipway.host.process import masked, run, shell, tail
 from slipway.host.runtime_files import files_of
 from slipway.host.store import Store, version_of
 from slipway.host.supervisor import Supervisor
-from slipway.host.times import freshen, renew
 from slipway.host.watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic, hanging, waiting
 
 # How long Nginx may go on using a connection to the old release after a switch: both times of its upstream, and some.

@@ -13,6 +13,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from slipway.controller import interpreter as interpreters
 from slipway.controller.fetch.cache import cache_directory, locked
 from slipway.controller.fetch.dependencies import Dependencies
 from slipway.controller.fetch.error import FetchError
@@ -20,9 +21,8 @@ from slipway.controller.fetch.image import pulled_image, recipe
 from slipway.controller.fetch.interpreter import check_interpreter
 from slipway.controller.fetch.pack import check_links, pack
 from slipway.controller.fetch.source import Fetched, Wanted, fetch, pack_wheels
-from slipway.host import interpreter as interpreters
+from slipway.host.build.permissions import Allowed, Refused
 from slipway.host.errors import ReleaseError
-from slipway.host.requirements import Allowed, Refused
 
 
 class FetchAction(ActionBase):

@@ -9,12 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from slipway.controller import interpreter as interpreters
 from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.locks import local_packages, lock_digest, package_at, pins
 from slipway.controller.fetch.project import Project
 from slipway.controller.fetch.pyproject import check_usable, is_package, toml
-from slipway.host import interpreter as interpreters
-from slipway.host import requirements as requirement_files
+from slipway.host.build.local_package import check_folder
+from slipway.host.build.permissions import Allowed
+from slipway.host.build.requirement_text import hashed
+from slipway.host.build.requirements import Requirements
 
 
 class Dependencies:
@@ -27,12 +30,12 @@ class Dependencies:
         allowed: what its files may say of where packages come from.
     """
 
-    def __init__(self, root: Path, directory: str, exclude: list[str], allowed: requirement_files.Allowed) -> None:
+    def __init__(self, root: Path, directory: str, exclude: list[str], allowed: Allowed) -> None:
         self.root = root
         self.allowed = allowed
         self.project = Project(root, directory, exclude)
         self.folder = self.project.folder
-        self.files = requirement_files.Requirements(root, self.folder, allowed, toml)
+        self.files = Requirements(root, self.folder, allowed, toml)
 
     def facts(self, named: str, elsewhere: bool) -> dict[str, Any]:
         """Return what a host must know to install them.
@@ -61,7 +64,7 @@ class Dependencies:
             "pins": [],
             "resolve": False,
             "replaced": {},
-            "hashed": requirement_files.hashed(file, self.root) if kind == "requirements" else kind in ("uv.lock", "pylock"),
+            "hashed": hashed(file, self.root) if kind == "requirements" else kind in ("uv.lock", "pylock"),
             "python": self._demands(file, start),
         }
         if kind == "requirements":
@@ -106,7 +109,7 @@ class Dependencies:
         path = os.path.relpath(os.path.normpath(folder), self.root)
         if path == ".." or path.startswith("../"):
             raise FetchError(f"uv.lock takes {name} from {folder}, outside the source: make app_source the folder of both.")
-        requirement_files.check_folder(path, "uv.lock")
+        check_folder(path, "uv.lock")
         return path
 
     def _demands(self, file: Path, start: Path) -> list[dict[str, Any]]:

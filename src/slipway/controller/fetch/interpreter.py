@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from slipway.controller import interpreter as interpreters
 from slipway.controller.fetch.error import FetchError
-from slipway.host import interpreter as interpreters
 
 
 def check_interpreter(demands: Iterable[dict[str, Any]], host: str, version: str, interpreter: str, base: str) -> None:

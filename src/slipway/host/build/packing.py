@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 from typing import Any
 
+from slipway.host.build.archive import pack
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, lock
 from slipway.host.paths import Layout
-from slipway.host.source import sha256
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
@@ -24,24 +23,6 @@ PARAMETERS: dict[str, Any] = {
     # The run of Ansible that this is a step of.
     "run": dict,
 }
-
-
-def pack(directory: Path, file: Path) -> str:
-    """Pack a directory into the new `file`, and return the digest of that."""
-
-    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        if member.name == "./.complete":
-            return None
-        if member.islnk():  # files that are one file to the file system need not be so elsewhere
-            member.type, member.linkname = tarfile.REGTYPE, ""
-            member.size = (directory / member.name).stat().st_size
-        return member
-
-    # Little is won by packing harder what two machines of one data centre send each other.
-    with tarfile.open(file, "w:gz", compresslevel=1) as tar:
-        tar.add(directory, ".", filter=plain)
-    file.chmod(0o644)  # its directory is the login user's alone
-    return sha256(file)
 
 
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:

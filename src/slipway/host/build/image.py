@@ -8,15 +8,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slipway.host.build import packed
-from slipway.host.engine import BUILD_SECONDS, Engine, repository
+from slipway.host.build.archive import packed, unpack
+from slipway.host.build.builder import Builder, take_back
+from slipway.host.build.engine import BUILD_SECONDS, Engine, repository
+from slipway.host.build.hooks import hook, hooks_of
+from slipway.host.build.links import look_over
+from slipway.host.build.pins import beside
+from slipway.host.build.times import freshen
 from slipway.host.errors import ReleaseError
 from slipway.host.files import on_disk, remove, room, settle, write
 from slipway.host.lock import LEASE_SECONDS, Busy, lock
 from slipway.host.paths import Layout, digest
-from slipway.host.pins import beside
-from slipway.host.source import Builder, hook, hooks_of, look_over, take_back, unpack
-from slipway.host.times import freshen
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {

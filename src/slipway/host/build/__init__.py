@@ -1,0 +1,1 @@
+"""What makes builds: an app's code with its environment, or its image."""

@@ -1,0 +1,44 @@
+"""Links that lead out of what was built: whoever follows them would see more of the host than the build."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from slipway.host.errors import ReleaseError
+
+
+def outward(root: Path, apart: str = r"\.venv") -> str:
+    """Return a link below `root` that leads out of it, or would when `root` has another name; empty where none does.
+
+    Args:
+        root: the directory; nobody else may write to it.
+        apart: links that may, a regular expression for their paths from `root`.
+    """
+    place = os.path.realpath(root)
+    pending = [place]
+    while pending:
+        for entry in os.scandir(pending.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+            elif entry.is_symlink():
+                name = os.path.relpath(entry.path, place)
+                inside = f"{os.path.realpath(entry.path)}/".startswith(f"{place}/")
+                if not re.fullmatch(apart, name) and (not inside or os.path.isabs(os.readlink(entry.path))):
+                    return name
+    return ""
+
+
+def look_over(partial: Path) -> None:
+    """See that no link in a build leads out of it: Nginx, which serves static files from there, would follow it.
+
+    Raises:
+        ReleaseError: when one does.
+    """
+    found = outward(partial)
+    if found:
+        raise ReleaseError(
+            f"{found} in the build is a link that leads out of it ({os.readlink(partial / found)}): have the source, or the hook "
+            "that makes it (app_hooks), hold a copy or a relative link within the build, or name it in app_exclude."
+        )

@@ -1,0 +1,61 @@
+"""A build that another host made and packed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from slipway.host.build.archive import sha256, unpack
+from slipway.host.build.builder import Builder
+from slipway.host.build.make import finish
+from slipway.host.build.venv import complete, is_complete, look_over_venv
+from slipway.host.errors import ReleaseError
+from slipway.host.files import remove
+from slipway.host.paths import Layout, digest
+from slipway.host.process import run
+
+
+def adopt(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) -> None:
+    """Have the build `name`, with the virtual environment `venv_name`, as another host made them.
+
+    Raises:
+        ReleaseError: when they were damaged on their way or do not run here; what another build or release uses has not changed.
+    """
+    venv, partial = layout.venvs / venv_name, layout.builds / f".{name}.partial"
+    builder = Builder(arguments["user"], arguments["cache"])
+    if not is_complete(venv):
+        remove(venv)
+        unpack_theirs("venv", venv, arguments)
+        look_over_venv(venv)
+        command: list[str | Path] = [venv / "bin" / "python", "-I", "-c", f"import {', '.join(arguments['server_modules'])}"]
+        try:
+            with builder.environment() as own:
+                run(command, 60, own, venv, user=builder.user, confined=True)
+        except ReleaseError as error:
+            raise ReleaseError(
+                f"The other host's environment does not run here: set app_builder: each for this host.\n{error}"
+            ) from error
+        complete(venv)
+    remove(partial)
+    unpack_theirs("build", partial, arguments)
+    finish(layout, partial, name, os.path.relpath(venv, layout.builds / name))
+
+
+def unpack_theirs(piece: str, directory: Path, arguments: dict[str, Any]) -> None:
+    """Unpack what another host packed into the new `directory`.
+
+    Raises:
+        ReleaseError: when it is not here, or not what was packed.
+    """
+    if not arguments[piece]:
+        raise ReleaseError(f"The other host's {piece} was not sent, since nobody needed it a moment ago. Run again.")
+    if sha256(Path(arguments[piece])) != arguments["theirs"][piece]:
+        raise ReleaseError(f"The other host's {piece} was damaged on its way here. Run again.")
+    unpack(Path(arguments[piece]), directory, links_out=True)
+
+
+def twin(layout: Layout, name: str) -> str:
+    """Return a digest of all in which two hosts agree where one can use the build `name` of the other."""
+    return digest(name, str(layout.home), os.uname().machine, platform.libc_ver())

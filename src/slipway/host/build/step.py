@@ -1,0 +1,118 @@
+"""Build an app beside what runs, its code and its environment, or say what is needed for that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slipway.host.build.archive import packed
+from slipway.host.build.make import build
+from slipway.host.build.names import names
+from slipway.host.build.prebuilt import adopt, twin
+from slipway.host.build.venv import is_complete, python_version
+from slipway.host.errors import ReleaseError
+from slipway.host.files import room
+from slipway.host.lock import LEASE_SECONDS, Busy, lock
+from slipway.host.paths import Layout
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # The app's paths `home`, `runtime` and `logs`.
+    "layout": dict,
+    # What app_fetch returned.
+    "source": dict,
+    # The packed source on this host. Without it the module only says whether it is needed.
+    "archive": "",
+    # The packed source itself, in Base64, where it is small.
+    "packed": "",
+    # The packed wheelhouse on this host, where the environment is made and there is one.
+    "wheels": "",
+    # Digests of the `build` and `venv` of another host, which are had instead.
+    "theirs": {},
+    # The build that another host packed, on this host.
+    "build": "",
+    # The virtual environment that another host packed, on this host, where it lacks one.
+    "venv": "",
+    # The Python that the virtual environment is made from.
+    "interpreter": str,
+    # The oldest Python that is accepted, as `3.11`.
+    "minimum": str,
+    # What makes the virtual environment.
+    "installer": str,
+    # The uv program.
+    "uv": str,
+    # Where the build's user keeps what was downloaded for this app.
+    "cache": str,
+    # Requirements of the server, added where the lock lacks them.
+    "server": list,
+    # The same with hashes, and all that they need, for locks that have hashes.
+    "server_lock": "",
+    # Modules by which one sees whether it runs here.
+    "server_modules": list,
+    # Requirements beside those of the source.
+    "extra": [],
+    # Whether packages may be built from source.
+    "source_builds": False,
+    # Environment for the installer, such as an index or a proxy.
+    "environment": {},
+    # The build's user, who has no rights. All code in a build runs as that.
+    "user": str,
+    # MiB that must be free before a build.
+    "room": float,
+    # Shell commands; `before_build` and `after_build` run here.
+    "hooks": {},
+    # Seconds that one of them may take.
+    "hook_timeout": 300.0,
+    # The run of Ansible that this is a step of.
+    "run": dict,
+}
+
+
+def have(layout: Layout, arguments: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Have the build, or say what is needed for it.
+
+    Args:
+        layout: the app's paths.
+        arguments: what the step is told.
+        check: whether nothing may change.
+
+    Raises:
+        ReleaseError: when it cannot be had.
+        Busy: when another run has the app.
+    """
+    source, theirs = arguments["source"], bool(arguments["theirs"])
+    needs: dict[str, Any] = {f"needs_{piece}": False for piece in ("archive", "wheels", "build", "venv")}
+    if check and not layout.builds.is_dir():
+        return {"changed": True, "build": "not yet built", **needs}
+    venv_name, name = names(arguments, python_version(arguments["interpreter"], arguments["minimum"]))
+    exists = (layout.builds / name / ".build.json").exists()
+    if not exists and not check:
+        room(layout, arguments["room"])
+    needs.update(twin=twin(layout, name), lacks_venv=not is_complete(layout.venvs / venv_name))
+    if exists or check or not arguments["build" if theirs else "archive"]:
+        needs.update(needs_archive=not exists and not theirs, needs_build=not exists and theirs)
+        if not exists and not check:
+            with lock(layout, arguments["run"], lease=LEASE_SECONDS):
+                pass  # nothing is sent to a host that another run has
+        if not exists and needs["lacks_venv"]:
+            needs.update(needs_wheels=bool(source.get("wheels")) and not theirs, needs_venv=theirs)
+        return {"changed": not exists, "build": name, **needs}
+    with lock(layout, arguments["run"], lease=LEASE_SECONDS):
+        if not (layout.builds / name / ".build.json").exists():
+            (adopt if theirs else build)(layout, name, venv_name, arguments)
+    return {"changed": True, "build": name, **needs}
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Build what is not built yet, or say what is needed for it.
+
+    Raises:
+        ReleaseError: when the build fails; what was live still is.
+        Busy: when another run has the app.
+    """
+    with packed(given):
+        try:
+            return have(Layout(**given["layout"]), given, check)
+        except Busy:
+            raise
+        except ReleaseError as error:
+            raise ReleaseError(f"The build failed; what was live still is.\n{error}") from error

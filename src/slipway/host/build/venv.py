@@ -1,0 +1,96 @@
+"""A virtual environment with exactly what a lock file names, and the server beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from slipway.host.build.archive import unpack
+from slipway.host.build.builder import Builder
+from slipway.host.build.installer import Installer
+from slipway.host.build.links import outward
+from slipway.host.errors import ReleaseError
+from slipway.host.files import on_disk, remove, write
+from slipway.host.process import run
+
+
+def python_version(interpreter: str, minimum: str) -> str:
+    """Return the full version of `interpreter`, as `3.11.2`.
+
+    Raises:
+        ReleaseError: when it does not run, is older than `minimum`, or cannot make virtual environments.
+    """
+    question = "import platform, venv, ensurepip; print(platform.python_version())"
+    remedy = f"Install Python {minimum} or newer on the host and name it in python_interpreter."
+    try:
+        answer = run([interpreter, "-c", question], timeout=30)
+    except ReleaseError as error:
+        raise ReleaseError(f"{interpreter} cannot make virtual environments. {remedy}\n{error}") from error
+    version = answer.stdout.strip()
+    if tuple(map(int, version.split(".")[:2])) < tuple(map(int, minimum.split("."))):
+        raise ReleaseError(f"{interpreter} is Python {version}; the app needs {minimum} or newer. {remedy}")
+    return version
+
+
+def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
+    """Make the virtual environment `venv` with what the source in `root` needs, and what the server needs besides.
+
+    Raises:
+        ReleaseError: when the installer fails; with its last lines.
+    """
+    work = venv.with_name(f".{venv.name}.work")
+    for directory in (venv, work):
+        remove(directory)
+        directory.mkdir()
+    try:
+        if arguments["source"].get("wheels"):
+            if not arguments.get("wheels"):
+                raise ReleaseError(
+                    "The wheels of app_wheelhouse were not sent, since nobody needed them a moment ago. Run again."
+                )
+            unpack(Path(arguments["wheels"]), work / "wheels")
+        (work / "theirs").mkdir()
+        builder = Builder(arguments["user"], arguments["cache"])
+        with builder.having(venv, work / "theirs") as own:
+            installer = Installer(venv, root, work, arguments, own)
+            installer.make()
+            installer.dependencies()
+            installer.packages()
+            installer.server()
+            remove(venv / ".complete")  # which a package could bring, and which would soon be root's
+            installer.prune()
+        builder.limit()
+        look_over_venv(venv)
+    except BaseException:
+        remove(venv)
+        raise
+    finally:
+        remove(work)
+
+
+def look_over_venv(venv: Path) -> None:
+    """See that no link in an environment leads out of it, but to the interpreter.
+
+    Raises:
+        ReleaseError: when one does.
+    """
+    found = outward(venv, r"bin/[^/]+")
+    if found:
+        raise ReleaseError(f"{found} in the virtual environment is a link that leads out of it: a package must have made that.")
+
+
+def complete(venv: Path) -> None:
+    """Mark an environment as complete, which it then is on the disk, too."""
+    on_disk(venv)
+    write(venv / ".complete", "")
+
+
+def is_complete(venv: Path) -> bool:
+    """Say whether an environment was marked as complete, and not by code that was installed into it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        found = (venv / ".complete").lstat()
+        return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+    return False
