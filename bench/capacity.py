@@ -55,7 +55,7 @@ def compare(name: str, crowds: dict[str, list[str]], rounds: int, options: list[
             play(inventory)
             for file in ("load.py", "crowd.py"):
                 call("podman", "cp", str(Path(__file__).with_name(file)), f"{server.id}:/tmp/{file}")
-            way = Way("https:443", NAME, {"app": live(server, APP)[1], "nginx": int(server.run("cat /run/nginx.pid"))})
+            way = Way("https:443", NAME, {"app": live(server, APP), "nginx": int(server.run("cat /run/nginx.pid"))})
             samples: dict[str, list[dict[str, Any]]] = {kind: [] for kind in ("alone", *crowds)}
             for number in range(1, rounds + 1):
                 samples["alone"].append(sample(server, way, options))

@@ -5,13 +5,11 @@ bare uvicorn is asked at its own socket; all others are asked through Nginx, ove
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from bench.requests import Way, live, sample
+from bench.requests import Way, arguments_of, live, ratio, sampled
 from bench.servers import BenchError, Server, call, lab, machine, play
 
 MACHINE = "serving.test"
@@ -33,31 +31,23 @@ def memory(server: Server, pid: int) -> float:
 
 def main() -> int:
     """Measure and print."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="bench/run serving", description=__doc__, formatter_class=formatter)
-    parser.add_argument("--rounds", type=int, default=5, help="samples of each server, interleaved (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=3, help="length of each half of a sample (%(default)s)")
-    parser.add_argument("--rate", type=float, default=1000, help="requests per second for p50 and p99 (%(default)s)")
-    arguments = parser.parse_args()
-    options = [f"--seconds={arguments.seconds}", f"--rate={arguments.rate}", "--path=/"]
+    arguments = arguments_of("serving", __doc__ or "", 5, 3).parse_args()
+    options = [f"--seconds={arguments.seconds}", f"--rate={arguments.rate}", f"--path={arguments.path}"]
     print(machine(), flush=True)
     try:
         with lab() as bench:
             server = bench.start(MACHINE)
             hosts = {f"{name}.test": {"ansible_host": MACHINE, "certbot_mode": "none", **how} for name, how in SERVERS.items()}
-            inventory = bench.inventory("serving", hosts, ansible_connection="containers.podman.podman", app_workers=WORKERS)
+            settings = {"app_workers": WORKERS, "app_watch_seconds": 1}
+            inventory = bench.inventory("serving", hosts, ansible_connection="containers.podman.podman", **settings)
             for host in hosts:
                 play(inventory, limit=host)
             call("podman", "cp", str(Path(__file__).with_name("load.py")), f"{server.id}:/tmp/load.py")
             nginx = int(server.run("cat /run/nginx.pid"))
-            pids = {name: live(server, f"{name}-test")[1] for name in SERVERS}
+            pids = {name: live(server, f"{name}-test") for name in SERVERS}
             ways = {"bare uvicorn": Way("unix:/opt/uvicorn-test/live.sock", "uvicorn.test", {"app": pids["uvicorn"]})}
             ways |= {name: Way("http:80", f"{name}.test", {"app": pid, "nginx": nginx}) for name, pid in pids.items()}
-            samples: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
-            for number in range(1, arguments.rounds + 1):
-                for name, way in ways.items():
-                    samples[name].append(sample(server, way, options))
-                print(f"round {number}: " + ", ".join(f"{name} {samples[name][-1]['sum']:.0f} µs" for name in ways), flush=True)
+            samples = sampled(server, ways, arguments.rounds, options)
             taken = {name: memory(server, pid) for name, pid in pids.items()}
     except BenchError as error:
         print(error, file=sys.stderr)
@@ -66,7 +56,7 @@ def main() -> int:
     print(f"{'server':<14}{'app µs':>8}{'sum µs':>8}{'of bare':>9}{'per CPU s':>11}{'p50 ms':>8}{'p99 ms':>8}{'MiB/worker':>12}")
     for name, found in samples.items():
         app, total, p50, p99 = (median(each[key] for each in found) for key in ("app", "sum", "p50_ms", "p99_ms"))
-        of_bare = median(bare["sum"] / each["sum"] for bare, each in zip(samples["bare uvicorn"], found, strict=True))
+        of_bare = ratio(samples, "bare uvicorn", name)
         size = f"{taken[name]:12.0f}" if name in taken else ""
         print(f"{name:<14}{app:8.1f}{total:8.1f}{of_bare:9.2f}{1e6 / total:11,.0f}{p50:8.2f}{p99:8.2f}{size}")
     return 0

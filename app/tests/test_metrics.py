@@ -6,7 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
 
 from app import metrics
 from tests.conftest import Load
@@ -29,9 +31,50 @@ def test_requests_are_counted_by_the_template_of_their_route(client: TestClient)
         'http_requests_total{handler="/items/{item_id}",method="GET",status="422"}': 1,
     }
     assert found['http_request_duration_seconds_count{handler="/items/{item_id}",method="GET"}'] == 4
-    assert found['http_requests_inprogress{handler="/items/{item_id}",method="GET"}'] == 0
+    assert found["http_requests_inprogress"] == 0
     edges = {float(edge) for name in found for edge in re.findall(r'le="([0-9.]+)"', name)}
     assert edges == set(metrics.BUCKETS)
+
+
+def test_a_route_of_an_included_router_or_a_mounted_app_is_counted_with_its_prefix(load: Load) -> None:
+    app, router, mounted = load(), APIRouter(prefix="/inner"), FastAPI()
+
+    @router.get("/{name}")
+    @mounted.get("/{name}")
+    async def named(name: str) -> str:
+        return name
+
+    app.include_router(router, prefix="/outer")
+    app.mount("/mounted", mounted)
+    client = TestClient(app)
+    paths = ("/outer/inner/a", "/mounted/a", "/static/logo.svg", "/static/none", "/nowhere/a", "/nowhere/b")
+    assert [client.get(path).status_code for path in paths] == [200, 200, 200, 404, 404, 404]
+    found = counted(client.get("/metrics").text)
+    assert {name: value for name, value in found.items() if name.startswith("http_requests_total")} == {
+        'http_requests_total{handler="/outer/inner/{name}",method="GET",status="200"}': 1,
+        'http_requests_total{handler="/mounted/{name}",method="GET",status="200"}': 1,
+        'http_requests_total{handler="/static",method="GET",status="200"}': 1,
+        'http_requests_total{handler="/static",method="GET",status="404"}': 1,
+        'http_requests_total{handler="none",method="GET",status="404"}': 2,
+    }
+
+
+def test_methods_that_clients_make_up_count_as_one(client: TestClient) -> None:
+    assert [client.request(method, "/").status_code for method in ("BREW", "STEEP")] == [405, 405]
+    found = counted(client.get("/metrics").text)
+    assert found['http_requests_total{handler="/",method="other",status="405"}'] == 2
+
+
+def test_a_request_is_in_progress_until_it_has_its_answer(load: Load) -> None:
+    app = load()
+
+    @app.get("/during")
+    async def during() -> float | None:
+        return REGISTRY.get_sample_value("http_requests_inprogress")
+
+    client = TestClient(app)
+    assert [client.get("/during").json(), client.get("/during").json()] == [1, 1]
+    assert counted(client.get("/metrics").text)["http_requests_inprogress"] == 0
 
 
 def test_an_error_is_counted_as_one(load: Load) -> None:

@@ -81,6 +81,11 @@ FULL = [
     molecule("monitor", "second", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
     molecule("acme", "second"),
 ]
+BENCH = [
+    Step("podman", ["script/bootstrap", "--dev", "--containers"]),
+    # Modules in there have names of Python's own: their folder must not be where modules are looked for.
+    Step("benchmarks", pytest("bench", "bench.xml", "--import-mode=importlib"), report="bench.xml"),
+]
 
 
 def install(packages: dict[str, list[str]]) -> None:
@@ -138,7 +143,9 @@ def main() -> int:
     """Run the steps; a failed one does not keep the next from running."""
     parser = argparse.ArgumentParser(prog="script/test", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="lint, types, unit tests and templates: no container; 3 minutes")
-    steps = FAST if parser.parse_args().fast else FULL
+    parser.add_argument("--bench", action="store_true", help="instead, that every benchmark still runs: 15 minutes")
+    arguments = parser.parse_args()
+    steps = BENCH if arguments.bench else FAST if arguments.fast else FULL
     ARTEFACTS.mkdir(exist_ok=True)
     install({program: names for step in steps for program, names in step.packages.items()})
     outcomes, lanes = list[Outcome](), dict[str, list[Step]]()
