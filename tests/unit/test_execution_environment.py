@@ -11,9 +11,12 @@ DEFINITION = yaml.safe_load((ROOT / "execution-environment.yml").read_text(encod
 
 
 def test_it_is_made_from_the_lock_file() -> None:
-    (lock,) = DEFINITION["additional_build_files"]
+    lock, project, source = DEFINITION["additional_build_files"]
+    assert (project["src"], source["src"]) == ("pyproject.toml", "src") and project["dest"] == source["dest"]
     assert "--hash=sha256:" in (ROOT / lock["src"]).read_text(encoding="utf-8")
-    copy, install = DEFINITION["additional_build_steps"]["append_base"]
+    copy, install, copy_project, install_project = DEFINITION["additional_build_steps"]["append_base"]
+    assert copy_project.split()[1] == f"_build/{project['dest']}"
+    assert install_project.endswith(f" --offline --no-deps {copy_project.split()[2]}")
     word, source, target = copy.split()
     assert (word, source) == ("COPY", f"_build/{lock['dest']}/{lock['src']}")
     assert install.startswith("RUN $PYCMD -m pip install ")
