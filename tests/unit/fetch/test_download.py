@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,3 +66,27 @@ def test_a_path_is_checked_where_it_has_a_checksum(tmp_path: Path, fetch: Callab
         fetch(path, checksum=f"sha256:{'0' * 64}")
     with pytest.raises(AnsibleActionFail, match=r"nowhere\.zip: there is no such file on this machine"):
         fetch(tmp_path / "nowhere.zip")
+
+
+def test_a_server_that_drips_ends_with_the_time_that_a_download_may_take(
+    fetch: Callable[..., dict[str, Any]],
+) -> None:
+    done = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            for _ in range(100):
+                if done.wait(0.1):
+                    break
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, args=(listener,), daemon=True).start()
+        begin = time.monotonic()
+        with pytest.raises(AnsibleActionFail, match=r"took longer than 0\.5 s \(app_fetch_timeout\)"):
+            fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/x.zip", checksum=f"sha256:{'0' * 64}", timeout=0.5)
+        done.set()
+    assert time.monotonic() - begin < 5

@@ -119,11 +119,10 @@ def test_a_link_that_the_host_would_refuse_is_refused_here(app: Path, tmp_path: 
         pack(app, EXCLUDE, tmp_path)
 
 
-def test_links_in_a_circle_are_packed_or_refused(app: Path, tmp_path: Path) -> None:
+def test_links_in_a_circle_are_packed_as_they_are(app: Path, tmp_path: Path) -> None:
     (app / "one").symlink_to("two")
     (app / "two").symlink_to("one")
-    with contextlib.suppress(FetchError):
-        pack(app, EXCLUDE, tmp_path)
+    assert {"one", "two"} <= set(names(pack(app, EXCLUDE, tmp_path)[1]))
 
 
 def test_a_chain_of_links_that_leads_out_is_refused(app: Path, tmp_path: Path, fetch: Callable[..., dict[str, Any]]) -> None:

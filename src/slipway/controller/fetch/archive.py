@@ -49,16 +49,20 @@ class Guard:
         """
         self.room -= 512 + member.size  # as empty files are many, too
         check_room(self.room)
+        plain = member.replace(name=os.path.normpath(member.name), mtime=None, deep=False)  # type: ignore[arg-type]
         try:
-            data = tarfile.data_filter(member, root)
+            data = tarfile.data_filter(plain, root)
         except tarfile.FilterError as error:
             raise self.outside(member) from error
         if os.path.isabs(member.name):  # which the library makes relative
             raise self.outside(member)
-        places = [data.name, *([data.linkname] if data.islnk() else [])]
-        if any(_linked(Path(root), place) for place in places) or (data.issym() and os.path.lexists(Path(root, data.name))):
+        way = [data.name, *([data.linkname] if data.islnk() else [])]
+        if any(_linked(Path(root), place) for place in way) or (data.issym() and os.path.lexists(Path(root, data.name))):
             raise FetchError(f"{self.name} (app_source) cannot be unpacked: {member.name} in it takes the way of a link.")
-        return data.replace(mtime=None, deep=False)  # type: ignore[arg-type]
+        # The library would look for it in the archive, past this filter.
+        if data.islnk() and not Path(root, data.linkname).is_file():
+            raise FetchError(f"{self.name} (app_source) cannot be unpacked: {member.name} in it is a copy of what is not there.")
+        return data
 
     def outside(self, member: tarfile.TarInfo) -> FetchError:
         """Return what is raised for a member that leads outside."""
