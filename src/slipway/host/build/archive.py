@@ -20,7 +20,7 @@ from slipway.host.errors import ReleaseError
 
 
 def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
-    """Unpack the source that app_fetch packed, or what another host built, into the new `directory`.
+    """Unpack the source that slipway_fetch packed, or what another host built, into the new `directory`.
 
     Args:
         archive: the packed files.
@@ -32,7 +32,7 @@ def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
     """
     directory.mkdir()
     links: set[str] = set()
-    now = int(time.time())  # what app_fetch packs has no time
+    now = int(time.time())  # what slipway_fetch packs has no time
     try:
         with gzip.open(archive) as stream:
             while stream.read(2**20):  # to its end, where the checksum is

@@ -24,7 +24,7 @@ from slipway.host.paths import Layout, digest
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
-    # What app_fetch returned.
+    # What slipway_fetch returned.
     "source": dict,
     # The app's name.
     "name": str,

@@ -18,7 +18,7 @@ from slipway.host.paths import Layout
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
-    # What app_fetch returned.
+    # What slipway_fetch returned.
     "source": dict,
     # The packed source on this host. Without it the module only says whether it is needed.
     "archive": "",
