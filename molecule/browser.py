@@ -116,8 +116,9 @@ class Browser:
         """See that nothing but the host was asked for anything, and that nothing was complained of."""
         urls = [urlsplit(url) for request, url in self.sent if request not in self.blocked]
         asked = {(url.scheme, url.hostname) for url in urls if url.scheme not in ("data", "blob")}
-        assert asked == {("https", self.host.name)}
-        assert [error for error in self.errors if EXPECTED_ERROR not in error] == []
+        assert asked == {("https", self.host.name)}, asked
+        errors = [error for error in self.errors if EXPECTED_ERROR not in error]
+        assert errors == [], errors
 
     def see(self, selector: str) -> WebElement:
         """Wait until something is to be seen, and return it."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -82,9 +84,23 @@ def test_prometheus_counts_the_same() -> None:
     within(20, lambda: number("sum(slipway_http_requests_total)") == counted, pause=0.5)
 
 
-def test_an_app_of_somebody_else_is_counted_without_a_change_to_it() -> None:
-    shop = {"app_source": str(ROOT / "molecule" / "release" / "shop"), "app_module": "main:app", "app_static": ""}
-    assert deploy(**shop).code == 0
+PLAIN = """
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/healthz")
+@app.get("/items/{item}")
+async def empty() -> dict[str, str]:
+    return {}
+"""
+
+
+def test_an_app_of_somebody_else_is_counted_without_a_change_to_it(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(PLAIN, encoding="utf-8")
+    shutil.copy(ROOT / "molecule" / "release" / "shop" / "requirements.txt", tmp_path)
+    assert deploy(app_source=str(tmp_path), app_module="main:app", app_static="").code == 0
     before = by_log()
     ask_for(30)
     assert by_log() == before + 30

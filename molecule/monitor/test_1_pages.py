@@ -208,6 +208,7 @@ def test_without_prometheus_nothing_looks_as_of_now(page: Page) -> None:
 
     within(30, back, pause=0.5)
     page.forgive(502)
+    page.forgive(503)  # while it starts
 
 
 @pytest.mark.parametrize("path", ["", "index.html", "overview.js", "dashboards/app.json", "dygraphs/dygraph.min.js"])

@@ -104,9 +104,7 @@ def test_an_app_that_is_down(somebody: Told) -> None:
 
 def test_a_door_that_leads_nowhere(somebody: Told) -> None:
     site = f"/etc/nginx/conf.d/{APP}.conf"
-    WATCHED.run(
-        f"cp {site} /root/site.conf && sed -i '0,/proxy_pass http:..{APP};/s//return 503;/' {site} && systemctl reload nginx"
-    )
+    WATCHED.run(f"cp {site} /root/site.conf && sed -i 's/proxy_pass http:..{APP};/return 503;/' {site} && systemctl reload nginx")
     try:
         somebody.hears("DoorDown")
     finally:
@@ -145,20 +143,27 @@ def test_certificates(somebody: Told, tmp_path: Path) -> None:
     within(60, lambda: not firing("CertificateNotServed"), pause=0.5)
 
 
-def test_a_full_disk_and_little_memory(somebody: Told) -> None:
-    """The limit of memory, which is the machine's, is drawn where this host is beyond it."""
+def test_a_full_disk_little_memory_and_many_connections(somebody: Told) -> None:
+    """The limits of memory, which is the machine's, and of connections are drawn where this host is beyond them."""
     limits: dict[str, Any] = {
         "prometheus_alert_webhook": somebody.url,
         "prometheus_alert_memory_percent": 1,
+        "prometheus_alert_connections_percent": 1,
     }
     run = play(f"--limit={WATCH.name}", "--tags=prometheus", f"--extra-vars={json.dumps(limits)}")
     assert run.code == 0, run.output[-3000:]
     WATCHED.run("mkdir -p /srv/full && mount -t tmpfs -o size=8m tmpfs /srv/full && head --bytes=7M /dev/zero > /srv/full/it")
+    WATCHED.run("mount -o remount,size=16m /run && head --bytes=15M /dev/zero > /run/full")
+    connections = [WATCHED.connect() for _ in range(100)]
     try:
-        somebody.hears("DiskNearlyFull")
-        somebody.hears("MemoryNearlyUsedUp")
+        for connection in connections:  # Nginx keeps those that asked for something
+            connection.sendall(f"HEAD /healthz HTTP/1.1\r\nHost: {WATCHED.name}\r\n\r\n".encode())
+        for alert in ("DiskNearlyFull", "MemoryNearlyUsedUp", "RuntimeNearlyFull", "ConnectionsNearlyUsedUp"):
+            somebody.hears(alert)
     finally:
-        WATCHED.run("umount /srv/full")
+        WATCHED.run("umount /srv/full; rm /run/full; mount -o remount,size=50% /run")
+        for connection in connections:
+            connection.close()
 
 
 def test_what_tells_of_the_app_has_stopped(somebody: Told) -> None:
