@@ -345,7 +345,7 @@ class Followed:
         self.runtime = tmp_path
         self.memory = waiting.shared_memory(tmp_path / "7.metrics")
 
-    def serve(self, app: Any) -> asgi.Served:
+    def serve(self, app: Any) -> Any:
         return asgi.Served(app, TOKEN.encode(), self.memory)
 
     def waits(self) -> list[tuple[float, int]]:
