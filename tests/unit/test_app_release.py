@@ -31,15 +31,28 @@ from slipway.host import configuration, runtime_files
 from slipway.host import endpoint as app_door
 from slipway.host import files as app_files
 from slipway.host import process as app_process
-from slipway.host import release as app_release
-from slipway.host import releaser as app_releaser
 from slipway.host import status as app_status
 from slipway.host import supervisor as app_supervisor
 from slipway.host import watch as app_watch
 from slipway.host.endpoint import UnixConnection
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import lock
-from slipway.host.releaser import Releaser
+from slipway.host.release import activate as release_activate
+from slipway.host.release import context as release_context
+from slipway.host.release import gate as release_gate
+from slipway.host.release import prepare as release_prepare
+from slipway.host.release import record as release_record
+from slipway.host.release import step as release_step
+from slipway.host.release import watch as release_watch
+from slipway.host.release.advice import advised, log_tail
+from slipway.host.release.context import Context
+from slipway.host.release.deploy import release, take
+from slipway.host.release.gate import answers
+from slipway.host.release.plan import needed, tidy
+from slipway.host.release.prepare import migrate, prepare, prepared
+from slipway.host.release.prune import prune
+from slipway.host.release.record import remember
+from slipway.host.release.rollback import roll_back
 from slipway.host.store import Store
 from slipway.runtime.release import read
 
@@ -196,30 +209,16 @@ class Host:
         self.files = {**FILES, **changes.pop("files", {})}
         return {**arguments, **changes}
 
-    def releaser(self, mode: str = "200", **changes: Any) -> Releaser:
-        """Return a releaser whose numbers are noted in `given`."""
-        host = self
-
-        class Noting(Releaser):
-            def prepare(self, number: int) -> None:
-                try:
-                    super().prepare(number)
-                finally:
-                    if self.layout.release(number).is_dir():
-                        host.given.append(number)
-
-        return Noting(self.arguments(mode, **changes), sleep=self.clock.sleep)
+    def context(self, mode: str = "200", **changes: Any) -> Context:
+        """Return the context of a step."""
+        return Context.of(self.arguments(mode, **changes))
 
     def run(self, mode: str = "200", **changes: Any) -> int | None:
-        """Do what main() does, and return the number of a new release; None where none was needed."""
-        releaser = self.releaser(mode, **changes)
-        with lock(releaser.layout, ANN, patience=0):
-            releaser.tidy()
-            if releaser.needed() is None:
-                return None
-            number = releaser.release()
-            releaser.prune()
-            return number
+        """Take the step `release`, and return the number of a new release; None where none was needed."""
+        context = self.context(mode, **changes)
+        with lock(context.layout, ANN, patience=0):
+            done = take(context, "release")
+        return int(done["release"]) if done["reason"] is not None else None
 
     def who_answers(self) -> str:
         """Return the release that answers at the door; or the status, where it is not 200."""
@@ -275,7 +274,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     shim = SimpleNamespace(
         monotonic=clock.monotonic, sleep=clock.sleep, time=clock.time, strftime=time.strftime, gmtime=time.gmtime
     )
-    for module in (app_releaser, app_watch):
+    for module in (release_activate, release_context, release_gate, release_record, release_watch, app_watch):
         monkeypatch.setattr(module, "time", shim)
     return clock
 
@@ -288,10 +287,20 @@ def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) 
     if os.geteuid() != 0:
         # Who is not root can neither become another user nor give files away.
         run = app_process.run
-        for module in (app_process, app_releaser):
+        for module in (app_process, release_context, release_prepare):
             monkeypatch.setattr(module, "run", lambda *words, user=None, **options: run(*words, **options))
-        monkeypatch.setattr(Releaser, "group", property(lambda self: os.getegid()))
+        monkeypatch.setattr(Context, "group", property(lambda self: os.getegid()))
     host = Host(short, clock, user)
+    write_release = release_prepare.write_release
+
+    def noting(context: Context, number: int) -> None:
+        try:
+            write_release(context, number)
+        finally:
+            if context.layout.release(number).is_dir():
+                host.given.append(number)
+
+    monkeypatch.setattr(release_prepare, "write_release", noting)
     monkeypatch.setattr(runtime_files, "text", lambda name: host.files[name])
     monkeypatch.setattr(app_supervisor, "CONFIGURATIONS", (short / "elsewhere.conf", host.supervisor.configuration))
     host.build("b1")
@@ -301,7 +310,7 @@ def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_first_release(host: Host) -> None:
-    assert host.releaser().needed() is not None
+    assert needed(host.context()) is not None
     assert host.run() == 1
     host.is_served_by(1)
     directory = host.layout.release(1)
@@ -355,7 +364,7 @@ def test_a_release_of_an_earlier_version_with_files_of_its_own_serves_on_and_is_
     assert host.run() == 2
     host.is_served_by(2)
     assert (old / "server.py").exists()
-    assert host.releaser().roll_back(1, "theirs") == 1
+    assert roll_back(host.context(), 1, "theirs") == 1
     host.is_served_by(1)
 
 
@@ -380,18 +389,19 @@ def test_the_old_release_serves_until_the_switch_and_runs_until_it_is_drained(ho
     assert DRAIN <= after[-1][0] - before[-1][0] < DRAIN + 5
 
 
-def test_the_new_release_is_proved_again_when_cached_connections_have_ended(host: Host) -> None:
+def test_the_new_release_is_proved_again_when_cached_connections_have_ended(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.run()
-    releaser = host.releaser(settings="{}")
+    context = host.context(settings="{}")
     proved: list[float] = []
-    prove = releaser.prove
+    prove = release_watch.prove
 
-    def noting(number: int, seconds: float = 10.0) -> None:
+    def noting(context: Context, number: int, seconds: float = 10.0) -> None:
         proved.append(host.clock.monotonic())
-        prove(number, seconds)
+        prove(context, number, seconds)
 
-    with mock.patch.object(releaser, "prove", noting):
-        releaser.release()
+    for module in (release_activate, release_watch):
+        monkeypatch.setattr(module, "prove", noting)
+    release(context)
     assert len(proved) == 2
     assert proved[1] - proved[0] >= 1.5
 
@@ -560,7 +570,7 @@ def test_the_log_is_shown_without_what_gunicorn_says_of_its_own_end(host: Host) 
     log = host.layout.log(1)
     end = "Traceback (most recent call last):\n  File arbiter.py\n    raise HaltServer(reason)\ngunicorn.errors.HaltServer\n"
     log.write_text(f"starts\nTraceback (most recent call last):\nKeyError: 'DSN'\nWorker exits\n{end}", encoding="utf-8")
-    assert host.releaser().log_tail(1).splitlines()[1:] == [
+    assert log_tail(host.context(), 1).splitlines()[1:] == [
         "starts",
         "Traceback (most recent call last):",
         "KeyError: 'DSN'",
@@ -577,17 +587,17 @@ def test_a_silent_candidate_is_said_to_have_logged_nothing(host: Host) -> None:
 
 def test_a_candidate_whose_program_vanished_is_given_up_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.run()
-    releaser = host.releaser("deaf")
-    add = releaser.supervisor.add
+    context = host.context("deaf")
+    add = context.supervisor.add
 
     def add_and_lose(number: int, section: Path) -> None:
         add(number, section)
         host.supervisor.kill(f"shop-{number}")
 
-    monkeypatch.setattr(releaser.supervisor, "add", add_and_lose)
+    monkeypatch.setattr(context.supervisor, "add", add_and_lose)
     before = host.clock.monotonic()
     with pytest.raises(ReleaseError):
-        releaser.release()
+        release(context)
     # Not after the whole timeout of 60 s.
     assert host.clock.monotonic() - before < 30
     host.is_served_by(1)
@@ -638,15 +648,15 @@ def test_a_page_that_a_release_or_a_way_back_changes_is_newer_than_what_was_serv
     two = page(host.build("b2"), "BBBB")
     host.run(run={**ANN, "at": str(at + 60)}, build="b2")
     assert (one.stat().st_mtime, two.stat().st_mtime) == (at, at + 60)
-    releaser = host.releaser(run={**ANN, "at": str(at + 120)})
-    releaser.roll_back(1, "theirs")
+    context = host.context(run={**ANN, "at": str(at + 120)})
+    roll_back(context, 1, "theirs")
     assert one.stat().st_mtime == at + 120
     # The next one is live for a moment only, and what it served must not stay with those who saw it.
     host.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 1\r\nContent-Length: 0\r\n\r\n"
     compared: list[int] = []
-    usual = app_releaser.freshen
+    usual = release_activate.freshen
     monkeypatch.setattr(
-        app_releaser,
+        release_activate,
         "freshen",
         lambda *words: compared.append(host.layout.live() or 0) or usual(*words),  # type: ignore[func-returns-value]
     )
@@ -660,14 +670,14 @@ def test_a_page_that_a_release_or_a_way_back_changes_is_newer_than_what_was_serv
 @pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), ReleaseError("in the way")])
 def test_a_switch_that_is_only_half_done_is_undone(host: Host, monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
     host.run()
-    point = app_releaser.point
+    point = release_activate.point
 
     def half(link: Path, target: Any) -> None:
         if link.name == "current" and str(target).endswith("2"):
             raise trouble
         point(link, target)
 
-    monkeypatch.setattr(app_releaser, "point", half)
+    monkeypatch.setattr(release_activate, "point", half)
     with pytest.raises(ReleaseError, match="Release 1 serves as before"):
         host.run(settings="{}")
     host.is_served_by(1)
@@ -777,7 +787,7 @@ def test_a_section_that_supervisor_refuses_is_taken_away(host: Host) -> None:
         host.run(program="[program:shop-@RELEASE@]\nunparsable\n")
     host.is_served_by(1)
     with pytest.raises(ReleaseError, match="refused the program"):
-        host.releaser().supervisor.add(9, host.layout.release(2) / "program.conf")
+        host.context().supervisor.add(9, host.layout.release(2) / "program.conf")
     host.is_served_by(1)
 
 
@@ -809,9 +819,9 @@ def test_only_the_apps_own_sections_are_touched(host: Host) -> None:
     strangers = ["shop.conf", "shop-2-1.conf", "shop-x.conf", "shopping-7.conf", "shop-9.conf.bak", "other-3.conf"]
     for name in strangers:
         (host.supervisor.sections / name).write_text("[program:x]\n", encoding="utf-8")
-    releaser = host.releaser()
-    assert releaser.supervisor.installed() == [1]
-    assert not releaser.tidy()
+    context = host.context()
+    assert context.supervisor.installed() == [1]
+    assert not tidy(context)
     host.run(settings="{}")
     assert host.sections() == sorted([*strangers, "shop-2.conf"])
     assert {word for call in host.supervisor.updates() for word in call.split()[1:]} == {"shop-1", "shop-2"}
@@ -869,17 +879,17 @@ def test_a_lagging_link_for_people_is_mended(host: Host) -> None:
     host.run()
     host.layout.current.unlink()
     host.layout.current.symlink_to("releases/0")
-    releaser = host.releaser()
-    assert releaser.tidy()
+    context = host.context()
+    assert tidy(context)
     assert os.readlink(host.layout.current) == "releases/1"
-    assert not releaser.tidy()
+    assert not tidy(context)
 
 
 def test_a_live_release_that_was_not_remembered_is(host: Host) -> None:
     host.run()
     record = {**host.layout.record(1), "outcome": "started"}
     (host.layout.release(1) / "release.json").write_text(json.dumps(record), encoding="utf-8")
-    assert host.releaser().tidy()
+    assert tidy(host.context())
     assert host.layout.record(1)["outcome"] == "live"
     assert host.run() is None
 
@@ -1003,7 +1013,7 @@ def test_a_number_is_never_given_twice(host: Host) -> None:
     (host.layout.releases / "8").mkdir()
     assert host.run(settings='{"A": "1"}') == 9
     (host.supervisor.sections / "shop-12.conf").write_text("[program:shop-12]\ncommand=/bin/sleep 9\n", encoding="utf-8")
-    assert host.releaser(settings='{"A": "2"}').release() == 13
+    assert release(host.context(settings='{"A": "2"}')) == 13
 
 
 def fill(host: Host, outcomes: dict[int, str], live: int) -> None:
@@ -1050,7 +1060,7 @@ def kept(host: Host) -> list[int]:
 def test_what_is_kept_is_counted_from_what_is_live(host: Host, outcomes: str, live: int, keep: int, left: list[int]) -> None:
     words = {"l": "live", "f": "failed", "s": "started"}
     fill(host, {number: words[letter] for number, letter in enumerate(outcomes, start=1)}, live)
-    host.releaser(keep=keep).prune()
+    prune(host.context(keep=keep))
     assert kept(host) == left
 
 
@@ -1059,14 +1069,14 @@ def test_pruning_leaves_what_is_not_its_own(host: Host) -> None:
     strangers = [host.layout.logs / "celery.log", host.layout.logs / "notes.txt", host.layout.releases / "notes"]
     for path in strangers:
         path.touch()
-    host.releaser(keep=1).prune()
+    prune(host.context(keep=1))
     assert [path for path in strangers if not path.exists()] == []
 
 
 def test_pruning_copes_with_a_release_that_was_begun_and_no_more(host: Host) -> None:
     fill(host, {1: "live", 2: "live"}, 2)
     (host.layout.releases / "3").mkdir()
-    host.releaser(keep=2).prune()
+    prune(host.context(keep=2))
     assert host.layout.live() == 2
     assert {"b10", "b20", "b1"} <= {path.name for path in host.layout.builds.iterdir()}
 
@@ -1074,7 +1084,7 @@ def test_pruning_copes_with_a_release_that_was_begun_and_no_more(host: Host) -> 
 def test_a_release_whose_record_cannot_be_read_keeps_its_build(host: Host) -> None:
     fill(host, {1: "live", 2: "live"}, 2)
     (host.layout.release(1) / "release.json").write_text("{", encoding="utf-8")
-    host.releaser(keep=2).prune()
+    prune(host.context(keep=2))
     assert (host.layout.release(1) / "build").exists()
 
 
@@ -1082,7 +1092,7 @@ def test_pruning_clears_builds_that_were_begun(host: Host) -> None:
     fill(host, {1: "live"}, 1)
     (host.layout.builds / ".b9.partial").mkdir()
     (host.layout.venvs / "v99").mkdir()
-    host.releaser().prune()
+    prune(host.context())
     assert kept(host) == [1]
 
 
@@ -1102,8 +1112,7 @@ def test_a_shared_environment_stays_while_one_build_uses_it(host: Host) -> None:
 def module(
     host: Host, run_step: Callable[..., dict[str, Any]], warnings: list[str], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Any]]:
-    monkeypatch.setattr(app_release, "Releaser", functools.partial(Releaser, sleep=clock.sleep))
-    monkeypatch.setattr(app_release, "lock", functools.partial(lock, patience=0.1))
+    monkeypatch.setattr(release_step, "lock", functools.partial(lock, patience=0.1))
 
     monkeypatch.setattr(configuration, "DIRECTORY", host.layout.home / "etc")
 
@@ -1334,7 +1343,7 @@ def test_a_host_says_what_it_can_go_back_to(host: Host, module: Any) -> None:
     assert "There is no release 9 of shop on this host." in result["problems"].pop("9")
     assert result["problems"] == {"1": "", "2": "", "3": ""}
     # What a way back left that was interrupted.
-    host.releaser().remember(2, back_from=3)
+    remember(host.context(), 2, back_from=3)
     app_files.point(host.layout.live_socket, host.layout.socket(2))
     result = module(step="look", **host.arguments())
     assert (result["release"], result["newest"]) == (2, 3)
@@ -1349,24 +1358,24 @@ def test_clearing_up_is_a_change(host: Host, module: Any) -> None:
 
 def test_a_full_disk_is_said_and_not_shown_as_a_traceback(host: Host, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     host.run()
-    write = app_releaser.write
+    write = release_record.write
 
     def full(path: Path, *arguments: Any, **options: Any) -> None:
         if path.name == "release.json":
             raise OSError(28, "No space left on device", str(path))
         write(path, *arguments, **options)
 
-    monkeypatch.setattr(app_releaser, "write", full)
+    monkeypatch.setattr(release_record, "write", full)
     result = module(step="release", **host.arguments(settings="{}"))
     assert "No space left" in result["msg"]
-    monkeypatch.setattr(app_releaser, "write", write)
+    monkeypatch.setattr(release_record, "write", write)
     host.is_served_by(1)
 
 
 def test_a_socket_that_nobody_serves_is_no_answer(host: Host) -> None:
-    assert host.releaser().answers(1) is False
+    assert answers(host.context(), 1) is False
     host.layout.socket(1).touch()
-    assert host.releaser().answers(1) is False
+    assert answers(host.context(), 1) is False
     with pytest.raises(OSError):
         app_door.ask(UnixConnection(Path("/nowhere.sock"), 1), "/", HOST)
 
@@ -1541,11 +1550,11 @@ def test_the_old_release_runs_as_long_as_the_new_one_is_watched(host: Host) -> N
 
 
 def go_back(host: Host, to: str = "", across: bool = False, settings: str = "theirs", **changes: Any) -> int:
-    """Do what main() does for a rollback, and return the release that is live then."""
+    """Take the step `rollback`, and return the release that is live then."""
     wanted: dict[str, Any] = {"to": to, "across_migrations": across, "rollback_settings": settings}
-    releaser = host.releaser(build="", revision="", origin="", **wanted, **changes)
-    with lock(releaser.layout, ANN, patience=0):
-        return int(app_release.back(releaser, look=False)["release"])
+    context = host.context(build="", revision="", origin="", **wanted, **changes)
+    with lock(context.layout, ANN, patience=0):
+        return int(take(context, "rollback")["release"])
 
 
 def three(host: Host) -> None:
@@ -1659,8 +1668,8 @@ def test_it_is_asked_where_and_for_what_it_was_then(host: Host, then: dict[str, 
 def test_across_a_migration_there_is_no_way_back_unless_told(host: Host, then: str, since: str, refused: bool) -> None:
     host.run()
     host.run(settings="{}")
-    host.releaser().remember(1, migration=then)
-    host.releaser().remember(2, migration=since)
+    remember(host.context(), 1, migration=then)
+    remember(host.context(), 2, migration=since)
     if refused:
         with pytest.raises(ReleaseError) as error:
             go_back(host)
@@ -1674,10 +1683,10 @@ def test_a_migration_counts_even_if_its_release_failed(host: Host) -> None:
     host.run()
     host.run(settings="{}")
     for number in (1, 2):
-        host.releaser().remember(number, migration="a1")
+        remember(host.context(), number, migration="a1")
     with pytest.raises(ReleaseError):
         host.run("crash")
-    host.releaser().remember(3, migration="b2", migrated=True)
+    remember(host.context(), 3, migration="b2", migrated=True)
     with pytest.raises(ReleaseError, match="migrated to b2 since"):
         go_back(host)
 
@@ -1700,7 +1709,7 @@ def test_a_way_back_that_is_interrupted_is_made_good_by_running_it_again(host: H
             host.is_served_by(int(to))
         except AssertionError as error:
             problems.append(f"step {step}, before {KILLER.what}: {error}")
-            host.releaser().tidy()
+            tidy(host.context())
         if not killed:
             break
     assert 20 < step < 58
@@ -1780,10 +1789,10 @@ def shell(host: Host) -> Host:
 
 def test_a_migration_is_run_once_and_what_was_prepared_is_released(shell: Host) -> None:
     note = shell.preflights
-    releaser = shell.releaser(migrate={"command": f"id -un >>{note}; echo done", "timeout": 9})
-    number = releaser.try_out()
-    assert releaser.layout.record(number)["outcome"] == "prepared"
-    assert releaser.migrate(number) == "done\n"
+    context = shell.context(migrate={"command": f"id -un >>{note}; echo done", "timeout": 9})
+    number = prepare(context)
+    assert context.layout.record(number)["outcome"] == "prepared"
+    assert migrate(context, number) == "done\n"
     # The next step is another process.
     assert shell.run() == number == 1
     assert note.read_text(encoding="utf-8") == f"{shell.user}\n"
@@ -1792,7 +1801,7 @@ def test_a_migration_is_run_once_and_what_was_prepared_is_released(shell: Host) 
 
 
 def test_what_was_prepared_is_not_imported_again(host: Host) -> None:
-    number = host.releaser().try_out()
+    number = prepare(host.context())
     assert len(host.preflights.read_text(encoding="utf-8").splitlines()) == 1
     assert host.run() == number == 1
     assert len(host.preflights.read_text(encoding="utf-8").splitlines()) == 1
@@ -1800,7 +1809,7 @@ def test_what_was_prepared_is_not_imported_again(host: Host) -> None:
 
 @pytest.mark.parametrize("change", ["settings", "revision"])
 def test_what_was_prepared_of_something_else_is_not_released(host: Host, change: str) -> None:
-    host.releaser().try_out()
+    prepare(host.context())
     assert host.run(**{change: "{}"}) == 2
     host.is_served_by(2)
     assert len(host.preflights.read_text(encoding="utf-8").splitlines()) == 2
@@ -1808,7 +1817,7 @@ def test_what_was_prepared_of_something_else_is_not_released(host: Host, change:
 
 def test_what_was_prepared_before_another_release_is_not_taken_up(host: Host) -> None:
     host.run()
-    assert host.releaser(settings='{"A": "1"}').try_out() == 2
+    assert prepare(host.context(settings='{"A": "1"}')) == 2
     assert host.run(settings='{"A": "2"}') == 3
     assert host.run(settings='{"A": "1"}') == 4
     # Or the way back would not lead to what was live before.
@@ -1855,15 +1864,15 @@ def test_the_schema_that_the_code_expects_is_remembered(
 )
 def test_a_migration_that_fails_changes_nothing(shell: Host, command: str, words: list[str]) -> None:
     shell.run()
-    releaser = shell.releaser(settings="{}", migrate={"command": command, "timeout": 0.3 if "sleep" in command else 9})
+    context = shell.context(settings="{}", migrate={"command": command, "timeout": 0.3 if "sleep" in command else 9})
     with pytest.raises(ReleaseError, match="Release 1 serves as before") as error:
-        releaser.migrate(releaser.try_out())
+        migrate(context, prepare(context))
     for word in ["the migration (app_migrate_command)", *words]:
         assert word in str(error.value)
     shell.is_served_by(1)
     assert shell.layout.record(2)["outcome"] == "failed"
     # It is not taken up again.
-    assert shell.releaser(settings="{}").prepared() is None
+    assert prepared(shell.context(settings="{}")) is None
 
 
 def test_hooks_are_told_where_from_and_where_to(shell: Host) -> None:
@@ -1934,20 +1943,20 @@ def test_a_hook_that_failed_after_a_way_back_is_run_again_by_another_one(shell: 
     assert (result["release"], result["changed"], result["hook"]) == (2, True, "after_rollback")
 
 
-@pytest.mark.parametrize(("step", "error"), [("watch", Killed()), ("end", ReleaseError("Supervisor is gone"))])
+@pytest.mark.parametrize(("step", "error"), [("watch", Killed()), ("stop", ReleaseError("Supervisor is gone"))])
 def test_a_hook_that_a_run_did_not_come_to_is_run_by_the_next(
     shell: Host, module: Any, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
 ) -> None:
     shell.run()
     tell = {"after_switch": f'echo "$SLIPWAY_HOOK $SLIPWAY_FROM $SLIPWAY_TO" >>{shell.preflights}'}
-    releaser = shell.releaser(settings="{}", hooks=tell)
+    context = shell.context(settings="{}", hooks=tell)
 
     def stop(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(releaser, step, stop)
-    with pytest.raises(type(error)):
-        releaser.release()
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(release_activate, step, stop)
+        release(context)
     assert (shell.layout.live(), shell.preflights.read_text(encoding="utf-8")) == (2, "")
     assert module(step="release", **shell.arguments(settings="{}", hooks=tell))["hook"] == "after_switch"
     assert shell.preflights.read_text(encoding="utf-8") == "after_switch 1 2\n"
@@ -1964,15 +1973,15 @@ def test_a_release_that_is_gone_back_from_owes_no_hook(shell: Host) -> None:
 
 def test_a_database_that_is_ahead_of_the_code_is_said(shell: Host) -> None:
     shell.run()
-    shell.releaser().remember(1, migration="a1", version="v1", revision="v1")
+    remember(shell.context(), 1, migration="a1", version="v1", revision="v1")
     shell.run(settings="{}")
-    shell.releaser().remember(2, migration="b2", migrated=True, version="v2", revision="c0ffee0" + "0" * 33)
+    remember(shell.context(), 2, migration="b2", migrated=True, version="v2", revision="c0ffee0" + "0" * 33)
     unknown = """echo "alembic.util.exc.CommandError: Can't locate revision identified by 'b2'"; exit 1"""
-    releaser = shell.releaser(settings='{"A": "1"}', migrate={"command": unknown, "timeout": 9})
-    number = releaser.try_out()
-    releaser.remember(number, migration="a1")
+    context = shell.context(settings='{"A": "1"}', migrate={"command": unknown, "timeout": 9})
+    number = prepare(context)
+    remember(context, number, migration="a1")
     with pytest.raises(ReleaseError) as error:
-        releaser.migrate(number)
+        migrate(context, number)
     said = str(error.value)
     words = "This version is older than the database, which was migrated to b2 by release 2 (v2 (c0ffee0))."
     assert said.startswith(f"Release 3 failed: {words}")
@@ -1991,9 +2000,9 @@ def test_what_was_written_where_the_code_lies_is_said(host: Host) -> None:
         "PermissionError: [Errno 13] Permission denied: 'data.json'",
         f"PermissionError: [Errno 13] Permission denied: '{host.layout.home}/builds/b1/data.json'",
     ):
-        assert host.releaser().advised(said, 1).startswith(advice)
+        assert advised(host.context(), said, 1).startswith(advice)
     for said in ("all is well", "Permission denied: '/etc/shadow'", f"Permission denied: '{shared}/x'"):
-        assert host.releaser().advised(said, 1) == said
+        assert advised(host.context(), said, 1) == said
 
 
 def test_a_release_that_hangs_at_its_root_does_not_become_live(host: Host) -> None:
@@ -2032,7 +2041,7 @@ def test_requests_that_hang_after_the_switch_lead_back(host: Host, monkeypatch: 
         switched[:] = [since]
         return [(host.clock.monotonic() - since, 7)] * 3
 
-    monkeypatch.setattr(app_releaser, "waiting", waits)
+    monkeypatch.setattr(release_watch, "waiting", waits)
     with pytest.raises(ReleaseError, match=r"it hangs: 3 requests have waited 10 s or more .*\(app_watch_hang_seconds\)"):
         host.run(settings="{}", watch=4.0, hang=10.0)
     assert host.clock.monotonic() - switched[0] < 15 + DRAIN
@@ -2049,7 +2058,7 @@ def test_requests_that_are_slow_and_answered_are_waited_for(host: Host, monkeypa
         seen.append(host.clock.monotonic() - since)
         return [(seen[-1], 7)] * 3 if seen[-1] < 8 else []
 
-    monkeypatch.setattr(app_releaser, "waiting", waits)
+    monkeypatch.setattr(release_watch, "waiting", waits)
     assert host.run(settings="{}", watch=4.0, hang=10.0) == 2
     assert 8 <= seen[-1] < 12
 
@@ -2204,10 +2213,10 @@ def test_instances_are_switched_as_one(host: Host) -> None:
 def test_a_release_with_fewer_instances_answers_at_all_links(host: Host) -> None:
     host.run()
     host.run(**several(host, 3))
-    module = host.releaser(**several(host, 3))
-    assert module.roll_back(1, "theirs") == 1
+    context = host.context(**several(host, 3))
+    assert roll_back(context, 1, "theirs") == 1
     assert further(host) == ["1 at 1.sock", "1 at 1.sock"]
-    assert module.roll_back(2, "theirs") == 2
+    assert roll_back(context, 2, "theirs") == 2
     assert further(host) == ["2 at 2.1.sock", "2 at 2.2.sock"]
     host.run()
     host.is_served_by(3)
@@ -2225,7 +2234,7 @@ def test_one_lame_instance_is_reason_enough(host: Host) -> None:
     # One that dies later makes the same release again.
     os.kill(host.supervisor.pids("shop-1")[2], 9)
     host.supervisor.settle()
-    assert host.releaser(**several(host, 3)).needed() == "release 1 did not answer on its socket"
+    assert needed(host.context(**several(host, 3))) == "release 1 did not answer on its socket"
 
 
 def test_an_instance_that_dies_after_the_switch_leads_back(host: Host) -> None:

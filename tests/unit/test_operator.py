@@ -16,7 +16,7 @@ from test_app_release import ANN, BOB, Host, clock, host  # noqa: F401
 
 from slipway.host import cli, configuration
 from slipway.host.lock import Busy, lock
-from slipway.host.releaser import Releaser
+from slipway.host.release.context import Context
 
 Answer = tuple[int, str, str]
 
@@ -47,7 +47,7 @@ def slipway(host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 def launched(slipway: Callable[..., Answer], host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The app's environment, as far as a command needs one."""
     through = {"through": ["/bin/sh", "-c"], "directory": host.layout.home, "user": None}
-    monkeypatch.setattr(Releaser, "launch", lambda releaser, number: through)
+    monkeypatch.setattr(Context, "launch", lambda context, number: through)
 
 
 def test_the_configuration_is_roots_alone(slipway: Callable[..., Answer], host: Host) -> None:

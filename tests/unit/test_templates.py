@@ -23,8 +23,10 @@ import released
 from rendering import ROOT, Block, Host, load, parse_nginx
 
 from slipway.host import configuration
-from slipway.host.release import PARAMETERS
-from slipway.host.releaser import CACHED_CONNECTION_SECONDS, Releaser
+from slipway.host.release.activate import CACHED_CONNECTION_SECONDS
+from slipway.host.release.context import Context
+from slipway.host.release.record import told_to
+from slipway.host.release.step import PARAMETERS
 from slipway.host.store import Store
 from slipway.runtime import launch
 from slipway.runtime.release import Release
@@ -390,7 +392,7 @@ def test_a_release_is_not_proved_by_what_is_cached(monkeypatch: pytest.MonkeyPat
     arguments = release_arguments(host)
     arguments["door"]["tls"] = False
     with pytest.raises(ConnectionRefusedError):
-        Releaser({**arguments, "run": {}}).door.ask("/healthz")
+        Context.of({**arguments, "run": {}}).door.ask("/healthz")
     names = {f"$http_{name.lower().replace('-', '_')}" for name, value in sent.items() if value not in ("", "0")}
     assert names & set(bypass), "the answer of the old release would be taken for the new one's"
 
@@ -625,7 +627,7 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     assert {*arguments, "configuration", "run"} == {*PARAMETERS, *configuration.PARAMETERS}
     assert "@RELEASE@" in arguments["program"]
     # All that a release goes by, and nothing else.
-    assert Release(**Releaser({**arguments, "run": {}}).told(7)) == released.told(host, revision="r1")
+    assert Release(**told_to(Context.of({**arguments, "run": {}}), 7)) == released.told(host, revision="r1")
     health = {"path": "/healthz", "status": 200, "body": "", "headers": {}, "attempts": 0, "timeout": 60}
     assert arguments["health"] == {**health, "host": host["nginx_domains"][0]}
     assert arguments["access_log"] == host["nginx_access_log"]

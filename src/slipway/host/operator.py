@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slipway.host import configuration, doctor, read_logs, release, releases, status
+from slipway.host import configuration, doctor, read_logs, releases, status
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import LONGEST_SECONDS, holder, lock
 from slipway.host.process import masked
-from slipway.host.releaser import Releaser
+from slipway.host.release import step as release
+from slipway.host.release.context import Context
 from slipway.host.store import Store
 from slipway.host.tables import text_table
 from slipway.host.values import arguments
@@ -92,7 +93,7 @@ def roll_back(app: str, to: str, settings: str | None, across: bool, dry: bool, 
     if not as_json and not dry:
         print(f"Rolling {app} back; that takes a while. What was live serves until the other one is healthy.", file=sys.stderr)
     given = arguments(release.PARAMETERS, {"app": app, "step": "rollback", "to": to, "run": me()})
-    result = release.change(Releaser({**configured, **given}), given, dry, None)
+    result = release.change(Context.of({**configured, **given}), given, dry, None)
     if result.get("failed"):
         show(result, [result["msg"]], as_json)
         return LOCKED if "holder" in result else FAILED
@@ -162,7 +163,7 @@ def examine(app: str | None, as_json: bool) -> int:
     return FAILED if any(each["severity"] == "error" for each in found) else DONE
 
 
-def live_release(app: str, run: dict[str, Any]) -> tuple[Releaser, int]:
+def live_release(app: str, run: dict[str, Any]) -> tuple[Context, int]:
     """Return what knows an app, and the number of its live release.
 
     Args:
@@ -172,18 +173,18 @@ def live_release(app: str, run: dict[str, Any]) -> tuple[Releaser, int]:
     Raises:
         ReleaseError: when nothing is live.
     """
-    releaser = Releaser({**configuration.load(app), "run": run, "limit": 0.0})
-    live = releaser.layout.live()
+    context = Context.of({**configuration.load(app), "run": run, "limit": 0.0})
+    live = context.layout.live()
     if live is None:
         raise ReleaseError(f"No release of {app} is live on this host: playbooks/deploy.yml makes one.")
-    releaser.keep_secret((releaser.layout.release(live) / "settings.json").read_text(encoding="utf-8"))
-    return releaser, live
+    context.keep_secret((context.layout.release(live) / "settings.json").read_text(encoding="utf-8"))
+    return context, live
 
 
-def note(releaser: Releaser, live: int, command: str, code: int) -> None:
+def note(context: Context, live: int, command: str, code: int) -> None:
     """Note in the app's history that a command was run."""
-    told = {"release": live, "command": masked(command, releaser.secrets), "code": code, "who": releaser.who}
-    releaser.layout.note(told)
+    told = {"release": live, "command": masked(command, context.secrets), "code": code, "who": context.who}
+    context.layout.note(told)
 
 
 def run_command(app: str, words: list[str]) -> int:
@@ -191,29 +192,29 @@ def run_command(app: str, words: list[str]) -> int:
 
     Secrets are masked in what it prints. Its exit code is the program's.
     """
-    releaser, live = live_release(app, me())
+    context, live = live_release(app, me())
     command = shlex.join(words)
     with (
-        releaser.launching(live) as launch,
+        context.launching(live) as launch,
         subprocess.Popen(
             [*launch["through"], command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **as_user(launch)
         ) as process,
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            sys.stdout.write(masked(line.decode("utf-8", "replace"), releaser.secrets))
+            sys.stdout.write(masked(line.decode("utf-8", "replace"), context.secrets))
             sys.stdout.flush()
-    note(releaser, live, command, process.returncode)
+    note(context, live, command, process.returncode)
     return process.returncode
 
 
 def open_shell(app: str) -> int:
     """Open a shell with the code, the settings and the user of an app's live release. Nothing is masked in it."""
-    releaser, live = live_release(app, me())
+    context, live = live_release(app, me())
     print(f"A shell of {app}, release {live}. Its environment holds the app's secrets. End it with: exit", file=sys.stderr)
-    with releaser.launching(live) as launch:
+    with context.launching(live) as launch:
         code = subprocess.call([*launch["through"], "exec /bin/sh -i"], **as_user(launch))
-    note(releaser, live, "a shell", code)
+    note(context, live, "a shell", code)
     return code
 
 

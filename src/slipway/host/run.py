@@ -30,19 +30,19 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     Raises:
         ReleaseError: when nothing is live, or it takes too long.
     """
-    releaser, live = live_release(given["app"], given["run"])
+    context, live = live_release(given["app"], given["run"])
     if check:
         return {"changed": True, "release": live, "code": 0, "lines": []}
-    with releaser.launching(live) as launch:
+    with context.launching(live) as launch:
         words = [*launch["through"], given["command"]]
         try:
             done = run(words, given["timeout"], check=False, directory=launch["directory"], user=launch["user"])
         except ReleaseError as error:
-            raise ReleaseError(masked(str(error), releaser.secrets)) from error
-    note(releaser, live, given["command"], done.returncode)
+            raise ReleaseError(masked(str(error), context.secrets)) from error
+    note(context, live, given["command"], done.returncode)
     return {
         "changed": True,
         "release": live,
         "code": done.returncode,
-        "lines": masked(done.stdout, releaser.secrets).splitlines(),
+        "lines": masked(done.stdout, context.secrets).splitlines(),
     }

@@ -25,7 +25,7 @@ STEPS = {
     "install": "install",
     "logs": "read_logs",
     "pack": "build.packing",
-    "release": "release",
+    "release": "release.step",
     "releases": "releases",
     "run": "run",
     "status": "status",

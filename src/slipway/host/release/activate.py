@@ -1,0 +1,160 @@
+"""Activate a release: start it beside the live one, let it prove itself, switch to it, and stop the old one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from slipway.host.build.times import freshen, renew
+from slipway.host.errors import ReleaseError
+from slipway.host.files import point, remove
+from slipway.host.release.context import Context
+from slipway.host.release.failure import failing, stop
+from slipway.host.release.gate import check_root, compare_interfaces, wait_until_healthy
+from slipway.host.release.record import GOOD, image_of, remember
+from slipway.host.release.watch import prove, watch
+from slipway.host.watch import Processes, Traffic
+
+# How long Nginx may go on using a connection to the old release after a switch: both times of its upstream, and some.
+CACHED_CONNECTION_SECONDS = 1.5
+
+
+def freshen_files(context: Context, number: int) -> dict[Path, int]:
+    """Give the files of release `number` the times by which clients of what is live see which of them differ.
+
+    Returns:
+        Those times of the live release's files that it needs before it is live again.
+    """
+    if image_of(context, str(context.layout.record(number).get("build"))):
+        return {}  # those in an image stay as they were when it was built
+    live = context.layout.live()
+    before = context.layout.release(live) / "build" if live is not None else None
+    with contextlib.suppress(OSError):  # no reason not to go back
+        return freshen(
+            context.layout.release(number) / "build",
+            before if before is not None and before.is_dir() else None,
+            float(context.arguments["run"].get("at") or time.time()),
+        )
+    return {}
+
+
+def switch(context: Context, number: int) -> None:
+    """Make release `number` live: from these renames on, each new connection reaches it.
+
+    Nginx finds the sockets of further instances through the link `current`. It asks for as many as there are today: of a
+    release that had fewer, some are found twice.
+    """
+    sockets = context.layout.sockets(number)
+    for instance in range(1, context.arguments["instances"]):
+        point(context.layout.release(number) / f"{instance}.sock", sockets[instance % len(sockets)])
+    point(context.layout.live_socket, sockets[0])
+    point(context.layout.current, f"releases/{number}")
+
+
+def in_time(context: Context) -> None:
+    """See that whoever runs this still waits for it.
+
+    Raises:
+        ReleaseError: when it has been given up on: other hosts of the app go back to what they had.
+    """
+    if time.monotonic() > context.deadline:
+        raise ReleaseError(f"it took longer than the {context.arguments['limit']:.0f} s after which the run gives up on a host.")
+
+
+def activate(context: Context, number: int, hooks: tuple[str, str], back: str = "") -> None:
+    """Start release `number`, whose directory is there, and make it live.
+
+    Args:
+        context: the step, and its host.
+        number: the release.
+        hooks: the names of those before and after the switch.
+        back: what becomes of the live release by this, if it is one that is gone back from, such as "rolled back".
+
+    Raises:
+        ReleaseError: when it failed; what was live still is. When only the hook after the switch did, `number` is live.
+    """
+    old = context.layout.live()
+    with failing(context, number, old):
+        before = Processes(context.masters(old))
+        again = freshen_files(context, number)
+        context.supervisor.add(number, context.layout.release(number) / "program.conf")
+        wait_until_healthy(context, number)
+        if hooks[1] != "after_rollback":  # a way back is not to fail for what was good enough then
+            check_root(context, number, old)
+        compare_interfaces(context, number, old)
+        context.hook(hooks[0], number, old, number)
+        before.look()
+        traffic = Traffic(Path(context.arguments["access_log"]))
+        # So that the same again, after an interruption, ends here, and the next run makes up for the hook.
+        owed = {"hook": hooks[1], "from": old} if context.arguments["hooks"].get(hooks[1]) else None
+        remember(context, number, back_from=old if back else None, owed=owed)
+        try:
+            in_time(context)
+            switch(context, number)
+            switched = time.monotonic()
+            prove(context, number)
+            watch(context, number, switched, traffic, before.rate, CACHED_CONNECTION_SECONDS if old is not None else 0.0)
+            in_time(context)
+        except Exception:
+            switch_back(context, old, again)
+            with contextlib.suppress(OSError):  # what is raised already is what to tell
+                remember(context, number, back_from=None, owed=None)
+            time.sleep(context.arguments["drain"] if old is not None else 0)
+            raise
+    if back and old is not None and context.layout.release(old).is_dir():
+        remember(context, old, outcome="rolled back", reason=f"{back} to release {number}")
+    remember(context, number, outcome=GOOD)
+    # Not before all that comes through the door reaches this release.
+    context.warnings.extend(context.door.findings(context.token(number)) if context.token(number) else [])
+    time.sleep(max(0.0, switched + context.arguments["drain"] - time.monotonic()) if old is not None else 0)
+    for leftover in context.supervisor.installed():
+        if leftover != number:
+            stop(context, leftover)
+    remember(context, number, back_from=None)
+    run_owed_hook(context, number)
+
+
+def run_owed_hook(context: Context, number: int) -> str:
+    """Run the hook that release `number`, which is live, still owes: the last step, which may have failed or been cut off.
+
+    Returns:
+        The hook's name; empty where there is none to run.
+
+    Raises:
+        ReleaseError: when it fails; the next run tries it again.
+    """
+    owed = context.layout.record(number).get("owed") or {}
+    name = str(owed.get("hook", ""))
+    if not name:
+        return ""
+    try:
+        context.hook(name, number, owed.get("from"), number)
+    except ReleaseError as error:
+        what, *said = str(error).split("\n")
+        again = "The hook is run again by the next run of playbooks/deploy.yml."
+        if name == "after_rollback":  # a deploy would release again what was rolled back
+            again = f"Mend the hook, then run it again: playbooks/rollback.yml -e release={number}"
+            if context.arguments["number"]:
+                again = f"Where several hosts serve {context.arguments['name']}, nothing runs the hook again: do so by hand."
+        raise ReleaseError("\n".join([f"Release {number} is live, but {what}", again, *said])) from error
+    remember(context, number, owed=None)
+    return name
+
+
+def switch_back(context: Context, old: int | None, again: Mapping[Path, int]) -> None:
+    """Make release `old` live again after a switch that did not hold.
+
+    Args:
+        context: the step, and its host.
+        old: the release; None where there was none.
+        again: the times of those of its files by which clients see that they differ. No file is read for that now.
+    """
+    if old is not None:
+        with contextlib.suppress(OSError):  # no reason not to go back
+            renew(again)
+        switch(context, old)
+    else:
+        remove(context.layout.live_socket)
+        remove(context.layout.current)

@@ -1,0 +1,108 @@
+"""Release a build, or go back to an earlier one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slipway.host.release.activate import activate, run_owed_hook
+from slipway.host.release.context import Context
+from slipway.host.release.plan import needed, plan, tidy
+from slipway.host.release.prepare import migrate, prepare
+from slipway.host.release.prune import prune
+from slipway.host.release.rollback import find_target, revert, roll_back
+
+
+def release(context: Context, agreed: int | None = None) -> int:
+    """Release the build.
+
+    Args:
+        context: the step, and its host.
+        agreed: the number that the release has on all hosts of the app; None where the host is alone.
+
+    Returns:
+        The number of the release that is live now.
+
+    Raises:
+        ReleaseError: when the new release failed; the old one is live, and says so.
+    """
+    number = prepare(context, agreed)
+    activate(context, number, ("before_switch", "after_switch"))
+    return number
+
+
+def forward(context: Context, step: str) -> dict[str, Any]:
+    """Take the steps up to `step` towards a release, where one is needed.
+
+    Raises:
+        ReleaseError: when a step failed; what was live still is.
+    """
+    live = number = context.layout.live()
+    agreed = context.arguments["number"] or None
+    changed = tidy(context)
+    reason = needed(context)
+    if reason is None and agreed not in (None, live):
+        reason = "another host of the app needed it"
+    said = hook = ""
+    if reason is None and step == "release" and live is not None:
+        hook = run_owed_hook(context, live)
+        changed = changed or bool(hook)
+    if reason is not None:
+        changed = True
+        if step == "release":
+            number = release(context, agreed)
+            prune(context)
+        else:
+            number = prepare(context, agreed)
+        if step == "migrate":
+            said = migrate(context, number)
+    return {"changed": changed, "release": number, "reason": reason, "said": said, "hook": hook}
+
+
+def back(context: Context, look: bool) -> dict[str, Any]:
+    """Go back to an earlier release, or only find it.
+
+    Raises:
+        ReleaseError: when there is none, or going there failed; what was live still is.
+    """
+    arguments = context.arguments
+    live = context.layout.live()
+    target = find_target(context, arguments["to"], arguments["across_migrations"])
+    if look:
+        return {"changed": False, "release": target, "reason": None}
+    changed = tidy(context)  # one that was interrupted after its switch has got there, and left the rest
+    if target == live:
+        hook = run_owed_hook(context, live)
+        return {"changed": changed or bool(hook), "release": target, "reason": None, "hook": hook}
+    number = roll_back(context, target, arguments["rollback_settings"], arguments["number"] or None)
+    return {"changed": True, "release": number, "reason": f"rolled back from release {live}"}
+
+
+def take_back(context: Context) -> dict[str, Any]:
+    """Have again what was live before this run switched, if it did.
+
+    Raises:
+        ReleaseError: when that failed.
+    """
+    number, before = context.arguments["number"], context.arguments["before"] or None
+    changed = tidy(context)
+    if context.layout.live() not in (number, None) or number == before:
+        return {"changed": changed, "release": context.layout.live(), "reason": None}
+    if context.layout.live() is None:
+        return {"changed": changed, "release": None, "reason": None}
+    revert(context, number, before)
+    return {"changed": True, "release": before, "reason": f"taken back from release {number}"}
+
+
+def take(context: Context, step: str) -> dict[str, Any]:
+    """Take one step that changes something, or may.
+
+    Raises:
+        ReleaseError: when it failed.
+    """
+    if step in ("claim", "let_go"):
+        return {"changed": False, "release": context.layout.live(), "reason": None}
+    if step == "plan":
+        return plan(context)
+    if step == "take_back":
+        return take_back(context)
+    return back(context, look=False) if step == "rollback" else forward(context, step)

@@ -1,0 +1,60 @@
+"""A release that failed: it is stopped, the reason is remembered, and what was live is looked at."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from slipway.host.errors import ReleaseError
+from slipway.host.files import remove
+from slipway.host.logs import ends
+from slipway.host.process import masked
+from slipway.host.release.context import Context
+from slipway.host.release.gate import answers
+from slipway.host.release.record import remember
+
+
+def stop(context: Context, number: int) -> None:
+    """Stop release `number` and forget its program.
+
+    Raises:
+        ReleaseError: when Supervisor does not answer.
+    """
+    context.supervisor.drop(number)
+    context.container(number, "--remove")
+    for socket in context.layout.runtime.glob(f"{number}.*"):  # not every server takes it away
+        remove(socket)
+
+
+@contextlib.contextmanager
+def failing(context: Context, number: int, old: int | None) -> Iterator[None]:
+    """Turn an error into a failure of release `number`: its program is dropped, the reason is noted, `old` is looked at.
+
+    Raises:
+        ReleaseError: for any error; says what failed and what serves.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = str(error) if isinstance(error, (ReleaseError, OSError)) else f"{type(error).__name__}: {error}"
+        reason = masked(said, context.secrets)
+        with contextlib.suppress(ReleaseError):
+            if number != old:
+                stop(context, number)
+        if context.layout.release(number).is_dir():
+            facts = {"outcome": "failed", "reason": reason.splitlines()[0]}
+            with contextlib.suppress(OSError):  # on a full disk the reason that is raised below must do
+                if context.layout.record(number).get("outcome") in ("started", "prepared"):
+                    remember(context, number, **facts)
+                else:  # one that was good once stays so
+                    context.layout.note({"release": number, "who": context.who, **facts})
+        if old is None:
+            serving = "Nothing was live before."
+        elif answers(context, old):
+            serving = f"Release {old} serves as before."
+        else:
+            places = [place for place, _ in ends(context.layout, context.arguments["name"], old, 1)] or [
+                str(context.layout.log(old))
+            ]
+            serving = f"Release {old}, which was live before, does not answer: see {places[0]}."
+        raise ReleaseError(f"Release {number} failed: {reason}\n{serving}") from error
