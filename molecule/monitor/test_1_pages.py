@@ -29,7 +29,8 @@ return [...document.querySelectorAll("#panels section")].map((section) => ({
   title: section.firstChild.textContent,
   wrong: texts(section, ".none, .failed"),
   values: texts(section, "p, .keys b, .heatmap .keys li").filter((text) => text && text !== "-"),
-  columns: texts(section, "th").map((_, index) => texts(section, `td:nth-child(${index + 1})`).join("")),
+  columns: texts(section, "th").map((_, index) =>
+    texts(section, `td:nth-child(${index + 1})`).find((text) => text && text !== "-")),
 }));
 """
 

@@ -216,6 +216,7 @@ async function show() {
     made.textContent = `asked ${new Date().toLocaleTimeString()}`;
   } catch (error) {
     if (view?.signal.aborted) return;
+    view?.stop.abort(); // what is still asked has no place any more
     empty(); // nothing is to look as if it told of now
     const says = error instanceof Silence ? "Prometheus does not answer" : "This page has failed";
     verdict(says, "red", make("p", {}, `Nothing is known of any app: ${error.message}`));
