@@ -10,7 +10,7 @@ GROUP = "systems"
 def gunicorns(host: Host) -> dict[int, int]:
     """Return Gunicorn's processes with their parents."""
     lines = host.run("ps -eo pid,ppid,args").splitlines()
-    return {int(line.split()[0]): int(line.split()[1]) for line in lines if "gunicorn --config" in line}
+    return {int(line.split()[0]): int(line.split()[1]) for line in lines if "-m gunicorn" in line}
 
 
 def no_orphans(host: Host) -> bool:
