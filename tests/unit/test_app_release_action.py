@@ -138,3 +138,18 @@ def test_two_tasks_are_of_one_run_and_two_runs_are_not() -> None:
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other.split()[0] == first.split()[0]
     assert other != first
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["command=python -m app.tasks --limit=5"], "python -m app.tasks --limit=5"),
+        (["x=1", "command=ls"], "ls"),
+        (["command='python -V' x=1"], "what Ansible took it for"),
+        (['{"command": "python -V"}'], "what Ansible took it for"),
+        ([], "what Ansible took it for"),
+    ],
+)
+def test_a_command_is_taken_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, given: list[str], wanted: str) -> None:
+    monkeypatch.setattr(context, "CLIARGS", {"extra_vars": given})
+    assert commands.as_given("what Ansible took it for", "command") == wanted

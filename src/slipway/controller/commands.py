@@ -60,6 +60,20 @@ def as_typed(text: Any) -> Any:
     return COMMAND.sub(command, text)
 
 
+def as_given(value: str, name: str) -> str:
+    """Return the value of an extra variable as it was typed: of `-e command="ls -l"` the shell leaves Ansible no quotes to see.
+
+    Args:
+        value: what Ansible takes it for.
+        name: the variable.
+    """
+    for text in map(str, context.CLIARGS.get("extra_vars") or ()):
+        typed = text.partition("=")[2].strip()
+        if text.startswith(f"{name}=") and typed[:1] not in ("'", '"'):
+            return typed
+    return value
+
+
 def taking_over() -> str:
     """Return the command that does what this run does, though another one holds the app."""
     given = context.CLIARGS
