@@ -127,6 +127,7 @@ def test_tasks_have_containers_of_their_own(tmp_path: Path, asked: Callable[[], 
     start(tmp_path, "--shell", "exec true", SLIPWAY_HOOK="before_switch")
     (command,) = asked()
     assert "--label=slipway.serves=no" in command
+    assert " --interactive " in command and "--tty" not in command
     assert "--name" not in command
     assert "--env=SLIPWAY_HOOK" in command
     assert command.endswith(f"localhost/slipway-shop:b1 {tmp_path}/launch.py --shell exec true")

@@ -148,7 +148,9 @@ def main(words: list[str]) -> None:
     elif words[0] == "--remove-tasks":
         container.remove(*container.found("slipway.serves=no"))
     else:
-        container.run("--label=slipway.serves=no", words=words)
+        # Who types a command hands it input, and sits at a terminal for a shell.
+        terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        container.run("--label=slipway.serves=no", "--interactive", *terminal, words=words)
 
 
 if __name__ == "__main__":
