@@ -76,7 +76,23 @@ def test_a_damaged_configuration_is_named(slipway: Callable[..., Answer], host: 
     (host.layout.home / "etc" / "shop.json").write_text("{", encoding="utf-8")
     code, _, error = slipway("releases", "shop")
     assert code == 1
-    assert "shop.json is damaged" in error and "playbooks/deploy.yml writes it anew" in error
+    assert "shop.json cannot be used" in error and "playbooks/deploy.yml writes it anew" in error
+
+
+def test_a_configuration_of_another_version_is_named(slipway: Callable[..., Answer], host: Host) -> None:
+    (host.layout.home / "etc" / "shop.json").write_text('{"name": "shop"}', encoding="utf-8")
+    code, _, error = slipway("status")
+    assert code == 1
+    assert "shop.json cannot be used (This step needs layout.): playbooks/deploy.yml writes it anew" in error
+
+
+def test_the_lock_of_an_app_that_is_not_there_is_let_go(
+    run_step: Callable[..., dict[str, Any]], slipway: Callable[..., Answer]
+) -> None:
+    told = {"app": "nosuch", "run": ANN}
+    result = run_step("release", step="let_go", **told)
+    assert (result["changed"], result["release"], "msg" in result) == (False, None, False)
+    assert "This host has no app nosuch" in run_step("release", step="claim", **told)["msg"]
 
 
 def test_without_roots_rights_it_says_how(slipway: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:

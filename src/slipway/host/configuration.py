@@ -114,7 +114,8 @@ def load(name: str) -> dict[str, Any]:
     """Return the configuration of an app.
 
     Raises:
-        ReleaseError: when there is none, or its file is damaged.
+        UnknownApp: when there is none.
+        ReleaseError: when its file is damaged, or was written by another version.
     """
     file = DIRECTORY / f"{name}.json"
     try:
@@ -122,8 +123,8 @@ def load(name: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         there = ", ".join(apps()) or "none"
         raise UnknownApp(f"This host has no app {name}; it has {there}. playbooks/deploy.yml brings one here.") from error
-    except ValueError as error:
-        raise ReleaseError(f"{file} is damaged ({error}): playbooks/deploy.yml writes it anew.") from error
+    except (ValueError, ReleaseError) as error:  # it was cut off, or another version wrote it
+        raise ReleaseError(f"{file} cannot be used ({error}): playbooks/deploy.yml writes it anew.") from error
 
 
 def save(configuration: dict[str, Any], check: bool) -> bool:

@@ -14,10 +14,14 @@ from slipway.host.watch import children
 
 
 def masters(layout: Store, supervisor: Supervisor, number: int) -> list[int]:
-    """Return the processes of release `number` that Supervisor, or a container, starts with."""
+    """Return the processes of release `number` that Supervisor, or a container, starts with.
+
+    Raises:
+        ReleaseError: when the containers' engine does not answer.
+    """
     program = layout.release(number) / "container.py"
     inside = run([sys.executable, program, "--pids"], 60, check=False).stdout.split() if program.exists() else []
-    return [int(pid) for pid in inside if pid.isdigit()] or supervisor.state(number)[1]
+    return sorted(int(pid) for pid in inside if pid.isdigit()) or supervisor.state(number)[1]
 
 
 def workers(first: list[int]) -> list[int]:

@@ -16,6 +16,7 @@ from slipway.host.endpoint import Answer, Door, UnixConnection, ask
 from slipway.host.errors import ReleaseError
 from slipway.host.health import HealthCheck
 from slipway.host.process import run, shell
+from slipway.host.state import masters
 from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 
@@ -126,8 +127,11 @@ class Context:
         """Return the processes whose children are the workers of release `number`."""
         if number is None:
             return []
-        inside = self.container(number, "--pids").split()
-        return sorted(int(pid) for pid in inside if pid.isdigit()) or self.supervisor.state(number)[1]
+        try:
+            return masters(self.layout, self.supervisor, number)
+        except ReleaseError as error:
+            self.warnings.append(str(error))
+            return self.supervisor.state(number)[1]
 
     def hook(self, name: str, number: int, live: int | None, to: int) -> None:
         """Run the hook `name`, where there is one, with the code and the settings of release `number`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from slipway.host.certificate import days_left
-from slipway.host.configuration import configured, load, save
+from slipway.host.configuration import UnknownApp, configured, load, save
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, Busy, TakenOver, lock
 from slipway.host.process import masked
@@ -94,9 +94,19 @@ def summary(context: Context, before: int | None, then: str = "") -> dict[str, A
 
 
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Take one step, and return what came of it."""
+    """Take one step, and return what came of it.
+
+    Raises:
+        UnknownApp: when the host has no such app.
+        ReleaseError: when its configuration cannot be read.
+    """
     sent = given.pop("configuration")
-    configuration = configured(sent) if sent else load(given["app"])
+    try:
+        configuration = configured(sent) if sent else load(given["app"])
+    except UnknownApp:
+        if given["step"] != "let_go":  # of what was refused before this host was told of it
+            raise
+        return {"changed": False, "release": None, "before": None, "reason": None, "summary": {}}
     return change(Context.of({**configuration, **given}), given, check, configuration if sent else None)
 
 
