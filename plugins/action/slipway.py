@@ -6,6 +6,29 @@ from typing import Any
 
 from slipway.controller.step import StepAction
 
+DOCUMENTATION = """
+action: slipway
+short_description: Take a step on a host by its program
+description:
+  - The program is sent first where the host has another version of it.
+  - If a run of this controller that is dead held the app, the step is taken once more.
+options:
+  step: {type: str, required: true, description: "The name of the step; src/slipway/host/steps.py has them all."}
+  arguments: {type: dict, description: "What the step is told; PARAMETERS of its module says what that may be."}
+"""
+
+EXAMPLES = """
+- name: Gather the status of the app
+  slipway:
+    step: canary
+    arguments: {layout: "{{ layout }}", name: shop, program_directory: /etc/supervisor/conf.d, program_suffix: .conf,
+                access_log: /var/log/nginx/shop.access.log, seconds: 60}
+"""
+
+RETURN = """
+program: {type: str, returned: success, description: "The version of the program that took it. All else is the step's own."}
+"""
+
 
 class ActionModule(StepAction):
     """Has the program take the step that the task names."""

@@ -3,7 +3,47 @@
 from __future__ import annotations
 
 from slipway.controller.build import BuildAction
+from slipway.host.build.step import PARAMETERS
+
+DOCUMENTATION = """
+action: slipway_build
+short_description: Have a host build an app, or have what another one built
+description:
+  - The source, wheels, or what another host built is sent only where it is needed.
+options:
+  layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
+  source: {type: dict, required: true, description: "What slipway_fetch returned."}
+  theirs: {type: dict, description: "Digests of the C(build) and C(venv) of another host, which are had instead."}
+  interpreter: {type: str, required: true, description: "The Python that the virtual environment is made from."}
+  minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
+  installer: {type: str, required: true, description: "What makes the virtual environment."}
+  uv: {type: str, required: true, description: "The uv program."}
+  cache: {type: str, required: true, description: "Where the build's user keeps what was downloaded for this app."}
+  server: {type: list, required: true, description: "Requirements of the server, added where the lock lacks them."}
+  server_lock: {type: str, description: "The same with hashes, and all that they need, for locks that have hashes."}
+  server_modules: {type: list, required: true, description: "Modules by which one sees whether it runs here."}
+  extra: {type: list, description: "Requirements beside those of the source."}
+  source_builds: {type: bool, description: "Whether packages may be built from source."}
+  environment: {type: dict, description: "Environment for the installer, such as an index or a proxy."}
+  user: {type: str, required: true, description: "The build's user, who has no rights. All code in a build runs as that."}
+  room: {type: float, required: true, description: "MiB that must be free before a build."}
+  hooks: {type: dict, description: "Shell commands; C(before_build) and C(after_build) run here."}
+  hook_timeout: {type: float, description: "Seconds that one of them may take."}
+  waits: {type: str, description: "The host that is building it for this one, which then only says whether it needs that."}
+"""
+
+EXAMPLES = """
+- name: Build the app
+  slipway_build: "{{ told | combine({'source': fetched.source, 'interpreter': '/usr/bin/python3', 'installer': 'uv'}) }}"
+"""
+
+RETURN = """
+build: {type: str, returned: always, description: "The name of the build."}
+waits: {type: str, returned: "when another host builds it", description: "That host."}
+"""
 
 
 class ActionModule(BuildAction):
     """The action under its name."""
+
+    _VALID_ARGS = frozenset(PARAMETERS) - {*BuildAction.pieces, "packed", "run"} | {"waits"}

@@ -34,6 +34,21 @@ options:
   hook_timeout: {type: float, description: "Seconds that one of them may take."}
 """
 
+EXAMPLES = """
+- name: Fetch a version from git
+  slipway_fetch: {source: "https://github.com/example/shop.git", version: v1.4, timeout: 120}
+  register: fetched
+"""
+
+RETURN = """
+source:
+  type: dict
+  returned: success
+  description: >-
+    Where the packed source is (C(archive), C(digest)), what it was made from (C(revision), C(origin)), and what names its
+    dependencies (C(kind), C(requirements)), for C(slipway_build) and C(slipway_image).
+"""
+
 
 class ActionModule(FetchAction):
     """The action under its name."""

@@ -32,6 +32,16 @@ options:
     required: true
 """
 
+EXAMPLES = """
+- name: Check the variables of the role app
+  validate_variables:
+    rules: {app: [{variable: app_keep_releases, that: "app_keep_releases | int > 0", expected: at least 1}]}
+"""
+
+RETURN = """
+msg: {type: list, returned: failure, description: "Each problem, with the file and the line to edit."}
+"""
+
 # What an operator reads where the specification says the word on the left.
 TYPE_NAMES = {
     "str": "text",

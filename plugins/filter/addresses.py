@@ -12,6 +12,14 @@ options:
   _input: {type: str, required: true, description: "A domain name or an address."}
 """
 
+EXAMPLES = """
+addresses: "{{ 'shop.example.com' | addresses }}"
+"""
+
+RETURN = """
+_value: {type: list, description: "The addresses, none if the name leads nowhere."}
+"""
+
 
 def addresses(name: str) -> list[str]:
     """Return the addresses that `name` leads to; none where it cannot be resolved."""

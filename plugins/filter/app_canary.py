@@ -10,10 +10,18 @@ DOCUMENTATION = """
 name: app_verdict
 short_description: Whether a release that is tried on a few hosts is as good as what the others have
 options:
-  _input: {type: dict, required: true, description: "What the module app_canary measured, by host."}
+  _input: {type: dict, required: true, description: "What the step canary measured, by host."}
   canaries: {type: list, elements: str, required: true, description: "The hosts that have the new release."}
   errors_percent: {type: float, required: true, description: "Percentage points that its share of 5xx may be above the others'."}
   slower_percent: {type: float, required: true, description: "How much longer its p95 may be than the others'."}
+"""
+
+EXAMPLES = """
+verdict: "{{ measured | app_verdict(['one.example.com'], 1, 50) }}"
+"""
+
+RETURN = """
+_value: {type: dict, description: "C(promoted), the reason in C(words), and in C(rows) the figures of each host."}
 """
 
 

@@ -15,6 +15,14 @@ options:
   _input: {type: dict, required: true, description: "Names to values."}
 """
 
+EXAMPLES = """
+unfit: "{{ app_env | app_unfit }}"
+"""
+
+RETURN = """
+_value: {type: list, description: "What is unfit, in words."}
+"""
+
 
 class FilterModule:
     """The filters of this file."""

@@ -11,9 +11,17 @@ name: app_agree
 short_description: What the hosts of one app do as one
 description:
   - C(app_agree) and C(app_agree_back) make a plan of what each host has, for a release and for a rollback; C(app_troubles) and
-    C(app_report) say what went wrong. All take results of the module app_release by host, in the order of the inventory.
+    C(app_report) say what went wrong. All take results of the step release by host, in the order of the inventory.
 options:
   _input: {type: dict, required: true, description: "Results of the hosts."}
+"""
+
+EXAMPLES = """
+plan: "{{ results | app_agree('25%', 0) }}"
+"""
+
+RETURN = """
+_value: {type: dict, description: "The plan, such as the C(release) that all can have and the C(turns) in which they get it."}
 """
 
 

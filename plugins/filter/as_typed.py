@@ -17,6 +17,14 @@ options:
   _input: {type: raw, required: true, description: "The text, or a list or dict of texts."}
 """
 
+EXAMPLES = """
+text: "{{ 'Run playbooks/status.yml' | as_typed }}"
+"""
+
+RETURN = """
+_value: {type: raw, description: "The same with commands as they are typed for this inventory."}
+"""
+
 
 class FilterModule:
     """The filters of this file."""

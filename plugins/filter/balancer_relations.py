@@ -16,6 +16,14 @@ options:
   host: {type: str, required: true, description: "The host that is asked about."}
 """
 
+EXAMPLES = """
+relations: "{{ groups | balancer_relations(hostvars, inventory_hostname) }}"
+"""
+
+RETURN = """
+_value: {type: dict, description: "What the host has to do with them."}
+"""
+
 # What holds for the hosts behind a balancer, and must hold at its door, too.
 SETTINGS = ["app_health_status", "nginx_max_body_size", "nginx_timeout", "nginx_streaming_paths", "nginx_streaming_timeout"]
 

@@ -16,6 +16,14 @@ options:
   columns: {type: dict, required: true, description: "Keys of the rows, in order, to the headings of their columns."}
 """
 
+EXAMPLES = """
+lines: "{{ [{'host': 'one', 'release': 7}] | text_table({'host': 'HOST', 'release': 'RELEASE'}) }}"
+"""
+
+RETURN = """
+_value: {type: list, description: "The lines."}
+"""
+
 
 class FilterModule:
     """The filters of this file."""

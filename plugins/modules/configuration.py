@@ -48,6 +48,19 @@ options:
   workers: {type: str, description: "Title of the service's processes that a reload replaces. Without it nothing is reloaded."}
 """
 
+EXAMPLES = r"""
+- name: Configure the site
+  configuration:
+    files:
+      - {path: /etc/nginx/conf.d/shop.conf, content: "{{ lookup('ansible.builtin.template', 'site.conf.j2') }}"}
+    test: [nginx, -t]
+    apply: [systemctl, reload, nginx]
+"""
+
+RETURN = r"""
+diff: {type: list, returned: "when something changed", description: "The files, each before and after."}
+"""
+
 # Where a change that is under way is noted, so that its command is not forgotten when the run is interrupted.
 PENDING = Path("/var/lib/slipway")
 # Nobody but root may open it, for who may open a file may lock it.

@@ -20,6 +20,7 @@ ON_THE_HOST = sorted(
     for path in ROOT.glob(pattern)
     if path.name != "__init__.py"
 )
+PLUGINS = sorted(path for kind in ("action", "filter", "modules") for path in ROOT.glob(f"plugins/{kind}/*.py"))
 ACTIONS = sorted(ROOT.glob("plugins/action/*.py"))
 
 each_role = pytest.mark.parametrize("role", ROLES)
@@ -287,10 +288,18 @@ def test_a_modules_documentation_names_what_it_takes(path: Path) -> None:
 @pytest.mark.parametrize("path", ACTIONS, ids=lambda path: path.stem)
 def test_an_actions_documentation_names_what_it_takes(path: Path) -> None:
     found = re.search(r'^DOCUMENTATION = r?"""\n(.*?)^"""', path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    if found is None:
-        return
+    assert found is not None
     documented = yaml.safe_load(found[1])
     assert documented["action"] == path.stem
     for name, option in documented["options"].items():
         assert set(option) <= {"description", "type", "elements", "required", "choices", "default"}, name
-    assert set(documented["options"]) == importlib.import_module(path.stem).ActionModule._VALID_ARGS
+    plugin = importlib.import_module(f"plugins.action.{path.stem}")
+    assert set(documented["options"]) == plugin.ActionModule._VALID_ARGS
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_a_plugin_shows_how_it_is_used_and_what_it_returns(path: Path) -> None:
+    for name in ("DOCUMENTATION", "EXAMPLES", "RETURN"):
+        found = re.search(rf'^{name} = r?"""\n(.*?)^"""', path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        assert found is not None, name
+        assert yaml.safe_load(found[1]), name
