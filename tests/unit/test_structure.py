@@ -17,9 +17,7 @@ MODULES = {
 MOST_LINES, MOST_LINES_OF_A_CLASS = 300, 200
 
 # What is longer today, and is to be cut. Nothing is added here, and what has been cut goes.
-LONG_FILES: set[str] = {
-    "slipway.host.openapi",
-}
+LONG_FILES: set[str] = set()
 LONG_CLASSES: set[str] = set()
 
 

@@ -1,151 +1,36 @@
-"""What clients of one OpenAPI document would miss in another, told in lines for an operator."""
+"""Whether a schema takes all that another one does."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Collection, Iterable
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
-KINDS = ("integer", "number", "string", "boolean", "array", "object", "null")
-# What each keyword limits, 1 for a floor or -1 for a ceiling, whether the limit is itself ruled out, and how it is told.
-LIMITS = {
-    "minimum": ("low", 1, False, "at least {}"),
-    "exclusiveMinimum": ("low", 1, True, "more than {}"),
-    "maximum": ("high", -1, False, "at most {}"),
-    "exclusiveMaximum": ("high", -1, True, "less than {}"),
-    "minLength": ("short", 1, False, "at least {} characters"),
-    "maxLength": ("long", -1, False, "at most {} characters"),
-    "minItems": ("few", 1, False, "at least {} items"),
-    "maxItems": ("many", -1, False, "at most {} items"),
-    "minProperties": ("narrow", 1, False, "at least {} fields"),
-    "maxProperties": ("wide", -1, False, "at most {} fields"),
-}
-# They say how a value is shown, and rule none out.
-FREE_FORMATS = ("password", "binary")
-# Nested deeper, or of more alternatives, a schema counts as anything, and no more is told of one: so all ends, and soon.
-DEPTH = 40
-ALTERNATIVES = 200
-FINDINGS = 50
-
-# A schema of one type, without references and combinations; "enum", where there is one, is a set of JSON texts.
-Plain = dict[str, Any]
-# Where in a schema something was found, and what is said before and after that place.
-Finding = tuple[str, str, str]
-
-
-def breaking_changes(live: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
-    """Tell how clients of the live release would break if the candidate took over.
-
-    Args:
-        live: the OpenAPI document that clients were written for, of version 3.0 or 3.1.
-        candidate: the one that is to replace it.
-
-    Returns:
-        One line for each change that breaks, sorted; empty where none does. What cannot be understood counts as anything.
-    """
-    found = set()
-    successors = operations(candidate)
-    for key, old in operations(live).items():
-        if key in successors:
-            for changes in (parameter_changes, body_changes, answer_changes, credential_changes):
-                found |= {old["name"] + change for change in changes(live, candidate, old, successors[key])}
-        else:
-            found.add(f"{old['name']} is gone")
-    return sorted(found)
-
-
-def operations(document: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the operations of a document, with names and parameters, by method and by path without names in braces."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for path, value in mapping(mapping(document).get("paths")).items():
-        item = follow(document, value)
-        for method in METHODS:
-            if method in item:
-                operation = follow(document, item[method])
-                parameters: dict[tuple[str, str], dict[str, Any]] = {}
-                for entry in (*sequence(item.get("parameters")), *sequence(operation.get("parameters"))):
-                    parameter = follow(document, entry)
-                    where, name = str(parameter.get("in")), str(parameter.get("name"))
-                    if where == "path":  # its place tells which it is
-                        name = str(path.partition(f"{{{name}}}")[0].count("{"))
-                    parameters[where, name.lower() if where == "header" else name] = parameter
-                key = method, re.sub(r"\{[^}]*\}", "{}", path)
-                found.setdefault(key, {**operation, "name": f"{method.upper()} {path}", "parameters": parameters})
-    return found
-
-
-def parameter_changes(live: Any, candidate: Any, old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
-    """Yield what is asked of the parameters of an operation that was not."""
-    for (where, name), after in new["parameters"].items():
-        before = old["parameters"].get((where, name), {})
-        place = f"the {where if where in ('header', 'cookie') else 'parameter'} {before.get('name', after.get('name'))}"
-        if before:
-            yield from Comparison(live, candidate, True, text=True).lines(place, before.get("schema"), after.get("schema"))
-        if where != "path" and after.get("required") is True and before.get("required") is not True:
-            yield f" needs {place}, which {'was optional' if before else 'is new'}"
-
-
-def body_changes(live: Any, candidate: Any, old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
-    """Yield what is asked of the body of an operation's request that was not."""
-    before, after = follow(live, old.get("requestBody")), follow(candidate, new.get("requestBody"))
-    if after.get("required") is True and before.get("required") is not True:
-        yield f" needs a body, which {'was optional' if before else 'is new'}"
-    taken = media(after)
-    for kind, schema in media(before).items() if taken else ():
-        match = kind if kind in taken else next((other for other in taken if fnmatchcase(kind, other)), None)
-        if match is None:
-            yield f" takes no {kind} any more"
-        else:
-            yield from Comparison(live, candidate, True, text="form" in kind).lines("the body", schema, taken[match])
-
-
-def answer_changes(live: Any, candidate: Any, old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
-    """Yield what the answers to an operation's requests held and do not, or hold and did not."""
-    answers = mapping(new.get("responses"))
-    for status, answer in mapping(old.get("responses")).items():
-        if not status.startswith("2"):
-            continue
-        if status not in answers:
-            yield f" does not answer {status} any more"
-            continue
-        given = media(follow(candidate, answers[status]))
-        for kind, schema in media(follow(live, answer)).items():
-            match = kind if kind in given else next((other for other in given if fnmatchcase(other, kind)), None)
-            if match is None:
-                yield f": the answer {status} is not {kind} any more"
-            else:
-                yield from Comparison(live, candidate, False).lines(f"the answer {status}", schema, given[match])
-
-
-def credential_changes(live: Any, candidate: Any, old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
-    """Yield what a client must show to be let in and did not."""
-    before, after = credentials(live, old), credentials(candidate, new)
-    if not all(any(needed <= shown for needed in after) for shown in before):
-        words = [" or ".join(sorted({" and ".join(sorted(each)) or "nothing" for each in side})) for side in (after, before)]
-        yield f" needs {words[0]} now (needed {words[1]})"
-
-
-def credentials(document: Any, operation: dict[str, Any]) -> list[set[str]]:
-    """Return what may be shown to be let in: alternatives, each the set of all that it takes, in words."""
-    schemes = mapping(mapping(mapping(document).get("components")).get("securitySchemes"))
-    found = []
-    for entry in sequence(operation.get("security", mapping(document).get("security"))):
-        needed = set()
-        for name in mapping(entry):
-            scheme = follow(document, schemes.get(name))
-            if scheme.get("type") == "apiKey":
-                needed.add(f"the {scheme.get('in')} {scheme.get('name')}")
-            elif scheme.get("type") in ("oauth2", "openIdConnect"):
-                needed.add("bearer authentication")
-            else:
-                needed.add(f"{scheme.get('scheme', name)} authentication".lower())
-        found.append(needed)
-    return found or [set()]
+from slipway.host.openapi.values import (
+    ALTERNATIVES,
+    DEPTH,
+    FINDINGS,
+    FREE_FORMATS,
+    KINDS,
+    LIMITS,
+    Finding,
+    Plain,
+    as_json,
+    below,
+    bounds,
+    choices,
+    described,
+    fixed,
+    kind_of,
+    listed,
+    mapping,
+    number,
+    required,
+    sequence,
+    target,
+)
 
 
 class Comparison:
@@ -382,124 +267,3 @@ def fits(one: Plain, other: Plain) -> bool:
     if number(step) and step and not (number(own) and Fraction(str(own)) % Fraction(str(step)) == 0):
         return False
     return all(other.get(key) in (None, one.get(key)) for key in ("pattern", "format"))
-
-
-def bounds(one: Plain) -> dict[str, tuple[float, bool]]:
-    """Return how tight the limits of a plain schema are: the greater, the tighter."""
-    found: dict[str, tuple[float, bool]] = {"short": (0, False), "few": (0, False), "narrow": (0, False)}
-    for keyword, (what, sign, strict, _) in LIMITS.items():
-        if number(one.get(keyword)):
-            value = sign * one[keyword]
-            if one["type"] == "integer":
-                value, strict = math.floor(value) + 1 if strict else math.ceil(value), False
-            found[what] = max(found.get(what, (-math.inf, False)), (value, strict))
-    values = [json.loads(value) for value in one.get("enum", ())]
-    if values and one["type"] in ("integer", "number"):
-        found.update(low=(min(values), False), high=(-max(values), False))
-    elif values and one["type"] == "string":
-        found.update(short=(min(map(len, values)), False), long=(-max(map(len, values)), False))
-    return found
-
-
-def described(variants: list[Plain]) -> str:
-    """Return plain schemas in words."""
-    return " or ".join(dict.fromkeys(map(words_of, variants))) or "nothing"
-
-
-def words_of(one: Plain) -> str:
-    """Return a plain schema in words, without its fields and items."""
-    if "enum" in one:
-        return ("one of " if len(one["enum"]) > 1 else "") + listed(one["enum"])
-    kind = one["type"]
-    words = {"any": "anything", "null": "null"}.get(kind, f"{'an' if kind[0] in 'aio' else 'a'} {kind}")
-    tags = [f"{name} {listed(values)}" for name, values in fixed(one).items() if len(values) == 1]
-    if tags:
-        words += f" with {' and '.join(tags)}"
-    elif kind == "object" and isinstance(one.get("title"), str):
-        words += f" ({one['title']})"
-    limits = " and ".join(limit[3].format(as_json(one[key])) for key, limit in LIMITS.items() if number(one.get(key)))
-    if limits:
-        limits = re.sub(r"at least (\S+)[ a-z]* and at most (\S+)", r"\1 to \2", limits)
-        words += " of " + re.sub(r"(\S+) to \1(?!\S)", r"\1", limits)
-    for key, phrase in (("multipleOf", "in steps of"), ("pattern", "matching"), ("format", "in the format")):
-        if one.get(key) is not None:
-            words += f" {phrase} {one[key] if isinstance(one[key], str) else as_json(one[key])}"
-    return words
-
-
-def listed(values: Collection[str]) -> str:
-    """Return some of the values, in words."""
-    shown = sorted(values)[:8]
-    return ", ".join(shown) + (f" and {len(values) - len(shown)} more" if len(values) > len(shown) else "")
-
-
-def follow(document: Any, value: Any) -> dict[str, Any]:
-    """Return the object that stands at `value` or where its reference leads; empty where nothing can be understood."""
-    for _ in range(DEPTH):
-        if not isinstance(value, dict) or not isinstance(value.get("$ref"), str):
-            break
-        value = target(document, value["$ref"])
-    return mapping(value)
-
-
-def target(document: Any, reference: str) -> Any:
-    """Return what a reference leads to; None where that is nothing in this document."""
-    value = document if reference.startswith("#/") else None
-    for step in reference.split("/")[1:]:
-        value = mapping(value).get(step.replace("~1", "/").replace("~0", "~"))
-    return value
-
-
-def media(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the schemas of a body or an answer by media type."""
-    return {kind.partition(";")[0].lower(): mapping(each).get("schema") for kind, each in mapping(value.get("content")).items()}
-
-
-def below(path: str, findings: list[Finding]) -> list[Finding]:
-    """Return findings as they are called one level up."""
-    return [(path + rest, before, after) for rest, before, after in findings]
-
-
-def fixed(one: Plain) -> dict[str, set[str]]:
-    """Return the values of those fields of an object that may have listed ones only."""
-    fields = {name: {as_json(value) for value in choices(field)} for name, field in mapping(one.get("properties")).items()}
-    return {name: values for name, values in fields.items() if values}
-
-
-def choices(schema: Any) -> list[Any]:
-    """Return the values that a schema lists."""
-    schema = mapping(schema)
-    return [schema["const"]] if "const" in schema else sequence(schema.get("enum"))
-
-
-def required(schema: dict[str, Any]) -> set[str]:
-    """Return the names of the fields that an object must have."""
-    return {name for name in sequence(schema.get("required")) if isinstance(name, str)}
-
-
-def kind_of(value: Any) -> str:
-    """Return the type of a value, as a schema calls it."""
-    if isinstance(value, float):
-        return "integer" if value.is_integer() else "number"
-    return {bool: "boolean", int: "integer", str: "string", list: "array", dict: "object"}.get(type(value), "null")
-
-
-def as_json(value: Any) -> str:
-    """Return a value as JSON, the same text for equal numbers."""
-    value = int(value) if kind_of(value) == "integer" else value
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def number(value: Any) -> bool:
-    """Tell whether a value is a number, which true and infinity are not."""
-    return kind_of(value) == "integer" or (isinstance(value, float) and math.isfinite(value))
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """Return a value that is an object; an empty one otherwise."""
-    return value if isinstance(value, dict) else {}
-
-
-def sequence(value: Any) -> list[Any]:
-    """Return a value that is an array; an empty one otherwise."""
-    return value if isinstance(value, list) else []
