@@ -8,14 +8,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import validate_variables
 import yaml
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from validate_variables import misspelt, shown, type_problem, where
 
-SPECS = {
+from slipway.controller.variables.action import ValidateAction, shown
+from slipway.controller.variables.names import misspelt
+from slipway.controller.variables.origin import where
+from slipway.controller.variables.types import type_problem
+
+SPECS: dict[str, dict[str, Any]] = {
     "shop_name": {"type": "str", "description": "Name of the shop."},
     "shop_size": {"type": "int", "description": ["Size of it.", "It cannot shrink."], "required": True},
     "shop_open": {"type": "bool", "description": "Whether it is open."},
@@ -179,7 +182,7 @@ def judge(tmp_path: Path, inventory: Path) -> Callable[..., dict[str, Any]]:
         task._role = SimpleNamespace(_role_path=str(meta.parent.with_name("inventory"))) if role else None
         connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
         templar = Templar(loader=loader, variables=variables)
-        action = validate_variables.ActionModule(task, connection, None, loader, templar, None)
+        action = ValidateAction(task, connection, None, loader, templar, None)
         result: dict[str, Any] = action.run(task_vars=variables)
         return result
 

@@ -7,14 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from slipway.controller.variables.origin import origin_of
+
 
 def written(value: int) -> str:
     """Return the text of which YAML made a number, such as 0644; empty where nobody knows."""
-    try:
-        from ansible._internal._datatag._tags import Origin  # not public: a later core may move it
-    except ImportError:
-        return ""
-    origin = Origin.get_tag(value)
+    origin = origin_of(value)
     with contextlib.suppress(OSError, IndexError, TypeError, AttributeError):
         with open(origin.path, encoding="utf-8") as file:
             line = file.read().splitlines()[origin.line_num - 1]

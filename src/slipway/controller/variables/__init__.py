@@ -1,0 +1,3 @@
+"""Check the variables of roles."""
+
+from __future__ import annotations

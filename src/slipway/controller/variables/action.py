@@ -1,0 +1,169 @@
+"""Refuse bad variables before anything on a host is changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from slipway.controller.variables.names import mentions, misspelt
+from slipway.controller.variables.origin import follows, where
+from slipway.controller.variables.types import LONGEST, fits_one_line, type_problem
+
+
+def shown(value: Any, spec: Mapping[str, Any]) -> str:
+    """Quote `value` for a message, or hide it where `spec` marks it as secret. At most 80 characters."""
+    if spec.get("no_log"):
+        return "not shown, since it is secret"
+    text = re.sub(r"//[^/@\s]+@", "//***@", repr(str(value)) if isinstance(value, str) else str(value))
+    text = text.split("\\n")[0]  # no more of what may be a key
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class ValidateAction(ActionBase):
+    """Check the variables of roles, on the controller."""
+
+    _requires_connection = False
+    _VALID_ARGS = frozenset(("rules",))
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return a failed result that lists every problem, or an unchanged one.
+
+        Raises:
+            AnsibleError: when the task does not belong to a role.
+        """
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        if self._task._role is None:
+            raise AnsibleError("validate_variables finds roles beside the one that its task belongs to: use it in a role's tasks")
+        # What is worked out once stays so: Ansible works a variable out anew each time that another one names it.
+        self._templar.available_variables = known = dict(variables)
+        roles = Path(self._task._role._role_path).parent
+        declared = _declared(roles)
+        problems: list[str] = []
+        wrong: set[str] = set()
+        for role, rules in self._task.args["rules"].items():
+            specs = _options(roles / role / "meta" / "argument_specs.yml")
+            problems += self._problems(role, specs, rules, variables, known, declared, wrong)
+        if problems:
+            host = variables["inventory_hostname"]
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            result.update(
+                failed=True,
+                msg="\n".join([f"{host}: {count} in the inventory. Nothing was changed.", *problems]),
+            )
+        return result
+
+    def _problems(
+        self,
+        role: str,
+        specs: Mapping[str, Any],
+        rules: list[dict[str, Any]],
+        variables: Mapping[str, Any],
+        known: dict[str, Any],
+        declared: set[str],
+        wrong: set[str],
+    ) -> list[str]:
+        """Return what is wrong with the variables of one role, and where to edit each.
+
+        Args:
+            role: its name.
+            specs: its options.
+            rules: what they must be besides.
+            variables: all variables of the host, as they stand in files.
+            known: the same for templates; this puts there what it has worked out.
+            declared: the names of the options of all roles.
+            wrong: the names of variables that were found to be wrong, or are made from one; this adds to it.
+        """
+        problems: list[str] = []
+        faulty: set[str] = set()
+        unsound = set(wrong)
+
+        def report(name: str, text: str, value: Any = None) -> None:
+            faulty.add(name)
+            wrong.add(name)
+            problems.append(f"{text}\n  Edit {where(name, value, variables)}")
+
+        # What another role declares is no slip of the pen, and alike names are looked for at length.
+        for name, near in misspelt(variables.keys() - (declared - specs.keys()), role, specs).items():
+            hint = f"did you mean {near}?" if near else "ansible-doc -t role lists the variables that exist"
+            report(name, f"{name} is not a variable of Slipway: {hint}", variables[name])
+
+        values: dict[str, Any] = {}
+        for name, spec in specs.items():
+            raw = variables.get(name)
+            if follows(raw, declared - {name}):
+                faulty.add(name)  # judged is what it is made from
+                if mentions(raw, unsound):
+                    unsound.add(name)
+            if name not in variables:
+                if spec.get("required"):
+                    report(name, f"{name} is missing. It is {_sentence(spec)}")
+                continue
+            try:
+                values[name] = known[name] = self._templar.template(raw)
+            except Exception as error:
+                why = "it is secret, so the reason is not shown" if spec.get("no_log") else str(error)
+                if name not in faulty:
+                    report(name, f"{name} cannot be worked out: {why}", raw)
+                continue
+            problem = type_problem(values[name], spec)
+            if problem and name not in faulty:
+                report(name, f"{name} is {shown(values[name], spec)}; it must be {problem}.", raw)
+
+        ruled = set()
+        for rule in rules:
+            name = rule["variable"]
+            ruled.add(name)
+            conditions = rule["that"] if isinstance(rule["that"], list) else [rule["that"]]
+            # What needs a variable of another role that is wrong cannot be judged.
+            if name in faulty or any(mentions(condition, unsound) for condition in conditions):
+                continue
+            if not fits_one_line(values.get(name)) or not all(self._holds(condition) for condition in conditions):
+                text = f"{name} is {shown(values.get(name), specs.get(name, {}))}; it must be {rule['expected']}."
+                report(name, f"{text}{self._reason(rule.get('because'))}", variables.get(name))
+        for name in sorted(values.keys() - ruled - faulty):
+            if not fits_one_line(values[name]):
+                text = f"on one line, without control characters, of at most {LONGEST} characters"
+                report(name, f"{name} is {shown(values[name], specs[name])}; it must be {text}.", variables.get(name))
+        wrong |= unsound
+        return problems
+
+    def _reason(self, expression: Any) -> str:
+        """Work out what else there is to say of a value that breaks a rule; nothing where there is no such expression."""
+        said = self._templar.evaluate_expression(expression) if expression else ""
+        return f" {said}." if said else ""
+
+    def _holds(self, condition: Any) -> bool:
+        """Evaluate one condition; one that cannot be evaluated does not hold."""
+        try:
+            return bool(self._templar.evaluate_conditional(conditional=condition))
+        except Exception:
+            return False
+
+
+def _declared(roles: Path) -> set[str]:
+    """Return the names of all variables that the roles in a directory declare."""
+    names: set[str] = set()
+    for file in roles.glob("*/meta/argument_specs.yml"):
+        names |= set(_options(file))
+    return names
+
+
+def _options(file: Path) -> dict[str, Any]:
+    """Return the options in a file of argument specifications."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is
+    options: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)["argument_specs"]["main"]["options"]
+    return options
+
+
+def _sentence(spec: Mapping[str, Any]) -> str:
+    """Return the first sentence of an option's description, to stand after 'It is'."""
+    description = spec["description"]
+    first = str(description[0] if isinstance(description, list) else description)
+    return first[0].lower() + first[1:]
