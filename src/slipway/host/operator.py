@@ -93,7 +93,12 @@ def roll_back(app: str, to: str, settings: str | None, across: bool, dry: bool, 
     if not as_json and not dry:
         print(f"Rolling {app} back; that takes a while. What was live serves until the other one is healthy.", file=sys.stderr)
     given = arguments(release.PARAMETERS, {"app": app, "step": "rollback", "to": to, "run": me()})
-    result = release.change(Context.of({**configured, **given}), given, dry, None)
+    context = Context.of({**configured, **given})
+    locked = holder(context.layout)
+    result = release.change(context, given, dry, None)
+    if locked.get("id") == me()["id"] and not dry:  # who has locked the app has it until it is unlocked
+        with lock(context.layout, me(), lease=max(1.0, locked["until"] - time.time())):
+            pass
     if result.get("failed"):
         show(result, [result["msg"]], as_json)
         return LOCKED if "holder" in result else FAILED
