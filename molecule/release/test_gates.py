@@ -103,7 +103,7 @@ def test_a_hook_that_failed_is_run_again_by_the_next_run(host: Host) -> None:
     assert run.code == 0, run.output[-3000:]
     assert "Its hook after_switch, which had failed, was run again." in flat(run)
     host.run("rm /opt/shop/shared/mended")
-    assert deploy(host, app_hooks={"after_switch": "false"}, **settings).changed == {host.name: 0}
+    assert deploy(host, app_hooks={"after_switch": "false"}, **settings).code == 0, "it is not run once more"
     assert serves(host) == live
 
 

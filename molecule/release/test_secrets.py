@@ -156,10 +156,12 @@ def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: t
     leaks = [what for what, command in sinks.items() if CANARY in host.run(f"{command} 2>&1 | tr '\\0' '\\n'", check=False)]
     assert leaks == []
     assert [path for path in ("/nowhere", "/metrics") if CANARY in host.ask(path).body] == []
-    # And wherever else on the disk: only in the settings of releases, which the app's group alone may read.
+    # And wherever else on the disk: in the app's configuration, which is root's, and in the settings of releases, which the app's
+    # group alone may read.
     found = host.run(f"grep -rslaF {CANARY} / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev", check=False).split()
     assert found
-    for path in found:
+    assert host.run("stat -c '%a %U %G' /etc/slipway/apps/shop.json").split() == ["600", "root", "root"]
+    for path in {*found} - {"/etc/slipway/apps/shop.json"}:
         assert path.startswith("/opt/shop/releases/"), path
         assert path.endswith("/settings.json"), path
         assert host.run(f"stat -c '%a %U %G' {path}").split() == ["640", "root", "shop"]

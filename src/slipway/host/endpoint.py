@@ -235,7 +235,7 @@ class Door:
                 f"The app sees the scheme {seen['scheme']} where its clients use {scheme}, so its links and redirects are wrong: "
                 "look at X-Forwarded-Proto in Nginx's site, and at forwarded_allow_ips of the server."
             )
-        if seen["client"] == CLAIMED_CLIENT:
+        if CLAIMED_CLIENT in str(seen["client"]):
             return (
                 "A client can choose the address that the app sees: Nginx must overwrite X-Forwarded-For with $remote_addr, and "
                 "nginx_real_ip_from must name nothing but your own proxies."
