@@ -66,7 +66,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n")
             self.close_connection = True
         else:
-            client = {"spoofed": CLAIMED_CLIENT, "nobody": None}.get(fault, "127.0.0.1")
+            client = {"spoofed": CLAIMED_CLIENT, "appended": f"{CLAIMED_CLIENT}, 127.0.0.1", "nobody": None}.get(
+                fault, "127.0.0.1"
+            )
             scheme = {"scheme": "gopher", "plain scheme": "http"}.get(fault, self.scheme)
             self.answer(200, json.dumps({"scheme": scheme, "client": client}))
 
@@ -96,6 +98,7 @@ def test_a_door_where_all_arrives(server: Server) -> None:
     [
         ("scheme", ["the scheme gopher", "X-Forwarded-Proto", "forwarded_allow_ips"]),
         ("spoofed", ["can choose the address", "nginx_real_ip_from"]),
+        ("appended", ["can choose the address", "nginx_real_ip_from"]),
         ("nobody", ["client address None", "X-Forwarded-For", "forwarded_allow_ips"]),
         ("redirect", ["leads to https://shop.test", "X-Forwarded-Proto"]),
         ("websocket", ["answered with 400 and not with 101", "Upgrade and Connection"]),
