@@ -242,12 +242,14 @@ def test_the_app_runs_as_its_own_user(host: Host) -> None:
 
 
 def test_the_secret_is_the_apps_alone(host: Host) -> None:
-    settings = f"/opt/{host.app}/current/settings.json"
+    settings, configuration = f"/opt/{host.app}/current/settings.json", f"/etc/slipway/apps/{host.app}.json"
     assert json.loads(host.run(f"cat {settings}"))["SECRET_KEY"] == SECRET
-    assert "denied" in host.run(f"su -s /bin/sh nobody -c 'cat {settings} /proc/{host.master()}/environ' 2>&1", check=False)
+    for file in (settings, configuration, f"/proc/{host.master()}/environ"):
+        assert "denied" in host.run(f"su -s /bin/sh nobody -c 'cat {file}' 2>&1", check=False), file
+    assert "denied" in host.run(f"su -s /bin/sh {host.app} -c 'cat {configuration}' 2>&1", check=False), "it is root's"
     places = "/etc /opt /var/log /var/lib/supervisor /tmp /run /root /home /var/cache/apt"
     leaks = host.run(f"grep -rlsF --exclude=settings.json -- {SECRET} {places}", check=False)
-    assert leaks == ""
+    assert leaks.split() == [configuration]
     assert SECRET not in host.run("ps axww -o args; supervisorctl avail; journalctl --no-pager -n 5000")
 
 
