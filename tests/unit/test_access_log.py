@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from accesses import line
 from prometheus_client import CollectorRegistry, generate_latest
 
 from slipway.host import access_log, canary, exporter, watch
@@ -18,12 +18,6 @@ from slipway.host.access_log import AccessLog
 from slipway.host.endpoint import Door
 from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
-
-
-def line(**differing: Any) -> bytes:
-    """Return a line as Nginx writes it."""
-    usual = {"client": "192.0.2.1", "method": "GET", "status": 200, "bytes": 10, "seconds": 0.02, "release": "7", "agent": "curl"}
-    return json.dumps({**usual, **differing}).encode() + b"\n"
 
 
 @pytest.fixture

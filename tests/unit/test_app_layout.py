@@ -22,7 +22,7 @@ from slipway.host import store as app_store
 from slipway.host.errors import ReleaseError
 from slipway.host.files import point, remove, room, write
 from slipway.host.paths import digest
-from slipway.host.process import masked, masks_passwords_only, run, shell, tail
+from slipway.host.process import masked, run, shell, tail
 from slipway.host.store import Store
 
 
@@ -416,11 +416,3 @@ def test_of_what_is_printed_without_end_the_end_is_kept(monkeypatch: pytest.Monk
 def test_a_release_is_called_what_people_call_its_source(version: str, revision: str, shown: str) -> None:
     assert app_store.version_of({"version": version, "revision": revision}) == shown
     assert app_store.version_of({}) == ""
-
-
-def test_of_an_environment_only_secrets_are_masked() -> None:
-    environment = {"A": "0", "B": "t", "PIP_INDEX_URL": "https://u:p@x.example.com"}
-    environment |= {"UV_INDEX_X_PASSWORD": "hunter2", "MY_TOKEN": "t"}
-    module = SimpleNamespace(no_log_values={*environment.values(), "other"})
-    masks_passwords_only(module, environment)
-    assert module.no_log_values == {"https://u:p@x.example.com", "hunter2", "t", "other"}

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import http.server
-import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from accesses import line
 from certificates import certify
 from prometheus_client import CollectorRegistry, generate_latest
 
 from slipway.host import certificate, exporter
 from slipway.host.endpoint import AGENT
 from slipway.host.exporter import State, Traffic
-
-
-def line(**differing: Any) -> bytes:
-    """Return a line as Nginx writes it."""
-    usual = {"client": "192.0.2.1", "method": "GET", "status": 200, "bytes": 10, "seconds": 0.02, "release": "7", "agent": "curl"}
-    return json.dumps({**usual, **differing}).encode() + b"\n"
 
 
 @pytest.fixture

@@ -182,17 +182,6 @@ def children() -> set[int]:
     return found
 
 
-# What a variable with a secret is called.
-SECRET = re.compile(r"password|token|secret|key", re.IGNORECASE)
-
-
-def masks_passwords_only(module: Any, environment: Mapping[str, object]) -> None:
-    """Have a module mask, of an `environment` that is not logged, only secrets: to mask each 0 would mask all that it says."""
-    plain = {name: str(value) for name, value in environment.items() if not SECRET.search(name)}
-    secret = {str(value) for name, value in environment.items() if name not in plain}
-    module.no_log_values -= {value for value in plain.values() if without_passwords(value) == value} - secret
-
-
 def without_passwords(text: str) -> str:
     """Return `text` with its addresses as they may be shown: without a user and a password."""
     return re.sub(r"//[^/\s]*@", "//***@", text)

@@ -78,7 +78,7 @@ class Images:
 
     Args:
         layout: the app's paths.
-        arguments: those of the module.
+        arguments: what the step is told.
     """
 
     def __init__(self, layout: Layout, arguments: dict[str, Any]) -> None:
@@ -205,7 +205,7 @@ def have(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[str, Any]
 
     Args:
         layout: the app's paths.
-        arguments: those of the module.
+        arguments: what the step is told.
         dry: whether nothing may change.
 
     Raises:

@@ -26,7 +26,7 @@ class Installer:
         root: the source.
         work: a directory for what is needed meanwhile. Only `theirs` in it belongs to the build's user: root would
             write through links that it finds.
-        arguments: those of the module.
+        arguments: what the step is told.
         own: what the processes of the build's user find in their environment.
     """
 

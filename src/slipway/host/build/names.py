@@ -13,7 +13,7 @@ def names(arguments: dict[str, Any], version: str) -> tuple[str, str]:
     """Return the names of the virtual environment and of the build: digests of all that decides what is in them.
 
     Args:
-        arguments: those of the module.
+        arguments: what the step is told.
         version: that of the interpreter.
     """
     source, hooks = arguments["source"], hooks_of(arguments)
