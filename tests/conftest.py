@@ -15,13 +15,16 @@ from typing import Any, NoReturn
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from plugins.modules import slipway
+from slipway.controller.program import program as make_program
+from slipway.controller.secrets import split
 from slipway.host.steps import take
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Modules before action plugins: where both have a name, it means the module.
 PLUGINS = ("plugins/modules", "plugins/action", "plugins/filter")
-for pattern in ("roles/*/library", *PLUGINS, "roles/*/files", "script/lib"):
+for pattern in (*PLUGINS, "roles/*/files", "script/lib"):
     sys.path.extend(str(path) for path in sorted(ROOT.glob(pattern)))
 
 
@@ -98,6 +101,24 @@ def run_step() -> Callable[..., dict[str, Any]]:
 
     def run(name: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
         return take(name, arguments, arguments.pop("run", {}), check)
+
+    return run
+
+
+@pytest.fixture
+def send_step(
+    tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    """Take a step as a task does: what is secret goes its own way to the module, which sends it on to the program."""
+    monkeypatch.setattr(slipway, "HOME", str(tmp_path / "opt"))
+    monkeypatch.setattr(slipway, "COMMAND", str(tmp_path / "slipway"))
+    content, version = make_program()
+    (tmp_path / "sent.pyz").write_bytes(content)
+
+    def run(name: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        plain, secret = split(arguments)
+        told = {"step": name, "arguments": plain, "secrets": secret, "program": version, "file": str(tmp_path / "sent.pyz")}
+        return run_module(slipway, check=check, **told)
 
     return run
 

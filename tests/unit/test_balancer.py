@@ -16,21 +16,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nginx_placeholder
-import nginx_voucher
 import pytest
 import slipway_balancer
 import yaml
 from ansible.template import trust_as_template
-from balancer_relations import balancer_relations
 from certificates import certify, renewed_at_the_latest
 from rendering import ROOT, load, parse_nginx
 from rendering import Host as Inventory
 from slipway_balancer import Balancer, Host, leading, shared_out
 
+from slipway.controller.balancers import balancer_relations
 from slipway.host import balancer_drain as balancer_drain
 from slipway.host import balancer_status as balancer_status
 from slipway.host import certificate
+from slipway.host.tls import ca
 
 HOSTS = ["one.test", "two.test", "three.test"]
 SLOTS = range(1, 25)
@@ -76,7 +75,7 @@ def settings(short: Path) -> dict[str, Any]:
     for name in ("run", "drained"):
         (short / name).mkdir()
     authority, key = short / "authority.pem", short / "authority.key"
-    nginx_voucher.create(authority, key)
+    ca.create_ca(authority, key)
     return {
         "hosts": {name: f"{name}:443" for name in HOSTS},
         "ways": {},
@@ -249,7 +248,7 @@ def hosted(settings: dict[str, Any], tmp_path: Path) -> Iterator[Callable[[str, 
         subprocess.run([*command.split(), *extra], check=True, capture_output=True)
         if vouched:
             authority = Path(settings["authority"])
-            text, _ = nginx_voucher.vouched(certificate.read_text(encoding="ascii"), authority, authority.with_suffix(".key"))
+            text, _ = ca.issued(certificate.read_text(encoding="ascii"), authority, authority.with_suffix(".key"))
             certificate.write_text(text, encoding="ascii")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate, key)
@@ -361,27 +360,27 @@ def written(directory: Path, result: Answer) -> Path:
 
 
 def test_the_authority_is_made_once_and_vouches_once(
-    short: Path, run_module: Callable[..., Answer], settings: dict[str, Any]
+    short: Path, run_step: Callable[..., Answer], settings: dict[str, Any]
 ) -> None:
     authority = short / "new" / "authority.pem"
-    assert run_module(nginx_voucher, check=True, authority=str(authority))["changed"]
+    assert run_step("tls_ca", check=True, ca=str(authority))["changed"]
     assert not authority.exists()
-    assert run_module(nginx_voucher, authority=str(authority))["changed"]
+    assert run_step("tls_ca", ca=str(authority))["changed"]
     assert authority.with_suffix(".key").stat().st_mode & 0o777 == 0o600
-    again = run_module(nginx_voucher, authority=str(authority))
-    assert (again["changed"], again["authority"]) == (False, authority.read_text(encoding="ascii"))
+    again = run_step("tls_ca", ca=str(authority))
+    assert (again["changed"], again["ca"]) == (False, authority.read_text(encoding="ascii"))
     pair = short / "own.pem", short / "own.key"
-    nginx_placeholder.create(*pair, ["shop.test", "one.test"])
+    certify(*pair, ["shop.test", "one.test"], "Slipway placeholder")
     given = pair[0].read_text(encoding="ascii")
-    first = run_module(nginx_voucher, authority=str(authority), certificate=given)
+    first = run_step("tls_ca", ca=str(authority), certificate=given)
     assert first["changed"] and first["certificate"] != given
-    assert re.findall(r"DNS:([^\s,]+)", nginx_voucher.openssl("x509", "-text", "-in", str(written(short, first)))) == [
+    assert re.findall(r"DNS:([^\s,]+)", certificate.openssl("x509", "-text", "-in", written(short, first))) == [
         "shop.test",
         "one.test",
     ]
-    second = run_module(nginx_voucher, authority=str(authority), certificate=first["certificate"])
+    second = run_step("tls_ca", ca=str(authority), certificate=first["certificate"])
     assert (second["changed"], second["certificate"]) == (False, first["certificate"])
-    other = run_module(nginx_voucher, authority=settings["authority"], certificate=first["certificate"])
+    other = run_step("tls_ca", ca=settings["authority"], certificate=first["certificate"])
     assert other["changed"], "another authority's word counts"
 
 

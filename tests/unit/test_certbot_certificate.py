@@ -10,17 +10,19 @@ import os
 import re
 import shlex
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import certbot_certificate
 import pytest
-from certbot_certificate import CertificateError, look, order, point, preflight, reach, usable, why_order
 from certificates import LIFETIMES, certify, renewed_at_the_latest
+
+from slipway.host.errors import ReleaseError
+from slipway.host.files import point
+from slipway.host.tls import order as orders
+from slipway.host.tls.order import look, order, preflight, reach, usable, why_order
 
 DOMAINS = ["api.example.com", "www.api.example.com"]
 NO_ROUTE = "2001:db8::dead"
@@ -139,9 +141,9 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def module(run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(certbot_certificate, "reach", lambda server: None)
-    return functools.partial(run_module, certbot_certificate)
+def module(run_step: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(orders, "reach", lambda server: None)
+    return functools.partial(run_step, "tls_order")
 
 
 def issue(directory: Path, domains: list[str] = DOMAINS, server: str = AUTHORITY, **options: Any) -> tuple[Path, Path]:
@@ -168,8 +170,8 @@ def test_a_certificate_that_will_do_is_not_ordered(tmp_path: Path) -> None:
     [
         (DOMAINS[:1], AUTHORITY, "names"),
         ([*DOMAINS, "new.example.com"], AUTHORITY, "names"),
-        (DOMAINS, "https://acme-staging-v02.api.letsencrypt.org/directory", "authority"),
-        (DOMAINS, AUTHORITY + "/", "authority"),
+        (DOMAINS, "https://acme-staging-v02.api.letsencrypt.org/directory", "CA"),
+        (DOMAINS, AUTHORITY + "/", "CA"),
     ],
 )
 def test_one_for_other_names_or_from_elsewhere_is(tmp_path: Path, domains: list[str], server: str, words: str) -> None:
@@ -206,14 +208,14 @@ def test_one_that_is_not_whole_is(tmp_path: Path, lost: str) -> None:
 )
 def test_what_browsers_take(tmp_path: Path, options: dict[str, Any], expected: bool) -> None:
     certify(tmp_path / "certificate", tmp_path / "key", DOMAINS, **options)
-    assert usable(str(tmp_path / "certificate")) is expected
+    assert usable(tmp_path / "certificate") is expected
 
 
 @pytest.mark.parametrize("text", [None, "", "damaged"])
 def test_no_certificate_is_none_that_browsers_take(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "certificate").write_text(text, encoding="utf-8")
-    assert usable(str(tmp_path / "certificate")) is False
+    assert usable(tmp_path / "certificate") is False
 
 
 # Whether the authority would find this host
@@ -230,7 +232,7 @@ def test_names_that_lead_here_pass(tmp_path: Path, network: Any) -> None:
 
 def test_a_name_without_an_address_is_told(tmp_path: Path, network: Any) -> None:
     network(DOMAINS[0], "192.0.2.1")
-    with pytest.raises(CertificateError, match=rf"{DOMAINS[1]} has no address: add an A record.*certbot_preflight") as error:
+    with pytest.raises(ReleaseError, match=rf"{DOMAINS[1]} has no address: add an A record.*certbot_preflight") as error:
         preflight(DOMAINS, tmp_path / "www")
     assert f"{DOMAINS[0]}:" not in str(error.value)
 
@@ -238,7 +240,7 @@ def test_a_name_without_an_address_is_told(tmp_path: Path, network: Any) -> None
 def test_a_name_that_leads_elsewhere_is_told(tmp_path: Path, network: Any) -> None:
     network(DOMAINS[0], "192.0.2.9", status=404)
     network(DOMAINS[1], "192.0.2.8", status=200)
-    with pytest.raises(CertificateError) as error:
+    with pytest.raises(ReleaseError) as error:
         preflight(DOMAINS, tmp_path / "www")
     message = str(error.value)
     assert "No certificate was ordered" in message
@@ -250,7 +252,7 @@ def test_a_name_that_leads_elsewhere_is_told(tmp_path: Path, network: Any) -> No
 def test_a_closed_port_is_told(tmp_path: Path, network: Any) -> None:
     network(DOMAINS[0], "192.0.2.1")
     site = network.sites.pop("192.0.2.1")
-    with pytest.raises(CertificateError, match=r"port 80 of 192\.0\.2\.1 does not answer.*open port 80"):
+    with pytest.raises(ReleaseError, match=r"port 80 of 192\.0\.2\.1 does not answer.*open port 80"):
         preflight(DOMAINS[:1], tmp_path / "www")
     site.shutdown()
     site.server_close()
@@ -261,7 +263,7 @@ def test_a_second_address_that_leads_elsewhere_is_told(tmp_path: Path, network: 
     network(DOMAINS[0], "192.0.2.1")
     network(DOMAINS[1], "2001:db8::9", status=404)
     network(DOMAINS[0], "192.0.2.1", "2001:db8::9")
-    with pytest.raises(CertificateError, match="2001:db8::9"):
+    with pytest.raises(ReleaseError, match="2001:db8::9"):
         preflight(DOMAINS[:1], tmp_path / "www")
 
 
@@ -280,7 +282,9 @@ def test_a_redirect_or_another_token_is_not_the_challenge(tmp_path: Path, networ
     assert look(DOMAINS[1], "192.0.2.2", "/x", "tok") is not None
 
 
-def test_nginx_can_read_the_challenge_whatever_the_umask(tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nginx_can_read_the_challenge_whatever_the_umask(
+    tmp_path: Path, network: Any, arguments: dict[str, Any], module: Any, certbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     modes: list[int] = []
     network(DOMAINS[0], "192.0.2.1")
 
@@ -289,9 +293,10 @@ def test_nginx_can_read_the_challenge_whatever_the_umask(tmp_path: Path, network
         modes.extend(place.stat().st_mode & 0o005 for place in (file.parent, file.parent.parent))
         modes.append(file.stat().st_mode & 0o004 | 1)
 
-    monkeypatch.setattr(certbot_certificate, "look", see)
+    monkeypatch.setattr(orders, "look", see)
+    certbot()
     os.umask(0o077)
-    preflight(DOMAINS[:1], tmp_path / "www")
+    assert module(**{**arguments, "domains": DOMAINS[:1]})["changed"]
     assert modes == [5, 5, 5]
 
 
@@ -300,11 +305,11 @@ def test_an_authority_that_answers_is_reached(tmp_path: Path) -> None:
     site = Site("127.0.0.1", tmp_path)
     port = site.server_address[1]
     reach(f"http://127.0.0.1:{port}/directory")
-    with pytest.raises(CertificateError, match=r"No certificate was ordered.*certbot_server"):
+    with pytest.raises(ReleaseError, match=r"No certificate was ordered.*certbot_server"):
         reach(f"http://127.0.0.1:{port}/other")
     site.shutdown()
     site.server_close()
-    with pytest.raises(CertificateError, match=r"does not answer \(.*refused"):
+    with pytest.raises(ReleaseError, match=r"does not answer \(.*refused"):
         reach(f"http://127.0.0.1:{port}/directory")
 
 
@@ -313,7 +318,7 @@ def test_an_authority_that_answers_is_reached(tmp_path: Path) -> None:
 
 def test_an_order_says_what_it_must(certbot: Any, arguments: dict[str, Any]) -> None:
     calls = certbot()
-    order(arguments, DOMAINS)
+    order(arguments)
     (call,) = calls()
     pairs = dict(itertools.pairwise(call))
     assert call[0] == "certonly"
@@ -333,15 +338,15 @@ def test_an_order_says_what_it_must(certbot: Any, arguments: dict[str, Any]) -> 
 
 def test_an_order_without_an_address_registers_none(certbot: Any, arguments: dict[str, Any]) -> None:
     calls = certbot()
-    order({**arguments, "email": ""}, DOMAINS)
+    order({**arguments, "email": ""})
     (call,) = calls()
     assert "--register-unsafely-without-email" in call and "--email" not in call
 
 
 def test_an_order_that_fails_says_what_certbot_says(certbot: Any, arguments: dict[str, Any]) -> None:
     certbot("seq 30; echo 'Saving debug log to /var/log/x'; echo 'DNS problem: NXDOMAIN' >&2; exit 1")
-    with pytest.raises(CertificateError) as error:
-        order(arguments, DOMAINS)
+    with pytest.raises(ReleaseError) as error:
+        order(arguments)
     lines = str(error.value).splitlines()
     assert lines[-1] == "DNS problem: NXDOMAIN"
     assert "Saving debug log" not in str(error.value)
@@ -350,10 +355,10 @@ def test_an_order_that_fails_says_what_certbot_says(certbot: Any, arguments: dic
 
 def test_another_certbot_is_waited_for(certbot: Any, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(certbot_certificate, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits)))
+    monkeypatch.setattr(orders, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: sum(waits)))
     calls = certbot('test "$(wc -l <"$0.log" 2>/dev/null || echo 0)" -ge 2 || { echo x >>"$0.log"; '
                     "echo 'Another instance of Certbot is already running.'; exit 1; }")  # fmt: skip
-    order(arguments, DOMAINS)
+    order(arguments)
     assert len(calls()) == 3
     assert len(waits) == 2
     assert all(wait > 0 for wait in waits)
@@ -363,27 +368,32 @@ def test_another_certbot_is_not_waited_for_for_ever(
     certbot: Any, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(certbot_certificate, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 10 * sum(waits)))
+    monkeypatch.setattr(orders, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 10 * sum(waits)))
     certbot("echo 'Another instance of Certbot is already running.'; exit 1")
-    with pytest.raises(CertificateError, match="Another instance"):
-        order(arguments, DOMAINS)
+    with pytest.raises(ReleaseError, match="Another instance"):
+        order(arguments)
     assert 100 < 10 * sum(waits) < 300
 
 
 def test_a_link_changes_in_one_step(tmp_path: Path) -> None:
     link = tmp_path / "fullchain.pem"
     link.write_text("placeholder", encoding="utf-8")
-    assert point(str(link), tmp_path / "one")
-    assert os.readlink(link) == str(tmp_path / "one")
-    assert not point(str(link), tmp_path / "one")
-    assert point(str(link), tmp_path / "two")
+    with pytest.raises(ReleaseError, match="in the way"):
+        point(link, tmp_path / "one")
+    for name in ("one", "two"):
+        point(link, tmp_path / name, over_file=True)
+        assert os.readlink(link) == str(tmp_path / name)
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(ReleaseError, match="in the way"):
+        point(tmp_path / "directory", tmp_path / "one", over_file=True)
+    (tmp_path / "directory").rmdir()
     assert [path.name for path in tmp_path.iterdir()] == ["fullchain.pem"]
 
 
-# The module
+# The step
 
 
-def test_the_module_orders_once(arguments: dict[str, Any], module: Any, certbot: Any, network: Any) -> None:
+def test_the_step_orders_once(arguments: dict[str, Any], module: Any, certbot: Any, network: Any) -> None:
     calls = certbot()
     for domain in DOMAINS:
         network(domain, "192.0.2.1")
@@ -425,13 +435,13 @@ def test_nothing_is_ordered_where_the_authority_would_not_find_the_host(
 
 
 def test_nothing_is_ordered_from_an_authority_that_is_away(
-    arguments: dict[str, Any], run_module: Callable[..., dict[str, Any]], certbot: Any
+    arguments: dict[str, Any], run_step: Callable[..., dict[str, Any]], certbot: Any
 ) -> None:
     calls = certbot()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         arguments["server"] = f"https://127.0.0.1:{closed.getsockname()[1]}/directory"
-    result = run_module(certbot_certificate, **arguments, preflight=False)
+    result = run_step("tls_order", **arguments, preflight=False)
     assert "certbot_server" in result["msg"]
     assert calls() == []
 
@@ -458,17 +468,13 @@ def test_a_failed_order_leaves_what_nginx_has(arguments: dict[str, Any], module:
 
 @pytest.mark.parametrize("trouble", ["hangs", "missing"])
 def test_a_certbot_that_cannot_be_run_is_a_failed_order(
-    arguments: dict[str, Any], module: Any, certbot: Any, monkeypatch: pytest.MonkeyPatch, trouble: str
+    tmp_path: Path, arguments: dict[str, Any], module: Any, certbot: Any, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    run = subprocess.run
-
-    def impatient(command: list[str], **options: Any) -> Any:
-        if command[0] == "certbot" and trouble == "missing":
-            command = ["/no/such/certbot"]
-        return run(command, **{**options, "timeout": 0.2 if command[0] == "certbot" else 30})
-
     certbot("exec sleep 60")
-    monkeypatch.setattr(subprocess, "run", impatient)
+    if trouble == "missing":
+        (tmp_path / "bin" / "certbot").write_text("#!/no/such/interpreter\n", encoding="utf-8")
+    monkeypatch.setattr(orders, "ORDER_SECONDS", 0.2)
     result = module(**arguments, preflight=False)
     assert result["failed"]
+    assert "certbot did not do its work" in result["msg"]
     assert result["usable"] is False

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import functools
 import grp
+import inspect
 import os
 import signal
 import subprocess
@@ -16,14 +17,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import configuration
 import pytest
-from configuration import Change, ConfigurationError, Service, newest, read
+
+from slipway.controller.secrets import split
+from slipway.host.configure import change as changes
+from slipway.host.configure import lock as locks
+from slipway.host.configure import step as configuration
+from slipway.host.configure.change import Change, newest, read
+from slipway.host.configure.service import Service
+from slipway.host.errors import ReleaseError
 
 TITLE = "nginx: worker process"
 
 # Where it is on a host: the tests have their own.
-LOCK = configuration.LOCK
+LOCK = locks.LOCK
 
 # A master whose workers have a title of their own, and that replaces them when it is asked to; or ignores it.
 MASTER = """
@@ -117,13 +124,13 @@ def systemd(tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[Sys
 
 @pytest.fixture
 def module(
-    tmp_path: Path, run_module: Callable[..., dict[str, Any]], systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run_step: Callable[..., dict[str, Any]], systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Any]]:
-    monkeypatch.setattr(configuration, "LOCK", str(tmp_path / "lock"))
+    monkeypatch.setattr(locks, "LOCK", str(tmp_path / "lock"))
     monkeypatch.setattr(configuration, "PENDING", tmp_path / "pending")
     monkeypatch.setattr(configuration, "UNIT_DIRECTORY", f"{tmp_path}/units/")
-    monkeypatch.setattr(configuration.Service.reload, "__defaults__", (0.5,))
-    return functools.partial(run_module, configuration)
+    monkeypatch.setattr(Service.reload, "__defaults__", (0.5,))
+    return functools.partial(run_step, "configuration")
 
 
 def files(**texts: str) -> list[dict[str, str]]:
@@ -239,7 +246,7 @@ def test_a_command_that_fails_is_tried_again(place: Path, module: Any, tmp_path:
 def test_a_command_that_was_not_reached_is_run_by_the_next_run(
     place: Path, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*command: str) -> None:
+    def killed(*command: Any) -> None:
         raise KeyboardInterrupt
 
     apply = ["touch", str(tmp_path / "applied")]
@@ -259,8 +266,7 @@ def test_a_command_that_is_not_there_puts_the_files_back(place: Path, module: An
 
 
 def test_a_command_that_hangs_puts_the_files_back(place: Path, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *words, **options: run(*words, **{**options, "timeout": 0.2}))
+    monkeypatch.setattr(configuration, "SECONDS", 0.2)
     result = module(files=files(file="1"), apply=["sleep", "60"])
     assert result["failed"]
     assert "sleep 60" in result["msg"]
@@ -278,7 +284,7 @@ def test_a_file_that_cannot_be_written_puts_the_others_back(place: Path, module:
 
 def test_nobody_reads_half_of_a_file(place: Path) -> None:
     texts = ["a" * 200_000, "b" * 300_000]
-    configuration.write(str(place / "file"), texts[0])
+    changes.write(str(place / "file"), texts[0])
     torn: list[int] = []
     done = threading.Event()
 
@@ -291,7 +297,7 @@ def test_nobody_reads_half_of_a_file(place: Path) -> None:
     reader = threading.Thread(target=watch)
     reader.start()
     for turn in range(30):
-        configuration.write(str(place / "file"), texts[turn % 2])
+        changes.write(str(place / "file"), texts[turn % 2])
     done.set()
     reader.join()
     assert torn == []
@@ -302,7 +308,7 @@ def test_a_temporary_file_is_no_configuration(place: Path, monkeypatch: pytest.M
     # Nginx reads *.conf, and so do Supervisor and systemd.
     monkeypatch.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(KeyboardInterrupt))
     with contextlib.suppress(KeyboardInterrupt):
-        configuration.write(str(place / "site.conf"), "x")
+        changes.write(str(place / "site.conf"), "x")
     assert [path.name for path in place.iterdir() if path.suffix in (".conf", ".ini")] == []
 
 
@@ -311,7 +317,7 @@ def test_a_file_that_is_no_text_is_put_back_as_it_was(place: Path) -> None:
     change = Change({str(place / "file"): "new"}, [], {})
     change.apply()
     assert (place / "file").read_bytes() == b"new"
-    change.undo()
+    change.revert()
     assert (place / "file").read_bytes() == b"caf\xe9\r\n"
 
 
@@ -340,13 +346,23 @@ def test_a_secret_that_everybody_could_read_is_refused(place: Path, module: Any)
     assert contents(place) == {}
 
 
-def test_the_arguments_that_are_secret_reach_no_log(monkeypatch: pytest.MonkeyPatch, place: Path, module: Any) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(configuration.AnsibleModule, "log", lambda self, text, log_args=None: told.append(f"{text} {log_args}"))
-    wanted = [{"path": str(place / "password"), "group": grp.getgrgid(os.getegid()).gr_name}]
-    module(files=wanted, secrets={str(place / "password"): "hunter2-hunter2"})
-    assert told
-    assert "hunter2" not in str(told)
+def test_the_arguments_that_are_secret_are_sent_apart() -> None:
+    plain, secret = split({"files": [{"path": "/password", "group": "root"}], "secrets": {"/password": "hunter2-hunter2"}})
+    assert "hunter2" not in str(plain)
+    assert secret == {"secrets": {"/password": "hunter2-hunter2"}}
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_group_that_is_not_there_is_told(place: Path, module: Any, check: bool) -> None:
+    result = module(files=[{"path": str(place / "password"), "content": "x", "group": "no-such-group"}], check=check)
+    assert check or "no-such-group" in result["msg"]
+    assert contents(place) == {}
+
+
+def test_a_file_with_an_option_that_is_not_known_is_refused(place: Path, module: Any) -> None:
+    result = module(files=[{"path": str(place / "file"), "contents": "x"}])
+    assert result["failed"]
+    assert "knows no contents" in result["msg"]
 
 
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,8 +379,8 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(place: Path, monk
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
-    configuration.write(str(place / "new/file"), "x")
-    assert [Path(each).name.split("-")[0] for each in order] == [".slipway", "rename", "new"]
+    changes.write(str(place / "new/file"), "x")
+    assert [Path(each).name.rpartition(".")[0] or Path(each).name for each in order] == [".file", "rename", "new"]
 
 
 @contextlib.contextmanager
@@ -401,7 +417,7 @@ def test_two_changes_wait_for_each_other(place: Path, module: Any, tmp_path: Pat
 def test_a_lock_that_is_never_free_is_waited_for_so_long_and_named(
     place: Path, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configuration.lock.__wrapped__, "__defaults__", (0.2,))
+    monkeypatch.setattr(inspect.unwrap(locks.lock), "__defaults__", (0.2,))
     with locked(tmp_path / "lock", str(os.getpid())):
         result = module(files=files(file="1"))
     assert result["failed"]
@@ -415,7 +431,7 @@ def test_a_lock_that_is_never_free_is_waited_for_so_long_and_named(
 def test_a_dry_run_on_a_bare_host_makes_no_directory_for_the_lock(
     place: Path, module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configuration, "LOCK", str(tmp_path / "bare" / "lock"))
+    monkeypatch.setattr(locks, "LOCK", str(tmp_path / "bare" / "lock"))
     assert module(files=files(file="1"), check=True)["changed"]
     assert not (tmp_path / "bare").exists()
     assert module(files=files(file="1"))["changed"]
@@ -568,7 +584,7 @@ def test_systemd_reads_units_again_that_were_put_back(module: Any, systemd: Syst
 
 def test_an_error_of_a_service_names_it(systemd: Systemd) -> None:
     systemd.run_service(mode="deaf")
-    with pytest.raises(ConfigurationError, match="nginx did not take"):
+    with pytest.raises(ReleaseError, match="nginx did not take"):
         Service("nginx", TITLE).reload(0.1)
 
 
@@ -586,25 +602,25 @@ def test_an_error_of_a_service_names_it(systemd: Systemd) -> None:
 def test_lines_of_a_file_are_replaced(tmp_path: Path, before: str, after: str) -> None:
     file = tmp_path / "main.conf"
     file.write_text(before, encoding="utf-8")
-    assert configuration.edited(str(file), {r"workers\s.*": "workers 1;"}) == after
+    assert changes.edited(str(file), {r"workers\s.*": "workers 1;"}) == after
 
 
 def test_what_a_pattern_has_in_groups_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "main.conf"
     file.write_text("events { workers 4; }\n", encoding="utf-8")
     edit = {r"(.*)workers\s[^;]*;(.*)": r"\1workers 1;\2"}
-    assert configuration.edited(str(file), edit) == "events { workers 1; }\n"
+    assert changes.edited(str(file), edit) == "events { workers 1; }\n"
     file.write_text("none\n", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"which is to be: workers 1;$"):
-        configuration.edited(str(file), edit)
+    with pytest.raises(ReleaseError, match=r"which is to be: workers 1;$"):
+        changes.edited(str(file), edit)
 
 
 def test_a_line_that_is_not_there_is_told_and_a_file_that_is_not_there_is_left(tmp_path: Path) -> None:
     file = tmp_path / "main.conf"
-    assert configuration.edited(str(file), {"workers .*": "workers 1;"}) is None
+    assert changes.edited(str(file), {"workers .*": "workers 1;"}) is None
     file.write_text("user x;\n", encoding="utf-8")
-    with pytest.raises(ConfigurationError, match=r"main\.conf has no line workers \.\*, which is to be: workers 1;"):
-        configuration.edited(str(file), {"workers .*": "workers 1;"})
+    with pytest.raises(ReleaseError, match=r"main\.conf has no line workers \.\*, which is to be: workers 1;"):
+        changes.edited(str(file), {"workers .*": "workers 1;"})
 
 
 def test_an_edit_is_part_of_the_change(module: Callable[..., dict[str, Any]], place: Path) -> None:

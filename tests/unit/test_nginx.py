@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import configuration
 import pytest
 from rendering import Block, Host, parse_nginx
 from test_balancer import member
 from test_templates import INVENTORIES
+
+from slipway.host.configure.change import edited
+from slipway.host.errors import ReleaseError
 
 SETS: dict[str, Host] = {
     **INVENTORIES,
@@ -217,11 +219,11 @@ def test_nginx_has_the_connections_that_are_asked_for_and_the_files_for_them(tmp
         "events {\nworker_connections 8192;\n}\n# own": "events {\nworker_connections 8192;\n}\n# own",
     }.items():
         file.write_text(before, encoding="utf-8")
-        assert configuration.edited(str(file), {pattern: edit[pattern]}) == after
+        assert edited(str(file), {pattern: edit[pattern]}) == after
     for other in ("# worker_connections 768;", "# events { worker_connections 768; }", "my_worker_connections 768;"):
         file.write_text(other, encoding="utf-8")
-        with pytest.raises(configuration.ConfigurationError, match="has no line"):
-            configuration.edited(str(file), {pattern: edit[pattern]})
+        with pytest.raises(ReleaseError, match="has no line"):
+            edited(str(file), {pattern: edit[pattern]})
     assert "LimitNOFILE=" in Host().render("nginx", "restart.conf.j2")
     # What runs already is told, too.
     assert "prlimit" in task["apply"][-1]

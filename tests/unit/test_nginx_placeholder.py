@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nginx_placeholder
 import pytest
 from certificates import certify
+
+from slipway.host.tls.placeholder import MARK
 
 DOMAINS = ["api.example.com", "www.api.example.com"]
 
@@ -22,15 +23,15 @@ def openssl(*arguments: Any) -> str:
 
 
 class Pair:
-    """A certificate and its key, and the module that looks after them."""
+    """A certificate and its key, and the step that looks after them."""
 
-    def __init__(self, directory: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    def __init__(self, directory: Path, run_step: Callable[..., dict[str, Any]]) -> None:
         self.certificate = directory / "site/fullchain.pem"
         self.key = directory / "site/privkey.pem"
-        self.module = functools.partial(run_module, nginx_placeholder)
+        self.step = functools.partial(run_step, "tls_placeholder")
 
     def run(self, domains: list[str] = DOMAINS, **options: Any) -> dict[str, Any]:
-        return self.module(certificate=str(self.certificate), key=str(self.key), domains=domains, **options)
+        return self.step(certificate=str(self.certificate), key=str(self.key), domains=domains, **options)
 
     def state(self) -> tuple[bytes, bytes]:
         return self.certificate.read_bytes(), self.key.read_bytes()
@@ -51,9 +52,9 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, run_module: Callable[..., dict[str, Any]], program: Callable[[str, str], Path]) -> Pair:
+def pair(tmp_path: Path, run_step: Callable[..., dict[str, Any]], program: Callable[[str, str], Path]) -> Pair:
     program("nginx", '#!/bin/sh\n[ "$*" = -V ] && echo "nginx version: nginx/1.26.3" >&2\n')
-    return Pair(tmp_path, run_module)
+    return Pair(tmp_path, run_step)
 
 
 def test_a_placeholder_is_made_once(pair: Pair) -> None:
@@ -115,7 +116,7 @@ def test_a_placeholder_follows_the_names(pair: Pair) -> None:
 @pytest.mark.parametrize(("share", "renewed"), [(0.32, True), (0.35, False), (-0.01, True)])
 def test_a_placeholder_is_renewed_with_a_third_left(pair: Pair, lifetime: int, share: float, renewed: bool) -> None:
     pair.key.parent.mkdir()
-    certify(pair.certificate, pair.key, DOMAINS, nginx_placeholder.MARK, days=share * lifetime, lifetime=lifetime)
+    certify(pair.certificate, pair.key, DOMAINS, MARK, days=share * lifetime, lifetime=lifetime)
     result = pair.run()
     assert result["changed"] is renewed
     assert result["reason"] == ("the placeholder is about to expire" if renewed else None)

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import python_uv
 from rendering import Host
 
 INDEX = "https://ann:open-sesame@pypi.example.com/simple"
 
 
 @pytest.fixture
-def install(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def install(tmp_path: Path, send_step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """Install uv with a Python that writes down what it is asked, and the requirements that its pip is given."""
     python = tmp_path / "python"
     text = f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\ncase "$2" in venv) mkdir -p "$3/bin"; cp "$0" "$3/bin/pip"; exit ;; esac\n'
@@ -25,7 +24,7 @@ def install(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> Callab
     def run(**changes: Any) -> dict[str, Any]:
         usual = {"interpreter": str(python), "program": str(tmp_path / "uv/bin/uv"), "version": "0.13.9", "hashes": ["sha256:00"]}
         environment = {"PIP_INDEX_URL": INDEX, "X": "0", "UV_INDEX_PRIVATE_PASSWORD": "hunter2"}
-        return run_module(python_uv, **usual, environment=environment, **changes)
+        return send_step("uv", **usual, environment=environment, **changes)
 
     return run
 

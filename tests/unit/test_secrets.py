@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import runpy
 from collections.abc import Iterator
@@ -17,6 +16,9 @@ from rendering import ROOT
 from slipway.controller.secrets import SECRET, split
 
 TASKS = sorted(path for path in ROOT.glob("roles/*/*/*.yml") if path.parent.name in ("tasks", "handlers"))
+
+# Actions of ours that have a host take a step, and tell apart what may be shown of its arguments.
+ACTIONS = ("slipway", "configuration")
 
 # What is told of a secret, and is none: whether there is one, or what it is called.
 HARMLESS = re.compile(r"\b(\w+) *(\.keys\(\)|\| *(list|length|bool|sort)\b|\| *combine\(\{\}\))")
@@ -70,32 +72,15 @@ def tasks(path: Path) -> Iterator[dict[str, Any]]:
             pending += task.get(key, [])
 
 
-@cache
-def unlogged(module: str) -> frozenset[str] | None:
-    """Return the options of a module of ours that no log has; None of one that is not ours."""
-    paths = [*ROOT.glob(f"plugins/modules/{module}.py"), *ROOT.glob(f"roles/*/library/{module}.py")]
-    if not paths:
-        return None
-    tree = ast.parse(paths[0].read_text(encoding="utf-8"))
-    (spec,) = [
-        keyword.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        for keyword in node.keywords
-        if keyword.arg == "argument_spec"
-    ]
-    return frozenset(name for name, option in ast.literal_eval(spec).items() if option.get("no_log"))
-
-
 def leaks(path: Path) -> Iterator[str]:
     """Yield what of a task file would be in a host's journal."""
     for task in tasks(path):
-        modules = [key for key in task if key.count(".") == 2 or unlogged(key) is not None]
+        modules = [key for key in task if key.count(".") == 2 or key in ACTIONS]
         for module in modules:
             arguments = task[module] if isinstance(task[module], dict) else {"": task[module]}
-            hidden = unlogged(module) or frozenset()
-            if module.startswith("slipway"):  # its action tells apart what may be shown of a step's arguments
-                arguments, hidden = arguments.get("arguments", arguments), frozenset(SECRET | {"environment", "configuration"})
+            hidden: set[str] = set()
+            if module in ACTIONS:
+                arguments, hidden = arguments.get("arguments", arguments), SECRET | {"environment", "configuration"}
             for name, value in arguments.items():
                 if holds(str(value), tainted()) and not task.get("no_log") and name not in hidden:
                     yield f"{path.relative_to(ROOT)}: {task['name']}: {module} {name}"

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nginx_voucher
 import pytest
 import slipway_certificate
 from slipway_certificate import CertificateError, fetch, publish
+
+from slipway.host.tls.ca import create_ca
 
 Settings = dict[str, Any]
 
@@ -43,7 +44,7 @@ def pair(directory: Path, name: str, *domains: str, days: int = 40) -> tuple[Pat
 def issuer(tmp_path: Path) -> Settings:
     """The host that ordered a certificate, which two others are to have."""
     authority = tmp_path / "authority.pem"
-    nginx_voucher.create(authority, authority.with_suffix(".key"))
+    create_ca(authority, authority.with_suffix(".key"))
     for name in ("spare.test", "third.test"):
         (tmp_path / name).mkdir()
         own, _ = pair(tmp_path / name, "own")
@@ -129,7 +130,7 @@ def spoilt(kind: str, issuer: Settings, spare: Settings, tmp_path: Path) -> None
     """Have something published that must not be taken."""
     if kind == "stranger":
         stranger = tmp_path / "stranger.pem"
-        nginx_voucher.create(stranger, stranger.with_suffix(".key"))
+        create_ca(stranger, stranger.with_suffix(".key"))
         issuer |= {"authority": str(stranger)}
     elif kind == "other name":
         pair(tmp_path, "ordered", "evil.test")

@@ -9,7 +9,7 @@ from typing import Any
 from slipway.host.process import without_passwords
 
 # Of what a step is told, what is never shown.
-SECRET = {"settings", "credentials", "packed"}
+SECRET = {"settings", "credentials", "packed", "secrets"}
 
 # What a variable of an environment, or a header, with a secret is called.
 SECRET_NAME = re.compile(r"password|token|secret|key|authorization|cookie", re.IGNORECASE)

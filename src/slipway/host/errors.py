@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class ReleaseError(Exception):
-    """A step of a build or release failed; its text is for the operator. What was live still is."""
+    """A step failed; its text is for the operator. What was live still is."""

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, write_to_te
 from prometheus_client.core import GaugeMetricFamily
 
 from slipway.host.access_log import AccessLog
-from slipway.host.certificate import read, served
+from slipway.host.certificate import NO_CERTIFICATE, read, served
 from slipway.host.endpoint import NO_ANSWER, Answer, Door
 from slipway.host.errors import ReleaseError
 from slipway.host.health import HealthCheck
@@ -200,9 +200,9 @@ class State:
         if not self.door.tls:
             return
         found = {}
-        with suppress(OSError, ValueError):
+        with suppress(*NO_CERTIFICATE):
             found["stored"] = read(Path(self.settings["certificate"]).read_text(encoding="ascii"))
-        with suppress(OSError, ValueError):
+        with suppress(*NO_CERTIFICATE):
             found["served"] = served(self.door)
         for which, each in found.items():
             yield "slipway_certificate_not_before_timestamp_seconds", each.begin, [which]

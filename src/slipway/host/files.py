@@ -39,13 +39,18 @@ def write(path: Path, text: str, mode: int = 0o644, group: int | None = None) ->
     settle(path.parent)
 
 
-def point(link: Path, target: str | Path) -> None:
+def point(link: Path, target: str | Path, over_file: bool = False) -> None:
     """Make the symbolic link `link` point at `target` in one step, whether or not it exists.
+
+    Args:
+        link: the link.
+        target: where it is to lead.
+        over_file: whether it may take the place of a file.
 
     Raises:
         ReleaseError: when something other than a symbolic link stands at `link`.
     """
-    if link.exists() and not link.is_symlink():
+    if link.exists() and not link.is_symlink() and not (over_file and link.is_file()):
         raise ReleaseError(f"{link} is in the way: it should be a symbolic link. Move it elsewhere, then run again.")
     temporary = link.parent / f".{link.name}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):

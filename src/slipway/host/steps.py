@@ -20,6 +20,7 @@ STEPS = {
     "balancer_status": "balancer_status",
     "build": "build.step",
     "canary": "canary",
+    "configuration": "configure.step",
     "doctor": "doctor",
     "image": "build.image",
     "install": "install",
@@ -29,6 +30,10 @@ STEPS = {
     "releases": "releases",
     "run": "run",
     "status": "status",
+    "tls_ca": "tls.ca",
+    "tls_order": "tls.order",
+    "tls_placeholder": "tls.placeholder",
+    "uv": "uv",
 }
 
 

@@ -1,0 +1,113 @@
+"""Create the CA between the balancers and the hosts behind them, and issue a certificate for one of those.
+
+The CA's key never leaves the host that this runs on, and that of the certificate never comes here. A certificate that the CA has
+issued is issued again when the CA is another one or the certificate is about to expire, and not otherwise.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from slipway.host.certificate import create, openssl, read
+from slipway.host.errors import ReleaseError
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # The file of the CA's own certificate. Its key lies beside it as .key.
+    "ca": str,
+    # A certificate to issue again as the CA's, in PEM. Empty for none.
+    "certificate": "",
+}
+
+CA_DAYS, DAYS = 3650, 825
+RENEW_SECONDS = 30 * 86400
+
+REQUEST = """[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+O = Slipway placeholder
+CN = {name}
+[extensions]
+basicConstraints = critical, CA:TRUE, pathlen:0
+keyUsage = critical, keyCertSign, digitalSignature
+subjectKeyIdentifier = hash
+"""
+
+EXTENSIONS = """basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+authorityKeyIdentifier = keyid
+subjectAltName = {names}
+"""
+
+
+def create_ca(certificate: Path, key: Path) -> None:
+    """Create a CA.
+
+    Raises:
+        OSError: when a file cannot be written, or there is no openssl.
+        ReleaseError: when openssl fails.
+    """
+    # Two CAs of one name would be taken for each other.
+    create(certificate, key, REQUEST.format(name=f"balancers {secrets.token_hex(8)}"), CA_DAYS)
+
+
+def issued(text: str, ca: Path, key: Path) -> tuple[str, bool]:
+    """Return a certificate that the CA has issued, and whether that is another one than `text`.
+
+    Raises:
+        OSError: when there is no openssl.
+        ReleaseError: when openssl fails.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        given, made, public, extensions = (Path(directory, name) for name in ("given", "made", "public", "extensions"))
+        given.write_text(text, encoding="ascii")
+        try:
+            openssl("verify", "-CAfile", ca, "-attime", str(int(time.time()) + RENEW_SECONDS), given)
+            return text, False
+        except ReleaseError:
+            names = ",".join(f"DNS:{name}" for name in read(text).names)
+            extensions.write_text(EXTENSIONS.format(names=names), encoding="ascii")
+            public.write_text(openssl("x509", "-in", given, "-noout", "-pubkey"), encoding="ascii")
+            # Of the old one the key and the names alone: the rest is its issuer's, who may be a CA that is no more.
+            command: list[str | Path] = [
+                "x509",
+                "-new",
+                "-force_pubkey",
+                public,
+                "-subj",
+                "/O=Slipway placeholder/CN=behind balancers",
+            ]
+            command += ["-CA", ca, "-CAkey", key, "-days", str(DAYS), "-extfile", extensions]
+            openssl(*command, "-set_serial", f"0x0{secrets.token_hex(16)[1:]}", "-out", made)
+        return made.read_text(encoding="ascii"), True
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Create the CA if there is none, and issue the certificate.
+
+    Returns:
+        As `ca` the CA's own certificate, empty in a dry run without one; as `certificate` the one that is issued.
+
+    Raises:
+        OSError: when a file cannot be written.
+        ReleaseError: when openssl fails, or there is none.
+    """
+    ca, text = Path(given["ca"]), given["certificate"]
+    key = ca.with_suffix(".key")
+    missing = not (ca.exists() and key.exists())
+    if missing and check:
+        return {"changed": True, "ca": "", "certificate": text}
+    try:
+        if missing:
+            create_ca(ca, key)
+        certificate, changed = issued(text, ca, key) if text else ("", False)
+    except FileNotFoundError as error:
+        raise ReleaseError(f"openssl cannot be started ({error.strerror}): run site.yml for this balancer first") from error
+    return {"changed": missing or changed, "ca": ca.read_text(encoding="ascii"), "certificate": certificate}
