@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -43,47 +39,6 @@ program_missing: {type: bool, returned: "when the host lacks the program", descr
 
 HOME = "/opt/slipway"
 COMMAND = "/usr/local/bin/slipway"
-NAME = "slipway.pyz"
-
-# How many versions stay: what runs may still read from an older one.
-KEPT = 3
-
-
-def install(file: str, version: str) -> str:
-    """Put the program where it belongs, and return its path.
-
-    Raises:
-        OSError: when that cannot be written.
-        ValueError: when the file is another version.
-    """
-    with open(file, "rb") as source:
-        content = source.read()
-    if hashlib.sha256(content).hexdigest()[: len(version)] != version:
-        raise ValueError(f"{file} is not the version {version} of the program: it was damaged on its way.")
-    folder = os.path.join(HOME, version)
-    path = os.path.join(folder, NAME)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    new = f"{path}.{os.getpid()}"
-    with open(new, "wb") as target:
-        target.write(content)
-        target.flush()
-        os.fsync(target.fileno())
-    os.chmod(new, 0o755)
-    os.rename(new, path)
-    link = f"{COMMAND}.{os.getpid()}"
-    os.makedirs(os.path.dirname(COMMAND), exist_ok=True)
-    os.symlink(path, link)
-    os.rename(link, COMMAND)
-    versions = [os.path.join(HOME, name) for name in os.listdir(HOME) if os.path.exists(os.path.join(HOME, name, NAME))]
-    for old in sorted(versions, key=os.path.getmtime)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return path
-
-
-def merged(plain: dict[str, Any], secret: dict[str, Any]) -> dict[str, Any]:
-    """Return all that a step is told; what is a dict in both is one of both."""
-    both = {name: merged(plain[name], value) for name, value in secret.items() if isinstance(plain.get(name), dict)}
-    return {**plain, **secret, **both}
 
 
 def main() -> None:
@@ -100,25 +55,20 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    path = os.path.join(HOME, given["program"], NAME)
-    with contextlib.suppress(OSError):
-        if os.path.realpath(COMMAND) != path:
-            path = ""
-    if not os.path.exists(path):
+    path = os.path.join(HOME, given["program"], "slipway.pyz")
+    options = ["--check"] if module.check_mode else []
+    if not os.path.exists(path) or os.path.realpath(COMMAND) != path:
         if not given["file"]:
             module.exit_json(changed=False, program_missing=True)
-        try:
-            path = given["file"] if module.check_mode else install(given["file"], given["program"])
-        except (OSError, ValueError) as error:
-            module.fail_json(msg=f"The program cannot be put on this host: {error}")
-    told = {"arguments": merged(given["arguments"], given["secrets"]), "run": given["run"]}
-    command = [sys.executable, path, "step", given["step"], *(["--check"] if module.check_mode else [])]
-    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, check=False)
+        options = options or ["--install", path, COMMAND]
+        path = given["file"]
+    told = json.dumps({name: given[name] for name in ("arguments", "secrets", "run")})
+    command = [sys.executable, path, "step", given["step"], *options]
+    done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
     try:
-        result = json.loads(done.stdout)
+        result = {**json.loads(done.stdout), "program": given["program"]}
     except ValueError:
         module.fail_json(msg=f"The step {given['step']} ended with exit code {done.returncode}:\n{done.stderr[-4000:]}")
-    result["program"] = given["program"]
     for warning in result.pop("warnings", []):
         module.warn(warning)
     if result.get("failed"):

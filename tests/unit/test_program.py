@@ -19,7 +19,7 @@ from slipway.controller import program as programs
 from slipway.controller.secrets import split
 from slipway.host.errors import ReleaseError
 from slipway.host.steps import STEPS, take
-from slipway.host.values import arguments
+from slipway.host.values import arguments, merged
 
 SOURCE = Path(programs.__file__).parents[2]
 
@@ -99,7 +99,7 @@ def test_secrets_are_told_apart() -> None:
         "environment": {"INDEX": environment["INDEX"], "API_KEY": "k"},
         "configuration": {"settings": "s"},
     }
-    assert module.merged(plain, secret) == {
+    assert merged(plain, secret) == {
         "name": "shop",
         "environment": environment,
         "configuration": {"settings": "s", "keep": 3},
@@ -146,12 +146,34 @@ def test_another_version_is_brought_up_to_date_and_a_few_old_ones_stay(
     assert call()["program_missing"], "it is not the one that the command leads to"
 
 
-def test_a_damaged_program_is_not_put_there(call: Callable[..., dict[str, Any]], tmp_path: Path, file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-1])
-    assert "damaged" in call(file=str(file))["msg"]
+@pytest.mark.parametrize(
+    ("damage", "said"), [(lambda whole: whole + b"x", "was damaged on its way"), (lambda whole: whole[:-1], "")]
+)
+def test_a_damaged_program_is_not_put_there(
+    call: Callable[..., dict[str, Any]], tmp_path: Path, file: Path, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    file.write_bytes(damage(file.read_bytes()))
+    result = call(file=str(file))
+    assert result["failed"]
+    assert said in result["msg"]
     assert not (tmp_path / "bin").exists()
+    assert not (tmp_path / "opt").exists()
+
+
+def test_a_program_that_cannot_be_put_there_is_told(call: Callable[..., dict[str, Any]], tmp_path: Path, file: Path) -> None:
+    (tmp_path / "opt").write_text("in the way", encoding="utf-8")
+    assert call(file=str(file))["msg"].startswith("The program cannot be put on this host: ")
+
+
+def test_the_program_is_there_for_everybody_whatever_the_umask(
+    call: Callable[..., dict[str, Any]], tmp_path: Path, file: Path
+) -> None:
+    os.umask(0o077)
+    call(file=str(file))
+    for path in (tmp_path / "bin" / "slipway", tmp_path / "opt", (tmp_path / "bin" / "slipway").resolve().parent):
+        assert path.stat().st_mode & 0o777 == 0o755, path
 
 
 def test_what_breaks_a_step_is_said(call: Callable[..., dict[str, Any]], file: Path) -> None:
     assert "invalid choice: 'dance'" in call(step="dance", file=str(file))["msg"]
-    assert call(arguments={"x": 1})["msg"] == "This step knows no x; it knows nothing."
+    assert call(arguments={"x": 1}, file=str(file))["msg"] == "This step knows no x; it knows nothing."

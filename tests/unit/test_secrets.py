@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from rendering import ROOT
 
 from slipway.controller.secrets import SECRET, split
+from slipway.host.values import merged
 
 TASKS = sorted(path for path in ROOT.glob("roles/*/*/*.yml") if path.parent.name in ("tasks", "handlers"))
 
@@ -106,6 +106,5 @@ def test_a_header_of_the_health_check_is_hidden_where_it_is_a_secret() -> None:
     arguments = {"name": "shop", "health": {"path": "/healthz", "headers": headers}, "environment": {"PIP_PASSWORD": "canary"}}
     plain, secret = split(arguments)
     assert ("canary" in str(plain), "'1'" in str(secret)) == (False, False)
-    merged = runpy.run_path(str(ROOT / "plugins" / "modules" / "slipway.py"))["merged"]
     assert merged(plain, secret) == arguments, "the host is told all of it"
     assert split({"health": {"path": "/healthz", "headers": {}}})[1] == {}

@@ -84,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     step = command("step", "take a step of a playbook, told by JSON on standard input", as_json=False)
     step.add_argument("name", choices=sorted(steps.STEPS), metavar="STEP", help=", ".join(sorted(steps.STEPS)))
     step.add_argument("--check", action="store_true", help="say what it would do, and change nothing")
+    text = "install this program first, in a folder that has the name of its version, and a link to it"
+    step.add_argument("--install", nargs=2, metavar=("FILE", "LINK"), help=text)
     exporter = command("exporter", "write a file of metrics for Prometheus again and again", as_json=False)
     exporter.add_argument("settings", help="a file of settings, in JSON")
     return found
@@ -102,7 +104,7 @@ def do(given: argparse.Namespace) -> int:
         OSError: when a file cannot be read or written.
     """
     if given.command == "step":
-        return steps.main(given.name, given.check)
+        return steps.main(given.name, given.check, given.install)
     if given.command == "exporter":
         from slipway.host import exporter  # needs a package that only hosts with monitoring have
 

@@ -13,22 +13,22 @@ from slipway.host.errors import ReleaseError
 from slipway.host.paths import Layout
 
 
-def write(path: Path, text: str, mode: int = 0o644, group: int | None = None) -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, and a crash leaves one of the two.
+def write(path: Path, content: str | bytes, mode: int = 0o644, group: int | None = None) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, and a crash leaves one of the two.
 
     Args:
         path: the file; its directory exists.
-        text: the content.
+        content: what it is to hold.
         mode: permission bits.
         group: numeric id of the group that owns the file; None leaves it to the system.
     """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with os.fdopen(handle, "wb") as file:
             if group is not None:
                 os.fchown(file.fileno(), -1, group)
             os.fchmod(file.fileno(), mode)
-            file.write(text)
+            file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

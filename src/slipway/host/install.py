@@ -1,11 +1,45 @@
-"""Have the program on a host: nothing is left to do once it runs."""
+"""Install the program on a host. As a step it does nothing: nothing is left to do once the program runs."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
+
+from slipway.host.errors import ReleaseError
+from slipway.host.files import point, write
 
 # What it is told: nothing.
 PARAMETERS: dict[str, Any] = {}
+
+# How many versions stay: what runs may still read from an older one.
+KEPT = 3
+
+
+def install(file: Path, command: Path) -> None:
+    """Install the file that runs, and remove old versions.
+
+    Args:
+        file: where it belongs, in a folder that has the name of its version.
+        command: the link to it.
+
+    Raises:
+        OSError: when a file cannot be written.
+        ReleaseError: when it is another version, or something else is in the way of the link.
+    """
+    content, version = Path(sys.argv[0]).read_bytes(), file.parent.name
+    if hashlib.sha256(content).hexdigest()[: len(version)] != version:
+        raise ReleaseError(f"{sys.argv[0]} is not the version {version} of the program: it was damaged on its way.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write(file, content, 0o755)
+    command.parent.mkdir(parents=True, exist_ok=True)
+    point(command, file, over_file=True)
+    versions = [folder for folder in file.parents[1].iterdir() if (folder / file.name).exists()]
+    for old in sorted(versions, key=os.path.getmtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:

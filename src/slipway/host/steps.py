@@ -6,12 +6,14 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from slipway.host.errors import ReleaseError
+from slipway.host.install import install
 from slipway.host.lock import Busy
-from slipway.host.values import arguments
+from slipway.host.values import arguments, merged
 
 # By the name of a step, the module that takes it.
 STEPS = {
@@ -69,13 +71,26 @@ def take(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check: boo
         return {"failed": True, "msg": str(error)}
 
 
-def main(name: str, check: bool) -> int:
+def main(name: str, check: bool, places: Sequence[str] | None = None) -> int:
     """Take the step `name`, told by standard input, and print its result.
 
+    Args:
+        name: what it is called in `STEPS`.
+        check: whether nothing may change.
+        places: where this program belongs, and the link to it, if it is to be installed first.
+
     Returns:
-        0, or 1 where it failed.
+        0, or 1 if it failed.
     """
+    if places:
+        os.umask(0o022)
+        try:
+            install(*map(Path, places))
+        except (ReleaseError, OSError) as error:
+            json.dump({"failed": True, "msg": f"The program cannot be put on this host: {error}"}, sys.stdout)
+            return 1
+        os.execv(sys.executable, [sys.executable, places[0], "step", name])
     told = json.load(sys.stdin)
-    result = take(name, told["arguments"], told.get("run") or {}, check)
+    result = take(name, merged(told["arguments"], told.get("secrets") or {}), told.get("run") or {}, check)
     json.dump(result, sys.stdout)
     return 1 if result.get("failed") else 0

@@ -30,6 +30,12 @@ def typed(value: object, kind: type) -> Any:
     return value
 
 
+def merged(plain: Mapping[str, Any], secret: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that a step is told; what is a dict in both is one of both."""
+    both = {name: merged(plain[name], value) for name, value in secret.items() if isinstance(plain.get(name), Mapping)}
+    return {**plain, **secret, **both}
+
+
 def arguments(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a step is told, with the defaults of what is not given.
 
