@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from certificates import certify
 
-from slipway.host.tls.placeholder import MARK
+from slipway.host.certificate import PLACEHOLDER, fits
 
 DOMAINS = ["api.example.com", "www.api.example.com"]
 
@@ -116,7 +116,7 @@ def test_a_placeholder_follows_the_names(pair: Pair) -> None:
 @pytest.mark.parametrize(("share", "renewed"), [(0.32, True), (0.35, False), (-0.01, True)])
 def test_a_placeholder_is_renewed_with_a_third_left(pair: Pair, lifetime: int, share: float, renewed: bool) -> None:
     pair.key.parent.mkdir()
-    certify(pair.certificate, pair.key, DOMAINS, MARK, days=share * lifetime, lifetime=lifetime)
+    certify(pair.certificate, pair.key, DOMAINS, PLACEHOLDER, days=share * lifetime, lifetime=lifetime)
     result = pair.run()
     assert result["changed"] is renewed
     assert result["reason"] == ("the placeholder is about to expire" if renewed else None)
@@ -149,17 +149,31 @@ def damage(pair: Pair, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["no key", "no certificate", "empty certificate", "cut certificate", "empty key", "both", "other key", "lost links"]
+    ("kind", "reason"),
+    [
+        ("no key", "there is none"),
+        ("no certificate", "there is none"),
+        ("lost links", "there is none"),
+        ("empty certificate", "the certificate is damaged"),
+        ("cut certificate", "the certificate is damaged"),
+        ("both", "the certificate is damaged"),
+        ("empty key", "the key does not fit the certificate"),
+        ("other key", "the key does not fit the certificate"),
+    ],
 )
-def test_what_nginx_could_not_start_with_is_replaced(pair: Pair, kind: str) -> None:
+def test_what_nginx_could_not_start_with_is_replaced(pair: Pair, kind: str, reason: str) -> None:
     damage(pair, kind)
     result = pair.run()
-    assert result["changed"] is True
-    assert result["reason"]
+    assert (result["changed"], result["reason"]) == (True, reason)
     assert pair.fits()
     assert pair.key.stat().st_mode & 0o777 == 0o600
     assert not pair.key.is_symlink()
     assert pair.run()["changed"] is False
+
+
+def test_two_files_that_cannot_be_read_do_not_fit(pair: Pair) -> None:
+    damage(pair, "both")
+    assert not fits(pair.certificate, pair.key)
 
 
 def test_what_a_link_led_to_is_left_as_it_was(pair: Pair, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from slipway.host.files import write
 # that is sooner. Less than the first of these shares says that it missed that; less than the second, that nobody mended it.
 OVERDUE, URGENT = 1 / 4, 1 / 10
 
+# Who issues the certificates that Slipway makes.
+PLACEHOLDER = "Slipway placeholder"
+
 # Errors that mean that there is no certificate to read.
 NO_CERTIFICATE = (OSError, ValueError, ReleaseError)
 

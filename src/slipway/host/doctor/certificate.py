@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.host.certificate import read, served
+from slipway.host.certificate import PLACEHOLDER, read, served
 from slipway.host.doctor.subject import Subject
 from slipway.host.finding import Finding, error
 
@@ -33,7 +33,7 @@ def certificate(subject: Subject) -> Iterator[Finding]:
 
 def newer(issuer: str) -> str:
     """Say how a certificate is renewed that no authority is asked for, by who issued it."""
-    if "Slipway placeholder" in issuer:
+    if PLACEHOLDER in issuer:
         return "ansible-playbook site.yml --tags nginx"
     return "Put a newer one where certbot_own_certificate says, and its key, then: ansible-playbook site.yml --tags certbot"
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slipway.host.certificate import create, openssl, read
+from slipway.host.certificate import PLACEHOLDER, create, openssl, read
 from slipway.host.errors import ReleaseError
 
 # What it is told: a type stands for what must be given, and anything else is the default.
@@ -31,7 +31,7 @@ prompt = no
 distinguished_name = name
 x509_extensions = extensions
 [name]
-O = Slipway placeholder
+O = {mark}
 CN = {name}
 [extensions]
 basicConstraints = critical, CA:TRUE, pathlen:0
@@ -55,7 +55,7 @@ def create_ca(certificate: Path, key: Path) -> None:
         ReleaseError: when openssl fails.
     """
     # Two CAs of one name would be taken for each other.
-    create(certificate, key, REQUEST.format(name=f"balancers {secrets.token_hex(8)}"), CA_DAYS)
+    create(certificate, key, REQUEST.format(mark=PLACEHOLDER, name=f"balancers {secrets.token_hex(8)}"), CA_DAYS)
 
 
 def issued(text: str, ca: Path, key: Path) -> tuple[str, bool]:
@@ -76,15 +76,8 @@ def issued(text: str, ca: Path, key: Path) -> tuple[str, bool]:
             extensions.write_text(EXTENSIONS.format(names=names), encoding="ascii")
             public.write_text(openssl("x509", "-in", given, "-noout", "-pubkey"), encoding="ascii")
             # Of the old one the key and the names alone: the rest is its issuer's, who may be a CA that is no more.
-            command: list[str | Path] = [
-                "x509",
-                "-new",
-                "-force_pubkey",
-                public,
-                "-subj",
-                "/O=Slipway placeholder/CN=behind balancers",
-            ]
-            command += ["-CA", ca, "-CAkey", key, "-days", str(DAYS), "-extfile", extensions]
+            command: list[str | Path] = ["x509", "-new", "-force_pubkey", public, "-CA", ca, "-CAkey", key, "-days", str(DAYS)]
+            command += ["-subj", f"/O={PLACEHOLDER}/CN=behind balancers", "-extfile", extensions]
             openssl(*command, "-set_serial", f"0x0{secrets.token_hex(16)[1:]}", "-out", made)
         return made.read_text(encoding="ascii"), True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slipway.host.certificate import create, fits, read_file
+from slipway.host.certificate import PLACEHOLDER, create, fits, read_file
 from slipway.host.errors import ReleaseError
 from slipway.host.process import run
 
@@ -24,7 +24,6 @@ PARAMETERS: dict[str, Any] = {
     "domains": list,
 }
 
-MARK = "Slipway placeholder"
 DAYS = 397  # the longest that browsers accept
 RENEW_SHARE = 1 / 3  # of its lifetime that is left, as certbot does
 
@@ -66,7 +65,7 @@ def reason_to_replace(certificate: Path, key: Path, domains: list[str]) -> str |
         return "the certificate is damaged"
     if not fits(certificate, key):
         return "the key does not fit the certificate"
-    if MARK not in found.issuer:
+    if PLACEHOLDER not in found.issuer:
         return None
     if set(found.names) != set(domains):
         return "the names changed"
@@ -95,6 +94,6 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     if reason and not check:
         # A common name holds 64 characters; nobody looks at it if there are alternative names.
         names = ",".join(f"DNS:{domain}" for domain in domains)
-        create(certificate, key, REQUEST.format(mark=MARK, name=domains[0][:64], names=names), DAYS)
+        create(certificate, key, REQUEST.format(mark=PLACEHOLDER, name=domains[0][:64], names=names), DAYS)
     pem = certificate.read_text(encoding="ascii", errors="replace") if domains and certificate.exists() else ""
     return {"changed": reason is not None, "reason": reason, "nginx": says, "pem": pem}
