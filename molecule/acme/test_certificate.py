@@ -124,7 +124,7 @@ def test_without_the_authority_the_app_is_served_all_the_same(absent_authority: 
     host.run("rm -rf /etc/letsencrypt /etc/nginx/slipway/*/*.pem")
     run = play(f"--limit={host.name}")
     flat = " ".join(run.output.split())
-    assert "the authority at https://acme.lab.test:14000/dir (certbot_server) does not answer" in flat, flat[-3000:]
+    assert "the CA at https://acme.lab.test:14000/dir (certbot_server) does not answer" in flat, flat[-3000:]
     assert "serves the app, but with a placeholder for a certificate" in flat
     assert run.code != 0, "what browsers refuse is no success"
     assert host.ask("/").json() == {"message": "Hello, World!"}
