@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import getpass
 import gzip
@@ -32,8 +33,7 @@ import pytest
 
 from slipway.controller.build import BuildAction
 from slipway.controller.fetch import pack as fetch_pack
-from slipway.controller.fetch.locks import pins as pins_of
-from slipway.controller.fetch.pyproject import toml
+from slipway.controller.fetch.dependencies import Dependencies
 from slipway.host.build import builder as builders
 from slipway.host.build import hooks, make, prebuilt
 from slipway.host.build import installer as installers
@@ -44,6 +44,7 @@ from slipway.host.build.archive import unpack
 from slipway.host.build.builder import Builder
 from slipway.host.build.make import build
 from slipway.host.build.names import names
+from slipway.host.build.permissions import Allowed
 from slipway.host.build.venv import complete, install, is_complete, python_version
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import Busy, lock
@@ -758,10 +759,16 @@ def online(index: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPath
         with open(page, "a", encoding="utf-8") as file:
             hashed = hashlib.sha256(wheel_file.read_bytes()).hexdigest()
             file.write(f'<a href="../../files/{wheel_file.name}#sha256={hashed}">{wheel_file.name}</a>\n')
-    handler = functools.partial(Quiet, directory=str(root))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with served(root) as address:
+        yield f"{address}/simple/", root / "files"
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder over HTTP, and return its address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/simple/", root / "files"
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
@@ -801,45 +808,75 @@ def shop(tmp_path_factory: pytest.TempPathFactory, online: tuple[str, Path]) -> 
     return project(tmp_path_factory.mktemp("shop") / "shop", online, PROJECT + BUILT)
 
 
-FILES = {"uv.lock": "uv.lock", "pylock": "pylock.toml", "pyproject": "pyproject.toml"}
+FILES = ["uv.lock", "pylock.toml", "pyproject.toml"]
 
 
 def wanting(
-    layout: Layout, index: tuple[Path, dict[str, str]], kind: str, online: tuple[str, Path], **changes: Any
+    layout: Layout, index: tuple[Path, dict[str, str]], root: Path, file: str, online: tuple[str, Path], **changes: Any
 ) -> dict[str, Any]:
-    """Return the module's arguments for a project whose dependencies are named by a file of one kind."""
-    usual = arguments(layout, index)
-    usual["source"].update({"kind": kind, "requirements": FILES[kind], **changes.pop("source", {})})
+    """Return the module's arguments for a project whose dependencies a file names, as it is after fetching."""
+    usual, more, elsewhere = arguments(layout, index), changes.pop("source", {}), changes.pop("elsewhere", False)
+    allowed = Allowed.of({"UV_DEFAULT_INDEX": online[0]}, False, "uv")
+    facts = Dependencies(root, ".", [], allowed).facts(file, elsewhere, {})
+    for name, text in facts.pop("replaced").items():
+        (root / name).write_text(text, encoding="utf-8")
+    usual["source"].update({**facts, "packages": {}, **more})
     return {**usual, "environment": {"UV_INDEX_URL": online[0], "UV_HTTP_RETRIES": "0"}, **changes}
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("file", FILES)
 def test_what_a_project_names_is_installed(
-    layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], shop: Path, kind: str
+    layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], shop: Path, file: str
 ) -> None:
-    install(layout.venvs / "v1", shop, wanting(layout, index, kind, online))
+    install(layout.venvs / "v1", shop, wanting(layout, index, shop, file, online))
     found = [import_in(layout.venvs / "v1", name) for name in ("fastapi", "uvicorn", "gunicorn", "uvicorn_worker", "shop")]
     assert found == ["1.0"] * 4 + ["ModuleNotFoundError"]
     assert list((layout.venvs / "v1/lib").glob("python*/site-packages/__pycache__/fastapi.*.pyc"))
     assert [path.name for path in layout.venvs.iterdir()] == ["v1"]
 
 
-@pytest.mark.parametrize("kind", ["uv.lock", "pylock"])
-def test_what_an_index_serves_must_be_what_was_locked(
-    layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], shop: Path, kind: str
+def test_each_package_of_a_lock_comes_from_its_own_address(
+    tmp_path: Path, layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path]
 ) -> None:
-    served = online[1] / "fastapi-1.0-py3-none-any.whl"
-    whole = served.read_bytes()
+    """An index of its own, an address, a file and a folder of files of the source, which `uv sync` would take, too."""
+    root, other = tmp_path / "shop", tmp_path / "other"
+    for folder in (root / "files", root / "flat", other / "simple/torch"):
+        folder.mkdir(parents=True)
+    wheel(root / "files", "pathy", "1.0")
+    wheel(root / "flat", "flatty", "1.0")
+    digest = wheel(other, "torch", "2.0")
+    page = f'<a href="../../torch-2.0-py3-none-any.whl#sha256={digest}">torch-2.0-py3-none-any.whl</a>\n'
+    (other / "simple/torch/index.html").write_text(page, encoding="utf-8")
+    with served(other) as address:
+        text = PROJECT.replace('"uvicorn"', '"torch", "pathy", "flatty", "uvicorn"')
+        text += '[tool.uv.sources]\npathy = { path = "files/pathy-1.0-py3-none-any.whl" }\n'
+        text += 'flatty = { index = "flat" }\ntorch = { index = "cpu" }\n'
+        text += f'uvicorn = {{ url = "{online[0]}../files/uvicorn-1.0-py3-none-any.whl" }}\n'
+        text += f'[[tool.uv.index]]\nname = "cpu"\nurl = "{address}/simple/"\nexplicit = true\n'
+        text += '[[tool.uv.index]]\nname = "flat"\nurl = "./flat"\nformat = "flat"\nexplicit = true\n'
+        project(root, online, text)
+        usual = wanting(layout, index, root, "uv.lock", online, extra=[f"gunicorn==1.0 --hash=sha256:{index[1]['gunicorn']}"])
+        install(layout.venvs / "v1", root, usual)
+    names = ("fastapi", "torch", "pathy", "flatty", "uvicorn", "gunicorn")
+    assert [import_in(layout.venvs / "v1", name) for name in names] == ["1.0", "2.0", "1.0", "1.0", "1.0", "1.0"]
+
+
+@pytest.mark.parametrize("file", ["uv.lock", "pylock.toml"])
+def test_what_an_index_serves_must_be_what_was_locked(
+    layout: Layout, index: tuple[Path, dict[str, str]], online: tuple[str, Path], shop: Path, file: str
+) -> None:
+    in_index = online[1] / "fastapi-1.0-py3-none-any.whl"
+    whole = in_index.read_bytes()
     try:
-        served.unlink()
+        in_index.unlink()
         wheel(online[1], "fastapi", "1.0", "__version__ = '6.6'\n")
         with pytest.raises(ReleaseError, match=r"^A package is not the one that the lock file names"):
-            install(layout.venvs / "v1", shop, wanting(layout, index, kind, online))
+            install(layout.venvs / "v1", shop, wanting(layout, index, shop, file, online))
     finally:
-        served.write_bytes(whole)
+        in_index.write_bytes(whole)
 
 
-@pytest.mark.parametrize("kind", ["uv.lock", "pylock"])
+@pytest.mark.parametrize("file", ["uv.lock", "pylock.toml"])
 @pytest.mark.parametrize("way", ["wheelhouse", "mirror"])
 def test_a_lock_is_kept_where_packages_come_from_elsewhere(
     tmp_path: Path,
@@ -847,7 +884,7 @@ def test_a_lock_is_kept_where_packages_come_from_elsewhere(
     index: tuple[Path, dict[str, str]],
     online: tuple[str, Path],
     shop: Path,
-    kind: str,
+    file: str,
     way: str,
 ) -> None:
     # The address in the lock file answers no more.
@@ -856,22 +893,20 @@ def test_a_lock_is_kept_where_packages_come_from_elsewhere(
     for name in ("uv.lock", "pylock.toml"):
         text = (root / name).read_text(encoding="utf-8")
         (root / name).write_text(re.sub(r"http://127\.0\.0\.1:\d+", gone, text), encoding="utf-8")
-    pins = pins_of(toml(root / "pylock.toml")) if kind == "pylock" else []
-    changes: dict[str, Any] = {"source": {"pins": pins}, "environment": {"UV_DEFAULT_INDEX": online[0], "UV_HTTP_RETRIES": "0"}}
+    changes: dict[str, Any] = {"environment": {"UV_DEFAULT_INDEX": online[0], "UV_HTTP_RETRIES": "0"}}
     if way == "wheelhouse":
         house = tmp_path / "house"
         shutil.copytree(index[0], house)
         digest, archive = fetch_pack.pack(house, [], tmp_path)
-        changes = {"source": {"pins": pins, "wheels": {"digest": digest, "archive": "/elsewhere"}}, "wheels": str(archive)}
+        changes = {"source": {"wheels": {"digest": digest, "archive": "/elsewhere"}}, "wheels": str(archive)}
         changes["environment"] = {"UV_HTTP_RETRIES": "0"}
-    usual = wanting(layout, index, kind, online, **changes)
+    usual = wanting(layout, index, root, file, online, elsewhere=True, **changes)
     install(layout.venvs / "v1", root, usual)
     assert [import_in(layout.venvs / "v1", name) for name in ("fastapi", "gunicorn")] == ["1.0"] * 2
     # Its hashes still count.
-    source = usual["source"]
-    source["pins"] = [re.sub(r"sha256:\w{64}", f"sha256:{'0' * 64}", line) for line in pins]
-    text = (root / "uv.lock").read_text(encoding="utf-8")
-    (root / "uv.lock").write_text(re.sub(r"sha256:\w{64}", f"sha256:{'0' * 64}", text), encoding="utf-8")
+    text = (root / file).read_text(encoding="utf-8")
+    (root / file).write_text(re.sub(r"\b[0-9a-f]{64}\b", "0" * 64, text), encoding="utf-8")
+    usual = wanting(layout, index, root, file, online, elsewhere=True, **changes)
     with pytest.raises(ReleaseError, match="is not the one that the lock file names"):
         install(layout.venvs / "v2", root, usual)
 
@@ -933,13 +968,13 @@ def open_layout(short: Path) -> Layout:
     return layout
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("file", FILES)
 def test_a_project_that_is_a_package_is_installed(
     open_layout: Layout,
     index: tuple[Path, dict[str, str]],
     online: tuple[str, Path],
     shop: Path,
-    kind: str,
+    file: str,
     builder: tuple[str, str],
     program: Callable[[str, str], Path],
 ) -> None:
@@ -952,7 +987,7 @@ def test_a_project_that_is_a_package_is_installed(
     log.chmod(0o666)
     user, interpreter = builder
     changes = {"user": user, "interpreter": interpreter, "uv": str(uv), "source": {"packages": {"shop": "."}}}
-    install(open_layout.venvs / "v1", root, wanting(open_layout, index, kind, online, **changes))
+    install(open_layout.venvs / "v1", root, wanting(open_layout, index, root, file, online, **changes))
     assert import_in(open_layout.venvs / "v1", "shop") == "1.4"
     (place,) = (open_layout.venvs / "v1/lib").glob("python*/site-packages/shop")
     assert place.is_dir()
@@ -973,13 +1008,13 @@ def test_a_project_that_cannot_be_built_says_so(
     user, interpreter = builder
     changes = {"user": user, "interpreter": interpreter, "source": {"packages": {"shop": "."}}}
     with pytest.raises(ReleaseError, match=r"^shop cannot be built as a package.*`package = false`") as error:
-        install(open_layout.venvs / "v1", root, wanting(open_layout, index, "pyproject", online, **changes))
+        install(open_layout.venvs / "v1", root, wanting(open_layout, index, root, "pyproject.toml", online, **changes))
     assert "src/shop" in str(error.value)
 
 
 def test_a_project_has_an_environment_of_its_own(layout: Layout, index: tuple[Path, dict[str, str]]) -> None:
     def name(digest: str, packages: dict[str, str], **changes: Any) -> str:
-        source = {"digest": digest, "kind": "uv.lock", "packages": packages}
+        source = {"digest": digest, "kind": "pylock", "packages": packages}
         usual = arguments(layout, index, **changes)
         usual["source"].update(source)
         return names(usual, "3.12.1")[0]

@@ -179,7 +179,7 @@ SOURCE = {
     "asks": "",
     "hashed": False,
 }
-LOCKED = {"kind": "uv.lock", "requirements": "../uv.lock", "hashed": True}
+LOCKED = {"kind": "pylock", "requirements": "pylock.slipway.toml", "hashed": True}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ LOCKED = {"kind": "uv.lock", "requirements": "../uv.lock", "hashed": True}
     [
         ({}, ["        --requirements requirements.txt"]),
         ({"hashed": True}, ["--require-hashes --requirements requirements.txt", '"$@" --lock /slipway/server.txt']),
-        (LOCKED, ["uv export --quiet --frozen", "--require-hashes --requirements /"]),
+        (LOCKED, ["        --requirements pylock.slipway.toml\n", '"$@" --lock /slipway/server.txt']),
         ({"kind": "pyproject", "requirements": "pyproject.toml"}, ["--requirements pyproject.toml"]),
         ({"packages": {"shop": "libs/shop"}}, ["/srv/source/libs/shop", "--no-deps /tmp/wheels/*.whl"]),
         ({"packages": {"shop": "libs/shop"}, "resolve": True}, ["--no-build /tmp/wheels/*.whl"]),

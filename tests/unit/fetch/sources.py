@@ -107,13 +107,18 @@ BUILT = '[build-system]\nrequires = ["uv_build"]\nbuild-backend = "uv_build"\n'
 
 LOCK = """\
 version = 1
+requires-python = ">=3.11"
 [[package]]
 name = "shop"
 source = { editable = "." }
 dependencies = [{ name = "fastapi", extra = ["all"] }, { name = "core" }]
 [[package]]
 name = "fastapi"
+version = "1.0"
 source = { registry = "https://pypi.org/simple" }
+[[package.wheels]]
+url = "https://files.example.com/fastapi-1.0-py3-none-any.whl"
+hash = "sha256:1212121212121212121212121212121212121212121212121212121212121212"
 [package.optional-dependencies]
 all = [{ name = "extra" }]
 rest = [{ name = "other" }]

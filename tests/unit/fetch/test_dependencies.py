@@ -10,6 +10,8 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from sources import BUILT, EXCLUDE, LOCK, PROJECT, text_in
 
+from slipway.controller.fetch.export import EXPORTED
+
 
 def test_missing_requirements_are_named_with_what_is_there(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
     (app / "pyproject.toml").touch()
@@ -33,13 +35,13 @@ def test_the_best_file_is_found(tmp_path: Path, fetch: Callable[..., dict[str, A
         "pyproject.toml": (PROJECT, "pyproject"),
         "requirements.txt": ("fastapi\n", "requirements"),
         "pylock.toml": ('lock-version = "1.0"\n', "pylock"),
-        "uv.lock": (LOCK, "uv.lock"),
+        "uv.lock": (LOCK, "pylock"),
     }
     locks = set()
     for name, (text, kind) in files.items():
         (root / name).write_text(text, encoding="utf-8")
         source = fetch(root, requirements="")["source"]
-        assert (source["kind"], source["requirements"]) == (kind, name)
+        assert (source["kind"], source["requirements"]) == (kind, EXPORTED if name == "uv.lock" else name)
         locks.add(source["lock"])
     assert len(locks) == 4
     (root / "requirements.txt").write_text("fastapi==1 --hash=sha256:0\n", encoding="utf-8")
@@ -66,17 +68,27 @@ def test_pip_installs_from_requirements_only(app: Path, kind: str, fetch: Callab
         fetch(app, installer="pip", requirements=kind)
 
 
-def test_what_a_project_is_made_of_counts(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_environment_is_another_where_something_else_is_installed(
+    app: Path, elsewhere: bool, fetch: Callable[..., dict[str, Any]]
+) -> None:
     (app / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
-    (app / "uv.lock").write_text(LOCK, encoding="utf-8")
-    seen = {fetch(app, requirements="uv.lock")["source"]["lock"]}
-    for name in ("pyproject.toml", "uv.lock", "uv.toml"):
+
+    def lock(text: str = LOCK) -> str:
+        (app / "uv.lock").write_text(text, encoding="utf-8")
+        return str(fetch(app, requirements="uv.lock", elsewhere=elsewhere)["source"]["lock"])
+
+    first = lock()
+    assert lock(LOCK.replace("sha256:12", "sha256:13")) != first
+    assert lock(LOCK.replace("vendor/other", "vendor/another")) == first, "what the app does not need"
+    (app / "app/main.py").write_text("changed", encoding="utf-8")
+    assert lock() == first
+    seen = {first}
+    for name in ("pyproject.toml", "uv.toml"):
         with open(app / name, "a", encoding="utf-8") as file:
             file.write("# changed\n")
-        seen.add(fetch(app, requirements="uv.lock")["source"]["lock"])
-    assert len(seen) == 4
-    (app / "app/main.py").write_text("changed", encoding="utf-8")
-    assert fetch(app, requirements="uv.lock")["source"]["lock"] in seen
+        seen.add(lock())
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ LOCKED = 'version = 1\nrequires-python = ">=3.13"\n[[package]]\nname = "shop"\nv
         ({"pyproject.toml": PROJECT}, r"pyproject\.toml \(requires-python\) says >=3\.13"),
         ({"pyproject.toml": PROJECT, "requirements.txt": "fastapi"}, r"pyproject\.toml \(requires-python\)"),
         ({"requirements.txt": "fastapi", ".python-version": "3.13.1\n"}, r"\.python-version says 3\.13\.1.*app_exclude"),
-        ({"pyproject.toml": '[project]\nname = "shop"\ndependencies = []\n', "uv.lock": LOCKED}, r"uv\.lock \(requires-python\)"),
+        ({"pyproject.toml": '[project]\nname = "shop"\nversion = "1"\n', "uv.lock": LOCKED}, r"uv\.lock \(requires-python\)"),
         ({"pylock.toml": 'lock-version = "1.0"\nrequires-python = ">=3.13"\n'}, r"pylock\.toml \(requires-python\)"),
     ],
 )

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from sources import LOCK, PROJECT
+from sources import LOCK, PROJECT, names, text_in
 
-from slipway.controller.fetch.locks import lock_digest
+from slipway.controller.fetch.export import EXPORTED
+from slipway.controller.fetch.locks import PINNED, lock_digest
 
 
 def test_included_requirements_count(tmp_path: Path) -> None:
@@ -51,9 +52,11 @@ def test_a_member_of_a_workspace(tmp_path: Path, fetch: Callable[..., dict[str, 
     folder = root / "libraries/services/shop"
     folder.mkdir(parents=True)
     (root / "libraries/uv.lock").write_text(lock, encoding="utf-8")
+    (root / "libraries/pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["services/*"]\n', encoding="utf-8")
     (folder / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
     source = fetch(root, requirements="", directory="libraries/services/shop")["source"]
-    assert (source["kind"], source["requirements"]) == ("uv.lock", "../../uv.lock")
+    assert (source["kind"], source["requirements"]) == ("pylock", EXPORTED)
+    assert 'name = "fastapi"' in text_in(source["archive"], f"libraries/services/shop/{EXPORTED}")
     # What it needs, and what that needs; not what others need, nor extras that nobody asks for.
     assert source["packages"] == {
         "shop": "libraries/services/shop",
@@ -77,12 +80,21 @@ def test_a_member_of_a_workspace(tmp_path: Path, fetch: Callable[..., dict[str, 
 def test_a_lock_becomes_requirements_where_packages_come_from_elsewhere(app: Path, fetch: Callable[..., dict[str, Any]]) -> None:
     text = 'lock-version = "1.0"\n[[packages]]\nname = "fastapi"\nversion = "1.0"\nmarker = "python_version > \'3\'"\n'
     text += '[[packages.wheels]]\nurl = "https://host/x.whl"\nhashes = {sha256 = "12"}\n'
+    for name, place in (("there", 'url = "https://host/t.whl"'), ("here", 'path = "wheels/h.whl"')):
+        text += f'[[packages]]\nname = "{name}"\narchive = {{ {place}, hashes = {{sha256 = "34"}} }}\n'
     (app / "pylock.toml").write_text(text, encoding="utf-8")
-    assert fetch(app, requirements="pylock.toml")["source"]["pins"] == []
-    pinned = fetch(app, requirements="pylock.toml", elsewhere=True)["source"]["pins"]
-    assert pinned == ["fastapi==1.0 ; python_version > '3' --hash=sha256:12"]
+    source = fetch(app, requirements="pylock.toml")["source"]
+    assert (source["kind"], source["requirements"], PINNED in names(source["archive"])) == ("pylock", "pylock.toml", False)
+    source = fetch(app, requirements="pylock.toml", elsewhere=True)["source"]
+    assert (source["kind"], source["requirements"], source["hashed"]) == ("requirements", PINNED, True)
+    assert text_in(source["archive"], PINNED).splitlines() == [
+        "--require-hashes",
+        "fastapi==1.0 ; python_version > '3' --hash=sha256:12",
+        "there @ https://host/t.whl --hash=sha256:34",
+        "here @ ./wheels/h.whl --hash=sha256:34",
+    ]
     (app / "pylock.toml").write_text('[[packages]]\nname = "core"\ndirectory = {path = "core"}\n', encoding="utf-8")
-    with pytest.raises(AnsibleActionFail, match=r"core in pylock\.toml comes from no package index"):
+    with pytest.raises(AnsibleActionFail, match=r"core in the lock file comes from no package index"):
         fetch(app, requirements="pylock.toml", elsewhere=True)
 
 

@@ -70,7 +70,6 @@ class FetchAction(ActionBase):
             check_links(fetched.root, wanted.exclude)
             needs = self._needs(wanted, fetched)
             self._check_interpreter(needs["python"], host)
-            self._check_installer(needs)
             digest, archive = pack(fetched.root, wanted.exclude, cache_directory(), replaced=needs.pop("replaced", None))
         return {
             "archive": str(archive),
@@ -85,26 +84,13 @@ class FetchAction(ActionBase):
     def _needs(self, wanted: Wanted, fetched: Fetched) -> dict[str, Any]:
         """Return what a host must know to install what the app depends on."""
         arguments = self._task.args
-        allowed = Allowed.of(
-            arguments.get("environment") or {}, bool(arguments.get("source_builds")), self._text("installer") or "uv"
-        )
+        environment = {name: str(value) for name, value in (arguments.get("environment") or {}).items()}
+        allowed = Allowed.of(environment, bool(arguments.get("source_builds")), self._text("installer") or "uv")
         needs = recipe(fetched.root, wanted.directory, list(arguments.get("dockerfiles") or [])) or Dependencies(
             fetched.root, wanted.directory, wanted.exclude, allowed
-        ).facts(self._text("requirements"), bool(arguments.get("elsewhere")))
+        ).facts(self._text("requirements"), bool(arguments.get("elsewhere")), environment)
         python = needs.get("python", []) + fetched.demands
         return {**needs, "python": python, "asks": interpreters.request(python)}
-
-    def _check_installer(self, needs: dict[str, Any]) -> None:
-        """Refuse what pip cannot install from.
-
-        Raises:
-            FetchError: when it is to.
-        """
-        if self._text("installer") == "pip" and needs["kind"] not in ("requirements", "dockerfile"):
-            raise FetchError(
-                f"pip does not install from {needs['requirements']}: set python_installer: uv, or have app_requirements name "
-                "a requirements file."
-            )
 
     def _check_interpreter(self, demands: list[dict[str, Any]], host: str) -> None:
         """Refuse a source that asks for another Python than it would run with, as far as that is known yet.

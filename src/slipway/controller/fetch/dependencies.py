@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from slipway.controller import interpreter as interpreters
 from slipway.controller.fetch.error import FetchError
-from slipway.controller.fetch.locks import local_packages, lock_digest, package_at, pins
+from slipway.controller.fetch.export import EXPORTED, export
+from slipway.controller.fetch.locks import PINNED, check_fits, local_packages, lock_digest, package_at, pins
 from slipway.controller.fetch.project import Project
 from slipway.controller.fetch.pyproject import check_usable, is_package, toml
 from slipway.host.build.local_package import check_folder
@@ -37,18 +39,19 @@ class Dependencies:
         self.folder = self.project.folder
         self.files = Requirements(root, self.folder, allowed, toml)
 
-    def facts(self, named: str, elsewhere: bool) -> dict[str, Any]:
+    def facts(self, named: str, elsewhere: bool, environment: Mapping[str, str]) -> dict[str, Any]:
         """Return what a host must know to install them.
 
         Args:
             named: the file, from the folder; empty for the best that is there.
             elsewhere: whether the packages come from another place than a lock file says.
+            environment: that of the installer.
 
         Returns:
-            `kind`, `requirements` (the file, from the folder), `lock` (a digest of all that decides what is installed),
-            `packages` (what else is built from the source: names to folders), `resolve` (whether what these depend on is not
-            known before they are built), `pins` (requirements made of a lock file), `hashed` (whether it has hashes), `python`
-            (what is asked of the interpreter) and `replaced` (files that are packed with another text).
+            `kind`, `requirements` (the file to install from, as a path from the folder), `lock` (a digest of all that decides
+            what is installed), `packages` (what else is built from the source: names to folders), `resolve` (whether what these
+            depend on is not known before they are built), `hashed` (whether the file has hashes), `python` (what is asked of
+            the interpreter) and `replaced` (files that are packed with another text, or that the source does not have).
 
         Raises:
             FetchError: when there is no such file, or it cannot be used.
@@ -57,11 +60,10 @@ class Dependencies:
         """
         file, start = self.project.named(named) if named else self.project.found()
         kind = kind_of_file(file.name)
-        facts = {
+        facts: dict[str, Any] = {
             "kind": kind,
             "requirements": os.path.relpath(file, self.folder),
             "packages": {},
-            "pins": [],
             "resolve": False,
             "replaced": {},
             "hashed": hashed(file, self.root) if kind == "requirements" else kind in ("uv.lock", "pylock"),
@@ -69,16 +71,26 @@ class Dependencies:
         }
         if kind == "requirements":
             return {**facts, **self._requirements(file)}
-        if kind == "uv.lock":
-            packages = self._local(file, start)
-            if elsewhere:  # otherwise the addresses in it count, with a hash for each
-                self._check_settings(packages.values())
-            return {**facts, "lock": self._digest(file, start), "packages": packages}
-        if kind == "pylock" and elsewhere:
-            facts["pins"] = pins(toml(file))
+        if self.allowed.installer == "pip":
+            raise FetchError(
+                f"pip does not install from {facts['requirements']}: set python_installer: uv, or have app_requirements name a "
+                "requirements file."
+            )
         if kind == "pyproject" and not named:
             self.project.check_other_locks()
-        return {**facts, "lock": self._digest(file, self.folder), "packages": self._own_package(kind)}
+        packages = self._local(file, start) if kind == "uv.lock" else self._own_package(kind)
+        text = ""
+        if kind == "uv.lock":
+            if elsewhere:  # otherwise the addresses in it count, with a hash for each
+                self._check_settings(packages.values())
+            text = export(self.project, file, start, packages, environment)
+            facts.update(kind="pylock", requirements=EXPORTED)
+        if elsewhere and kind != "pyproject":
+            text = pins(tomllib.loads(text) if text else toml(file))
+            facts.update(kind="requirements", requirements=PINNED)
+        if text:
+            facts["replaced"] = {str(self.files.folder.relative_to(self.files.root) / facts["requirements"]): text}
+        return {**facts, "lock": self._digest(text.encode() or file.read_bytes(), file.parent, start), "packages": packages}
 
     def _requirements(self, file: Path) -> dict[str, Any]:
         """Return what is told of a requirements file, and of those that it includes."""
@@ -103,6 +115,7 @@ class Dependencies:
         """Return those packages of the source that a project in a uv.lock needs: their names, and their folders from the root."""
         lock = toml(file)
         own = package_at(lock, os.path.relpath(start, file.parent))
+        check_fits(lock, own, toml(start / "pyproject.toml"))
         return {name: self._inside(name, file.parent / place) for name, place in local_packages(lock, own)}
 
     def _inside(self, name: str, folder: Path) -> str:
@@ -142,10 +155,10 @@ class Dependencies:
                 tables = tables.get("tool", {}).get("uv", {}) if place.name == "pyproject.toml" else tables
                 self.files.settings(tables, str(place.relative_to(self.root)))
 
-    def _digest(self, file: Path, project: Path) -> str:
-        """Return the digest of a lock file and of what says how it is meant (40 hex digits)."""
-        digest = hashlib.sha256(os.fsencode(os.path.relpath(project, file.parent)) + b"\0" + file.read_bytes())
-        for folder in sorted({project, file.parent}):
+    def _digest(self, text: bytes, *folders: Path) -> str:
+        """Return the digest of what is installed from, and of what says in some folders how that is meant (40 hex digits)."""
+        digest = hashlib.sha256(text)
+        for folder in sorted(set(folders)):
             for each in (folder / "pyproject.toml", folder / "uv.toml"):
                 digest.update(b"\0" + (each.read_bytes() if self.project.has(each) else b""))
         return digest.hexdigest()[:40]

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from slipway.controller.fetch.error import FetchError
+from slipway.host.build.pins import plain
+
+# What requirements made of a lock file are packed as, beside the app.
+PINNED = "requirements.slipway.txt"
 
 # Lock files of other tools, and what makes one of use here from them.
 OTHER_LOCKS = {
@@ -71,18 +75,38 @@ def local_packages(lock: dict[str, Any], wanted: str) -> Iterator[tuple[str, str
             pending += [(need["name"], frozenset(need.get("extra", []))) for need in needs]
 
 
-def pins(lock: dict[str, Any]) -> list[str]:
-    """Return the requirements, with hashes, that a pylock.toml stands for, whose own addresses lead to one index only.
+def check_fits(lock: dict[str, Any], name: str, project: dict[str, Any]) -> None:
+    """Refuse a uv.lock that knows nothing of what its project depends on by now.
+
+    Args:
+        lock: what the file says.
+        name: the project's name.
+        project: what its pyproject.toml says.
+
+    Raises:
+        FetchError: when it lacks such a package; names it.
+    """
+    own = next(package for package in lock["package"] if package["name"] == name)
+    known = {each["name"] for each in [*lock["package"], *own.get("metadata", {}).get("requires-dist", [])]}
+    for need in project.get("project", {}).get("dependencies", []):
+        if plain(need) not in known:
+            raise FetchError(f"uv.lock of the source lacks {plain(need)}, which pyproject.toml names: run `uv lock` again.")
+
+
+def pins(lock: dict[str, Any]) -> str:
+    """Return the text of requirements, with hashes, that a pylock.toml stands for, whose own addresses lead to one index only.
 
     Raises:
         FetchError: when it has a package that comes from no index.
     """
-    lines = []
+    lines = ["--require-hashes"]
     for package in lock.get("packages", []):
-        files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
-        if not files or "version" not in package:
-            raise FetchError(f"{package['name']} in pylock.toml comes from no package index: only its own address has it.")
+        name, one = package["name"], package.get("archive", {})
+        place = one.get("url") or (f"./{one['path']}" if "path" in one else "")
+        files = [one] if place else [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
+        if not place and (not files or "version" not in package):
+            raise FetchError(f"{name} in the lock file comes from no package index: only its own address has it.")
         marker = f" ; {package['marker']}" if "marker" in package else ""
         hashes = sorted({f" --hash={kind}:{value}" for file in files for kind, value in file.get("hashes", {}).items()})
-        lines.append(f"{package['name']}=={package['version']}{marker}{''.join(hashes)}")
-    return lines
+        lines.append(f"{name}{f' @ {place}' if place else '==' + package['version']}{marker}{''.join(hashes)}")
+    return "\n".join(lines) + "\n"

@@ -67,7 +67,7 @@ def pack(
         exclude: patterns of names that are left out.
         directory: where the archive goes.
         files: what is packed; None for all.
-        replaced: files, from `root`, with the text that is packed in place of theirs.
+        replaced: files, from `root`, with the text that is packed in place of theirs; they need not be there.
 
     Returns:
         The digest of paths, contents and executable bits (40 hex digits), and the archive's path.
@@ -75,23 +75,24 @@ def pack(
     Raises:
         FetchError: when a link leads out of `root`, or a file is neither a file nor a link.
     """
+    texts = {root / name: text for name, text in (replaced or {}).items()}
+    paths = list(files_below(root, [*exclude, BESIDE]) if files is None else files)
     digest = hashlib.sha256()
     partial = directory / f".{os.getpid()}.partial"
     try:
         with tarfile.open(partial, mode="w:gz", compresslevel=3) as tar:
-            for path in files_below(root, [*exclude, BESIDE]) if files is None else files:
+            for path in [*paths, *(path for path in texts if path not in paths)]:
                 entry = tarfile.TarInfo(str(path.relative_to(root)))
                 content = b""
-                if path.is_symlink():
+                if path not in texts and path.is_symlink():
                     entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
                     if leads_out(path, root):
                         raise FetchError(f"{path} is a link that leads out of {root}: add {path.name} to app_exclude.")
                     body = os.fsencode(entry.linkname)
-                elif path.is_file():
+                elif path in texts or path.is_file():
                     # Read once: what is digested is what is packed, even if somebody saves the file meanwhile.
-                    text = (replaced or {}).get(entry.name)
-                    content = path.read_bytes() if text is None else text.encode("utf-8", "surrogateescape")
-                    entry.size, entry.mode = len(content), 0o755 if path.stat().st_mode & 0o100 else 0o644
+                    content = texts[path].encode("utf-8", "surrogateescape") if path in texts else path.read_bytes()
+                    entry.size, entry.mode = len(content), 0o755 if path.is_file() and path.stat().st_mode & 0o100 else 0o644
                     body = hashlib.sha256(content).digest()
                 else:
                     raise FetchError(f"{path} is neither a file nor a link; add its name to app_exclude.")

@@ -48,7 +48,7 @@ class Installer:
             self.environment.update(UV_PYTHON_DOWNLOADS="never", UV_LINK_MODE="copy")
         # Not as the controller saw it, for a hook may have written the file.
         file = self.folder / self.source["requirements"]
-        self.hashed = hashed(file, root) if self.kind == "requirements" else self.kind in ("uv.lock", "pylock")
+        self.hashed = hashed(file, root) if self.kind == "requirements" else self.kind == "pylock"
 
     @property
     def kind(self) -> str:
@@ -69,27 +69,13 @@ class Installer:
         Raises:
             ReleaseError: when that fails; its first line says what to do.
         """
-        requirements, extra = self.folder / self.source["requirements"], self._extra()
-        # The addresses in a lock file are those of one index. For another one, its contents become requirements.
-        elsewhere = bool(self.place) or "UV_DEFAULT_INDEX" in self.environment
-        if self.kind == "uv.lock" and not elsewhere:
-            self._sync()
-        elif self.kind == "uv.lock":
-            requirements = self.theirs / "exported.txt"
-            options = ["--quiet", "--frozen", "--no-dev", "--no-emit-local", "--no-annotate", "--no-header"]
-            self._install([self.uv, "export", *options, "--python", self.arguments["interpreter"], "--output-file", requirements])
-            self.install(["--require-hashes", "-r", requirements, *extra])
-            return
-        elif self.kind == "pylock" and not self.source.get("pins"):
-            self.install(["-r", requirements])
-        else:
-            if self.source.get("pins"):
-                requirements = self.work / "pins.txt"
-                requirements.write_text("\n".join(self.source["pins"]) + "\n", encoding="utf-8")
-            self.install([*(["--require-hashes"] if self.hashed else []), "-r", requirements, *extra])
-            return
-        if extra:
-            self.install(["--no-deps", "--require-hashes", *extra])
+        files, extra = ["-r", self.folder / self.source["requirements"]], self._extra()
+        if self.kind == "pylock":  # whose hashes count in any case, and beside which uv takes no other file
+            self.install(files)
+            if not extra:
+                return
+            files = ["--no-deps"]
+        self.install([*(["--require-hashes"] if self.hashed else []), *files, *extra])
 
     def _extra(self) -> list[Any]:
         """Return the options for app_extra_requirements.
@@ -114,13 +100,6 @@ class Installer:
         except Refused as error:
             raise ReleaseError(str(error)) from error
         return ["-r", file]
-
-    def _sync(self) -> None:
-        """Have uv install what a uv.lock names, but for what is in the source itself."""
-        options = ["--quiet", "--frozen", "--no-dev", "--no-editable", "--inexact", "--no-install-local", "--compile-bytecode"]
-        options += [] if self.arguments["source_builds"] else ["--no-build"]
-        self.environment["UV_PROJECT_ENVIRONMENT"] = str(self.venv)
-        self._install([self.uv, "sync", *options, "--python", self.arguments["interpreter"]])
 
     def install(self, what: list[Any]) -> None:
         """Install requirements.

@@ -37,7 +37,7 @@ def names(arguments: dict[str, Any], version: str) -> tuple[str, str]:
 
 def record_text(record: dict[str, Any]) -> str:
     """Return what is remembered of a build as JSON; paths of the controller stay out of it."""
-    kept = {key: value for key, value in record.items() if key not in ("archive", "pins")}
+    kept = {key: value for key, value in record.items() if key != "archive"}
     if record.get("wheels"):
         kept["wheels"] = record["wheels"]["digest"]
     return json.dumps(kept, indent=2, sort_keys=True)

@@ -1,0 +1,73 @@
+"""A uv.lock as a pylock.toml, which uv makes of it here: hosts install from that as from a source's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+from slipway.controller.fetch.cache import cache_directory
+from slipway.controller.fetch.error import FetchError
+from slipway.controller.fetch.project import Project
+from slipway.host.errors import ReleaseError
+from slipway.host.process import run
+
+EXPORT_SECONDS = 60
+
+# What the text is packed as, beside the app.
+EXPORTED = "pylock.slipway.toml"
+
+# Nothing is asked of an index or an interpreter, and no settings and no code of the source count.
+OPTIONS = ("--quiet", "--frozen", "--offline", "--no-cache", "--no-config", "--no-header", "--format=pylock.toml")
+
+
+def export(source: Project, file: Path, start: Path, packages: Iterable[str], environment: Mapping[str, str]) -> str:
+    """Return the text of a pylock.toml with what a project needs by its uv.lock, on any system and Python.
+
+    Args:
+        source: the folder of the app.
+        file: the uv.lock.
+        start: the folder of the project in it.
+        packages: names of those that are built from the source, which are left out.
+        environment: the operator's settings of uv; those of this machine do not count.
+
+    Raises:
+        FetchError: when there is no uv, or it refuses the lock.
+    """
+    uv = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
+    if not uv:
+        raise FetchError(
+            f"{file.name} is read with uv, which is neither beside {sys.executable} nor in PATH: run script/bootstrap."
+        )
+    unset = [word for name in os.environ if name.startswith("UV_") and name not in environment for word in ("-u", name)]
+    options = [*OPTIONS, "--no-dev", "--no-emit-workspace", *(f"--no-emit-package={name}" for name in packages)]
+    # A copy, where no workspace above the source, and none that another user makes above a temporary directory, includes it.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=cache_directory()) as scratch:
+        top = Path(os.path.realpath(scratch), "source")
+        ignore = shutil.ignore_patterns(*source.exclude)
+        shutil.copytree(source.root.absolute(), top, symlinks=True, ignore=ignore, copy_function=os.symlink)
+        folder = Path(os.path.realpath(top / source.directory))
+        made = folder / EXPORTED
+        made.unlink(missing_ok=True)  # or what it is a link to would be written to
+        command: list[str | Path] = ["env", *unset, uv, "export", *options, "--output-file", made]
+        try:
+            run(command, EXPORT_SECONDS, environment, top / start.relative_to(source.root))
+        except ReleaseError as error:
+            raise FetchError(
+                f"{file.relative_to(source.root)} of the source cannot be exported: make it anew by `uv lock`, with a uv that is "
+                f"no newer than {uv}.\n{error}"
+            ) from error
+        text = made.read_text(encoding="utf-8")
+
+    # Wheels in a folder of the source have addresses in the copy.
+    def path(found: re.Match[str]) -> str:
+        return f"path = {json.dumps(os.path.relpath(unquote(found[1]), folder), ensure_ascii=False)}"
+
+    here = re.escape(top.as_uri())
+    return re.sub(rf'url = "file://({here.removeprefix("file://")}/[^"]*)"', path, re.sub(rf'(?m)^index = "{here}.*\n', "", text))
