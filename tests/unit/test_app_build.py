@@ -840,13 +840,14 @@ def test_each_package_of_a_lock_comes_from_its_own_address(
 ) -> None:
     """An index of its own, an address, a file and a folder of files of the source, which `uv sync` would take, too."""
     root, other = tmp_path / "shop", tmp_path / "other"
-    for folder in (root / "files", root / "flat", other / "simple/torch"):
+    for folder in (root / "files", root / "flat", other / "simple/torch", other / "simple/extra"):
         folder.mkdir(parents=True)
     wheel(root / "files", "pathy", "1.0")
     wheel(root / "flat", "flatty", "1.0")
-    digest = wheel(other, "torch", "2.0")
-    page = f'<a href="../../torch-2.0-py3-none-any.whl#sha256={digest}">torch-2.0-py3-none-any.whl</a>\n'
-    (other / "simple/torch/index.html").write_text(page, encoding="utf-8")
+    digests = {"torch": wheel(other, "torch", "2.0"), "extra": wheel(other, "extra", "2.0", needs="fastapi")}
+    for name, digest in digests.items():
+        page = f'<a href="../../{name}-2.0-py3-none-any.whl#sha256={digest}">{name}-2.0-py3-none-any.whl</a>\n'
+        (other / f"simple/{name}/index.html").write_text(page, encoding="utf-8")
     with served(other) as address:
         text = PROJECT.replace('"uvicorn"', '"torch", "pathy", "flatty", "uvicorn"')
         text += '[tool.uv.sources]\npathy = { path = "files/pathy-1.0-py3-none-any.whl" }\n'
@@ -855,10 +856,11 @@ def test_each_package_of_a_lock_comes_from_its_own_address(
         text += f'[[tool.uv.index]]\nname = "cpu"\nurl = "{address}/simple/"\nexplicit = true\n'
         text += '[[tool.uv.index]]\nname = "flat"\nurl = "./flat"\nformat = "flat"\nexplicit = true\n'
         project(root, online, text)
-        usual = wanting(layout, index, root, "uv.lock", online, extra=[f"gunicorn==1.0 --hash=sha256:{index[1]['gunicorn']}"])
+        usual = wanting(layout, index, root, "uv.lock", online, extra=[f"extra==2.0 --hash=sha256:{digests['extra']}"])
+        usual["environment"]["UV_INDEX"] = f"{address}/simple/"
         install(layout.venvs / "v1", root, usual)
-    names = ("fastapi", "torch", "pathy", "flatty", "uvicorn", "gunicorn")
-    assert [import_in(layout.venvs / "v1", name) for name in names] == ["1.0", "2.0", "1.0", "1.0", "1.0", "1.0"]
+    found = {name: import_in(layout.venvs / "v1", name) for name in ("fastapi", "torch", "pathy", "flatty", "uvicorn", "extra")}
+    assert found == {**dict.fromkeys(found, "1.0"), "torch": "2.0", "extra": "2.0"}
 
 
 @pytest.mark.parametrize("file", ["uv.lock", "pylock.toml"])

@@ -96,8 +96,8 @@ def test_files_of_the_source_are_found_from_the_apps_folder(
     tmp_path: Path, export: Callable[..., dict[str, dict[str, Any]]], fetch: Callable[..., dict[str, Any]]
 ) -> None:
     root, folder = tmp_path / "my shop", tmp_path / "my shop/services/web"
-    folder.mkdir(parents=True)
-    (root / "wheels").mkdir()
+    for each in (folder, root / "wheels", root / "services/empty"):
+        each.mkdir(parents=True)
     (root / "wheels/six-1.0-py3-none-any.whl").write_bytes(b"six")
     (root / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["services/*"]\n', encoding="utf-8")
     (folder / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
@@ -126,12 +126,23 @@ def test_nothing_of_the_source_is_run_and_no_settings_but_the_operators_count(
     lock = WHOLE.replace('"shop"\nversion = "1"\nsource = { virtual', '"shop"\nsource = { editable')
     (locked / "uv.lock").write_text(lock, encoding="utf-8")
     (locked / "uv.toml").write_text('required-version = "<0.1"\n', encoding="utf-8")
-    (locked / EXPORTED).symlink_to("run")  # as a link it would be written through
     monkeypatch.setenv("UV_NO_GROUP", "web")
     assert export(locked) == before
     assert not (tmp_path / "evil").exists()
-    assert (locked / "run").read_text(encoding="utf-8") == "#!/bin/sh\n"
+    monkeypatch.delenv("UV_NO_GROUP")
     assert set(export(locked, environment={"UV_NO_GROUP": "web"})) == {"fastapi", "torch", "six"}
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_of_the_same_name_stays_as_it_is(
+    locked: Path, link: bool, export: Callable[..., dict[str, dict[str, Any]]]
+) -> None:
+    if link:
+        (locked / EXPORTED).symlink_to("run")
+    else:
+        (locked / EXPORTED).write_text("own", encoding="utf-8")
+    assert "fastapi" in export(locked)
+    assert (locked / EXPORTED).read_text(encoding="utf-8") == ("#!/bin/sh\n" if link else "own")
 
 
 def test_a_workspace_above_the_source_is_none_of_it(
@@ -182,5 +193,7 @@ def test_a_controller_without_uv_is_told(
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(AnsibleActionFail, match=r"uv, which is neither beside .* nor in PATH: run script/bootstrap"):
+    with pytest.raises(
+        AnsibleActionFail, match=r"uv\.lock needs uv, which is neither beside .* nor in PATH: run script/bootstrap"
+    ):
         fetch(locked, requirements="uv.lock")

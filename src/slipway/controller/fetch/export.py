@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from slipway.controller.fetch.cache import cache_directory
 from slipway.controller.fetch.error import FetchError
+from slipway.controller.fetch.pack import files_below
 from slipway.controller.fetch.project import Project
 from slipway.host.errors import ReleaseError
 from slipway.host.process import run
@@ -42,16 +43,16 @@ def export(source: Project, file: Path, start: Path, packages: Iterable[str], en
     """
     uv = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
     if not uv:
-        raise FetchError(
-            f"{file.name} is read with uv, which is neither beside {sys.executable} nor in PATH: run script/bootstrap."
-        )
+        raise FetchError(f"{file.name} needs uv, which is neither beside {sys.executable} nor in PATH: run script/bootstrap.")
     unset = [word for name in os.environ if name.startswith("UV_") and name not in environment for word in ("-u", name)]
-    options = [*OPTIONS, "--no-dev", "--no-emit-workspace", *(f"--no-emit-package={name}" for name in packages)]
-    # A copy, where no workspace above the source, and none that another user makes above a temporary directory, includes it.
+    options = [*OPTIONS, "--no-dev", *(f"--no-emit-package={name}" for name in packages)]
+    # A copy of what a host sees, where it is part of no workspace above the source, nor of one that another user makes.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=cache_directory()) as scratch:
         top = Path(os.path.realpath(scratch), "source")
-        ignore = shutil.ignore_patterns(*source.exclude)
-        shutil.copytree(source.root.absolute(), top, symlinks=True, ignore=ignore, copy_function=os.symlink)
+        for path in files_below(source.root.absolute(), source.exclude):
+            place = top / path.relative_to(source.root.absolute())
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(os.readlink(path) if path.is_symlink() else path)
         folder = Path(os.path.realpath(top / source.directory))
         made = folder / EXPORTED
         made.unlink(missing_ok=True)  # or what it is a link to would be written to
@@ -66,8 +67,9 @@ def export(source: Project, file: Path, start: Path, packages: Iterable[str], en
         text = made.read_text(encoding="utf-8")
 
     # Wheels in a folder of the source have addresses in the copy.
-    def path(found: re.Match[str]) -> str:
-        return f"path = {json.dumps(os.path.relpath(unquote(found[1]), folder), ensure_ascii=False)}"
+    def relative(found: re.Match[str]) -> str:
+        return f"path = {json.dumps(os.path.relpath(top / unquote(found[1]), folder), ensure_ascii=False)}"
 
     here = re.escape(top.as_uri())
-    return re.sub(rf'url = "file://({here.removeprefix("file://")}/[^"]*)"', path, re.sub(rf'(?m)^index = "{here}.*\n', "", text))
+    text = re.sub(rf'(?m)^index = "{here}.*\n', "", text)
+    return re.sub(rf'url = "{here}/([^"]*)"', relative, text)
