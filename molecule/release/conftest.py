@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -113,3 +114,30 @@ def changed(shop: Path) -> Callable[[str], Path]:
         return shop
 
     return change
+
+
+@pytest.fixture
+def kiosk(tmp_path: Path) -> Path:
+    """A project that is a package, with the same app in a src layout, and a uv.lock."""
+    project = tmp_path / "project"
+    (project / "src" / "kiosk").mkdir(parents=True)
+    version = "from importlib.metadata import version\n__version__ = version('kiosk')\n"
+    (project / "src" / "kiosk" / "__init__.py").write_text(version, encoding="ascii")
+    code = (SHOP / "main.py").read_text(encoding="utf-8")
+    (project / "src" / "kiosk" / "main.py").write_text(
+        f"{code}\nimport kiosk\nassert kiosk.__version__ == '2.0'\n", encoding="utf-8"
+    )
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "kiosk"\nversion = "2.0"\nrequires-python = ">=3.11"\ndependencies = ["fastapi==0.165.0"]\n'
+        '[dependency-groups]\ndev = ["pytest"]\n'
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n',
+        encoding="ascii",
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    subprocess.run(
+        [Path(sys.executable).with_name("uv"), "lock", "--quiet", f"--python={sys.executable}"],
+        cwd=project,
+        check=True,
+        env=environment,
+    )
+    return project

@@ -103,6 +103,16 @@ def test_the_sources_own_recipe_is_taken(host: Host, shop: Path) -> None:
     assert serves(host) == number
 
 
+def test_an_image_has_what_a_uv_lock_names(host: Host, kiosk: Path) -> None:
+    run = ship(host, app_source=str(kiosk), app_module="kiosk.main:app", app_env={"GREETING": "locked"}, app_watch_seconds=0)
+    assert run.code == 0, run.output[-3000:]
+    serves(host)
+    assert host.ask("/items/1").json()["greeting"] == "locked"
+    present = inside(host, "ls /srv/.venv/lib/python3*/site-packages")
+    assert "kiosk" in present and "fastapi-0.165.0.dist-info" in present
+    assert "pytest" not in present
+
+
 def test_a_changed_page_in_an_image_is_new_to_a_client(host: Host, shop: Path) -> None:
     (shop / "pages").mkdir()
     with open(shop / "main.py", "a", encoding="utf-8") as code:

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import http.server
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -233,24 +232,8 @@ def test_no_code_of_a_package_runs_as_root_and_the_apps_pins_are_kept(host: Host
     assert serves(host) == live
 
 
-def test_a_project_with_uv_lock_and_a_src_layout(host: Host, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    (project / "src" / "kiosk").mkdir(parents=True)
-    version = "from importlib.metadata import version\n__version__ = version('kiosk')\n"
-    (project / "src" / "kiosk" / "__init__.py").write_text(version, encoding="ascii")
-    code = (SHOP / "main.py").read_text(encoding="utf-8")
-    (project / "src" / "kiosk" / "main.py").write_text(
-        f"{code}\nimport kiosk\nassert kiosk.__version__ == '2.0'\n", encoding="utf-8"
-    )
-    (project / "pyproject.toml").write_text(
-        '[project]\nname = "kiosk"\nversion = "2.0"\nrequires-python = ">=3.11"\ndependencies = ["fastapi==0.165.0"]\n'
-        '[dependency-groups]\ndev = ["pytest"]\n'
-        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n',
-        encoding="ascii",
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    subprocess.run([UV, "lock", "--quiet", f"--python={sys.executable}"], cwd=project, check=True, env=environment)
-    run = deploy(host, app_source=str(project), app_module="kiosk.main:app", app_env={"GREETING": "locked"}, app_watch_seconds=0)
+def test_a_project_with_uv_lock_and_a_src_layout(host: Host, kiosk: Path) -> None:
+    run = deploy(host, app_source=str(kiosk), app_module="kiosk.main:app", app_env={"GREETING": "locked"}, app_watch_seconds=0)
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/items/1").json()["greeting"] == "locked"
     present = host.run("ls /opt/shop/current/build/.venv/lib/python3*/site-packages")
