@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from sources import text_in
+from sources import Repository, text_in
 
 from slipway.controller.fetch.export import EXPORTED
 from slipway.controller.fetch.locks import PINNED
@@ -96,18 +97,18 @@ def test_files_of_the_source_are_found_from_the_apps_folder(
     tmp_path: Path, export: Callable[..., dict[str, dict[str, Any]]], fetch: Callable[..., dict[str, Any]]
 ) -> None:
     root, folder = tmp_path / "my shop", tmp_path / "my shop/services/web"
-    for each in (folder, root / "wheels", root / "services/empty"):
+    for each in (folder, root / "my wheels"):
         each.mkdir(parents=True)
-    (root / "wheels/six-1.0-py3-none-any.whl").write_bytes(b"six")
+    (root / "my wheels/six-1.0-py3-none-any.whl").write_bytes(b"six")
     (root / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["services/*"]\n', encoding="utf-8")
     (folder / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
-    flat = '[[package]]\nname = "six"\nversion = "1.0"\nsource = { registry = "wheels" }\n'
+    flat = '[[package]]\nname = "six"\nversion = "1.0"\nsource = { registry = "my wheels" }\n'
     flat += 'wheels = [{ path = "six-1.0-py3-none-any.whl" }]\n'
     direct = package("torch", 'path = "wheels/torch-1.0-py3-none-any.whl"', 'filename = "torch-1.0-py3-none-any.whl"')
     lock = LOCK.replace('virtual = "."', 'virtual = "services/web"')
     (root / "uv.lock").write_text(lock + flat + direct + "".join(map(package, ("fastapi", "pytest", "jinja2"))), encoding="utf-8")
     found = export(root, directory="services/web")
-    assert [wheel["path"] for wheel in found["six"]["wheels"]] == ["../../wheels/six-1.0-py3-none-any.whl"]
+    assert [wheel["path"] for wheel in found["six"]["wheels"]] == ["../../my wheels/six-1.0-py3-none-any.whl"]
     assert "index" not in found["six"], "which would name this machine's folders"
     assert found["torch"]["archive"]["path"] == "../../wheels/torch-1.0-py3-none-any.whl"
 
@@ -133,6 +134,15 @@ def test_nothing_of_the_source_is_run_and_no_settings_but_the_operators_count(
     assert set(export(locked, environment={"UV_NO_GROUP": "web"})) == {"fastapi", "torch", "six"}
 
 
+def test_a_lock_from_git_is_the_same_environment(
+    locked: Path, repository: Repository, fetch: Callable[..., dict[str, Any]]
+) -> None:
+    repository.commit(pyproject__toml=PROJECT, uv__lock=WHOLE)
+    sources = [fetch(place, requirements="")["source"] for place in (locked, f"file://{repository.path}")]
+    assert len({source["lock"] for source in sources}) == 1
+    assert len({text_in(source["archive"], EXPORTED) for source in sources}) == 1
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_a_file_of_the_same_name_stays_as_it_is(
     locked: Path, link: bool, export: Callable[..., dict[str, dict[str, Any]]]
@@ -146,9 +156,13 @@ def test_a_file_of_the_same_name_stays_as_it_is(
 
 
 def test_a_workspace_above_the_source_is_none_of_it(
-    locked: Path, tmp_path: Path, export: Callable[..., dict[str, dict[str, Any]]]
+    locked: Path, tmp_path: Path, export: Callable[..., dict[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["app"]\n', encoding="utf-8")
+    shared = tmp_path / "shared"  # where others make theirs
+    shared.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    (shared / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["*/source", ".*/source"]\n', encoding="utf-8")
     assert "fastapi" in export(locked)
 
 
