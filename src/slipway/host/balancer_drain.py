@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
+from slipway.host.balancer_state import NoState, read
 from slipway.host.errors import ReleaseError
 
 # What it is told: a type stands for what must be given, and anything else is the default.
@@ -23,28 +23,11 @@ PARAMETERS: dict[str, Any] = {
     "seconds": int,
 }
 
-# A state that is older than this nobody keeps.
-STALE_SECONDS = 30
 PAUSE = 0.2
 
 
 class DrainError(Exception):
     """It cannot be done, and why."""
-
-
-def state(runtime: Path) -> dict[str, Any]:
-    """Return what the balancer's service says.
-
-    Raises:
-        DrainError: when it says nothing.
-    """
-    try:
-        told: dict[str, Any] = json.loads((runtime / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DrainError(f"the balancer does not say how its hosts are ({error}): run site.yml for it first") from error
-    if time.time() - told["when"] > STALE_SECONDS:
-        raise DrainError("the balancer's service is not at work: systemctl status 'slipway-balancer-*'")
-    return told
 
 
 def settled(told: dict[str, Any], host: str, drain: bool) -> bool:
@@ -59,13 +42,13 @@ def wait(runtime: Path, host: str, drain: bool, seconds: float) -> dict[str, Any
     """Wait until the balancer has done it, and return what is said of the host then, or after `seconds`.
 
     Raises:
-        DrainError: when the balancer says nothing.
+        NoState: when the balancer says nothing.
     """
     begin = time.monotonic()
     # What was told before the note was made does not count.
-    first = state(runtime)["when"]
+    first = read(runtime)["when"]
     while True:
-        told = state(runtime)
+        told = read(runtime)
         if (told["when"] > first and settled(told, host, drain)) or time.monotonic() - begin > seconds:
             entry: dict[str, Any] = told["hosts"].get(host, {})
             return {**entry, "settled": settled(told, host, drain)}
@@ -82,7 +65,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     note = Path(given["drained"], host)
     changed = note.exists() != drain
     try:
-        told = state(runtime)
+        told = read(runtime)
         if host not in told["hosts"]:
             raise DrainError(f"the balancer does not know {host}: run site.yml for it first")
         others = [name for name, entry in told["hosts"].items() if name != host and entry["state"] == "in use"]
@@ -96,6 +79,6 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         else:
             note.unlink(missing_ok=True)
         entry = wait(runtime, host, drain, given["seconds"])
-    except DrainError as error:
+    except (DrainError, NoState) as error:
         raise ReleaseError(f"Nothing was changed: {error}") from error
     return {"changed": changed, **entry}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
+from slipway.host.balancer_state import NoState, read
 from slipway.host.certificate import Certificate, served_if_any
 from slipway.host.endpoint import Door
 from slipway.host.finding import Finding, error, warning, worst_first
@@ -25,18 +24,14 @@ PARAMETERS: dict[str, Any] = {
     "drift": [],
 }
 
-# A state that is older than this nobody keeps.
-STALE_SECONDS = 30
 
-
-def state(runtime: Path) -> dict[str, dict[str, Any]]:
+def hosts_of(runtime: Path) -> dict[str, dict[str, Any]]:
     """Return what the balancer's service says of each host; nothing where it says nothing any more."""
     try:
-        told = json.loads((runtime / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        hosts: dict[str, dict[str, Any]] = read(runtime)["hosts"]
+    except NoState:
         return {}
-    hosts: dict[str, dict[str, Any]] = told["hosts"]
-    return hosts if time.time() - told["when"] < STALE_SECONDS else {}
+    return hosts
 
 
 def runs(unit: str) -> bool:
@@ -92,7 +87,7 @@ def status(hosts: dict[str, dict[str, Any]], certificate: Certificate | None) ->
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Return the balancer's `status`, its `hosts`, and `findings`."""
     service = given["service"]
-    hosts, certificate = state(Path(given["runtime"])), served_if_any(Door(**given["door"]))
+    hosts, certificate = hosts_of(Path(given["runtime"])), served_if_any(Door(**given["door"]))
     stopped = [unit for unit in ("nginx", service) if not runs(unit)]
     found = findings(hosts, service, certificate, given["drift"], stopped)
     told = {name: entry["state"] for name, entry in hosts.items()}
