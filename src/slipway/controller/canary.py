@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-# Fewer errors than this are taken for chance, as they are in the first seconds after a switch.
-LEAST_ERRORS = 3
+from slipway.host.watch import LEAST_ERRORS
+
 # Of fewer requests a p95 is that of two or three, which tell nothing.
 LEAST_REQUESTS = 50
 # What nobody notices is not called slow, however short the others' p95 is.
