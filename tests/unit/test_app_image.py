@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 import released
+from ansible.errors import AnsibleActionFail
 from rendering import Host
 
-from slipway.controller.image import ImageAction, timed
+from slipway.controller.image import ImageAction
 from slipway.host.build import image as app_image
 from slipway.host.build.engine import Engine, login
 from slipway.host.errors import ReleaseError
@@ -296,17 +297,51 @@ def test_an_engine_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) ->
         Engine("docker")
 
 
+def controllers(directory: Path, **more: Any) -> dict[str, Any]:
+    """Return what the controller is told that builds an image, whose source is packed there as slipway_fetch does it."""
+    with tarfile.open(directory / "source.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("Dockerfile"))  # without a time
+    source = {"archive": str(directory / "source.tar.gz"), "directory": ".", "requirements": "Dockerfile"}
+    return {"engine": "podman", "source": source, "environment": {}, **more}
+
+
 def test_the_controller_builds_once_for_hosts_that_ask_at_the_same_time(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
-    assert timed(tarfile.TarInfo("index.html"), "/x").mtime > time.time() - 60, "a changed page must not look unchanged"
     cache = Path(os.environ["XDG_CACHE_HOME"], "slipway")
     cache.mkdir(parents=True)
-    with tarfile.open(cache / "source.tar.gz", "w:gz") as tar:
-        tar.add(__file__, "Dockerfile")
-    source = {"archive": str(cache / "source.tar.gz"), "directory": ".", "requirements": "Dockerfile"}
-    told = {"engine": "podman", "source": source, "environment": {}}
+    told = controllers(cache)
     action = object.__new__(ImageAction)
     with ThreadPoolExecutor() as hosts:
         files = set(hosts.map(lambda machine: action.saved(told, "slipway/shop:b1", machine), ["x86_64"] * 3 + ["aarch64"]))
     assert [words.split()[0] for words in sorted(asked())] == ["build", "build", "rmi", "rmi", "save", "save"]
     assert {gzip.decompress(file.read_bytes()) for file in files} == {b"image\n"}
     assert len(files) == 2, "one for each kind of processor"
+
+
+def test_the_controller_builds_as_a_host_does(
+    tmp_path: Path, asked: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same options, but for another kind of processor; a changed page must not look unchanged."""
+    seen: list[tuple[str, float, str]] = []
+    build = Engine.build
+
+    def spy(engine: Engine, context: Path, recipe: Path, *rest: Any) -> None:
+        seen.append((recipe.read_text(encoding="utf-8"), (context / "Dockerfile").stat().st_mtime, rest[1].get("A", "")))
+        build(engine, context, recipe, *rest)
+
+    monkeypatch.setattr(Engine, "build", spy)
+    told = controllers(tmp_path, recipe="FROM ours\n", arguments={"B": "2"}, environment={"A": 1}, files={"uv.txt": "uv"})
+    object.__new__(ImageAction).saved(told, "slipway/shop:b2", "aarch64")
+    ((text, time_of_page, number),) = seen
+    assert (text, time_of_page > time.time() - 60, number) == ("FROM ours\n", True, "1")
+    build(Engine("podman"), tmp_path, tmp_path / "Dockerfile", "slipway/shop:b2", {"A": "1", "B": "2"}, {}, None)
+    theirs, ours = [command.split(" --tag ")[0] for command in asked() if command.startswith("build")]
+    assert theirs == ours.replace("--build-arg", "--platform=linux/arm64 --build-arg", 1)
+    assert "--security-opt=label=disable" in theirs
+
+
+def test_an_image_that_the_controller_cannot_build_is_told(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
+    (tmp_path / "bin/podman").write_text("#!/bin/sh\necho no space left; exit 1\n", encoding="utf-8")
+    with pytest.raises(AnsibleActionFail, match=r"(?s)cannot be built on this machine.*no space left"):
+        object.__new__(ImageAction).saved(controllers(tmp_path), "slipway/shop:b3", "x86_64")
+    with pytest.raises(AnsibleActionFail, match=r"There is no nobody on this machine.*app_image_builder: host"):
+        object.__new__(ImageAction).saved(controllers(tmp_path, engine="nobody"), "slipway/shop:b3", "x86_64")

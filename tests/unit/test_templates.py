@@ -23,12 +23,12 @@ import released
 from rendering import ROOT, Block, Host, load, parse_nginx
 
 from slipway.host import configuration
-from slipway.host.release.activate import CACHED_CONNECTION_SECONDS
 from slipway.host.release.context import Context
 from slipway.host.release.record import told_to
 from slipway.host.release.step import PARAMETERS
 from slipway.host.store import Store
 from slipway.runtime import launch
+from slipway.runtime.agreement import CACHED_CONNECTION_SECONDS
 from slipway.runtime.release import Release
 
 PYTHON = os.path.realpath(sys.executable)

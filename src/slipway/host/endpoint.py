@@ -14,17 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Where a release answers what only it can know, to whoever knows its token: see asgi.py of the runtime.
-QUESTIONS_PATH = "/.slipway/door"
+from slipway.runtime.agreement import QUESTIONS_PATH, SECOND_EVENT_SECONDS
 
 # How Slipway names itself, so that its own requests are told from those of clients: see access_log.py.
 AGENT = "slipway"
 
 # An address of nobody (RFC 5737), which a client claims to be.
 CLAIMED_CLIENT = "203.0.113.7"
-
-# An event stream sends its second event this long after the first.
-SECOND_EVENT_SECONDS = 1.5
 
 # How long an answer may be, in bytes: what asks for one keeps it in memory.
 LONGEST_ANSWER = 2**20

@@ -9,6 +9,7 @@ from typing import Any
 PROGRAMS = ("launch.py", "preflight.py")
 MODULES = (
     "__init__.py",
+    "agreement.py",
     "application.py",
     "asgi.py",
     "counts.py",

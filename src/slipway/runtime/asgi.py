@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.runtime import counts, waiting
+from slipway.runtime.agreement import CACHED_CONNECTION_SECONDS, QUESTIONS_PATH, SECOND_EVENT_SECONDS
 from slipway.runtime.application import load
 from slipway.runtime.guard import leave_when_replaced
 from slipway.runtime.log import request
@@ -24,11 +25,6 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-PATH = "/.slipway/door"
-
-# How long Nginx may still use a connection to this one, in seconds.
-KEPT_SECONDS = 1.5
 
 # Looked up for each request.
 note, monotonic = waiting.NOTE.pack_into, time.monotonic
@@ -66,7 +62,7 @@ class Served:
             elif name == b"x-forwarded-proto":
                 scope["scheme"] = ("http" if kind == "http" else "ws") + ("s" if value == b"https" else "")
         path = scope["path"]
-        if path.startswith(PATH) and self.knows(scope):
+        if path.startswith(QUESTIONS_PATH) and self.knows(scope):
             await answer(scope, receive, send)
             return
         free = self.free
@@ -159,13 +155,13 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.close"})
-    elif scope["path"] != PATH:
-        address = f"{scope['scheme']}://{headers[b'host'].decode()}{PATH}"
+    elif scope["path"] != QUESTIONS_PATH:
+        address = f"{scope['scheme']}://{headers[b'host'].decode()}{QUESTIONS_PATH}"
         await respond(send, 307, [(b"location", address.encode())])
     elif headers.get(b"accept") == b"text/event-stream":
         kind = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
         await respond(send, 200, kind, b"data: 1\n\n", more=True)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(SECOND_EVENT_SECONDS)
         await send({"type": "http.response.body", "body": b"data: 2\n\n"})
     else:
         client = scope.get("client")
@@ -181,7 +177,7 @@ async def respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], b
 
 def finish(release: Release, served: Served) -> None:
     """Finish what is under way, and end this process."""
-    time.sleep(KEPT_SECONDS)
+    time.sleep(CACHED_CONNECTION_SECONDS)  # Nginx may still use its connections
     if release.server == "hypercorn" and isinstance(served, Named):  # its workers heed no signal
         deadline = time.monotonic() + release.graceful_timeout
         while served.under_way and time.monotonic() < deadline:

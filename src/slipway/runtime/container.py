@@ -17,6 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from slipway.runtime import journal
+from slipway.runtime.agreement import repository
 from slipway.runtime.release import HERE, Release, read
 
 # Of one that takes nobody on any more the client ends within so many seconds.
@@ -35,7 +36,7 @@ class Container:
         self.release = release
         self.directory = directory
         self.engine: str = release.container["engine"]
-        self.image = f"localhost/slipway-{release.app}:{release.build}"
+        self.image = f"{repository(release.app)}:{release.build}"
         self.label = f"{release.app}-{release.number}"
         instance = os.environ.get("SLIPWAY_INSTANCE", "")
         self.name = f"{self.label}-{instance}" if instance else self.label

@@ -13,9 +13,10 @@ from ansible.module_utils.urls import ConnectionError as UrlError
 from ansible.module_utils.urls import open_url
 
 from slipway.controller.fetch.archive import LARGEST
-from slipway.controller.fetch.cache import cache_directory, locked, sha256, sweep
+from slipway.controller.fetch.cache import cache_directory, locked, sweep
 from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.kind import is_url, shown
+from slipway.host.build.archive import sha256
 
 
 def obtain(source: str, checksum: str, timeout: float) -> Path:

@@ -10,9 +10,9 @@ from typing import Any
 
 from slipway.controller import interpreter as interpreters
 from slipway.controller.fetch.archive import DAMAGED
-from slipway.controller.fetch.cache import sha256
 from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.kind import shown
+from slipway.host.build.archive import sha256
 
 
 def stand_in(source: str, requirement: str, scratch: Path, wheel: Path | None = None) -> Path:

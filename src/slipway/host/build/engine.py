@@ -24,11 +24,6 @@ BUILD_SECONDS = 1800
 PLACES = "/usr/local/bin:/usr/bin:/bin"
 
 
-def repository(app: str) -> str:
-    """Return the name of an app's images; the tag is the name of a build."""
-    return f"localhost/slipway-{app}"
-
-
 class Engine:
     """An engine.
 
@@ -81,6 +76,7 @@ class Engine:
         arguments: Mapping[str, str],
         environment: Mapping[str, str],
         cache: Path | None,
+        platform: str = "",
     ) -> None:
         """Build an image, with the machine's own network.
 
@@ -91,6 +87,7 @@ class Engine:
             arguments: build arguments. They travel in the environment: all can see a command line.
             environment: that of the build, such as a proxy.
             cache: where uv keeps what it downloads, for engines that can mount that; None for nowhere.
+            platform: what the image is for, such as `linux/arm64`; empty for this machine.
 
         Raises:
             ReleaseError: when a step of the recipe fails; with the last lines.
@@ -99,6 +96,8 @@ class Engine:
         options = ["--layers=false", "--format=docker", "--security-opt=label=disable"] if self.name == "podman" else []
         if cache and self.name == "podman":
             options.append(f"--volume={cache}:/cache")
+        if platform:
+            options.append(f"--platform={platform}")
         options += [f"--build-arg={name}" for name in sorted(arguments)]
         words = ["build", "--force-rm", "--network=host", *options, "--tag", tag, "--file", str(recipe), str(context)]
         self.call(*words, seconds=BUILD_SECONDS, environment={**environment, **arguments})

@@ -10,22 +10,21 @@ from typing import Any
 
 from slipway.host.build.archive import packed, unpack
 from slipway.host.build.builder import Builder, take_back
-from slipway.host.build.engine import BUILD_SECONDS, Engine, repository
+from slipway.host.build.engine import BUILD_SECONDS, Engine
 from slipway.host.build.hooks import hook, hooks_of
 from slipway.host.build.links import look_over
-from slipway.host.build.pins import beside
+from slipway.host.build.parameters import SHARED
+from slipway.host.build.recipe import environment, recipe
 from slipway.host.build.times import freshen
 from slipway.host.errors import ReleaseError
 from slipway.host.files import on_disk, remove, room, settle, write
 from slipway.host.lock import LEASE_SECONDS, Busy, lock
 from slipway.host.paths import Layout, digest
+from slipway.runtime.agreement import repository
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
-    # The app's paths `home`, `runtime` and `logs`.
-    "layout": dict,
-    # What slipway_fetch returned.
-    "source": dict,
+    **SHARED,
     # The app's name.
     "name": str,
     # What builds and runs containers.
@@ -40,28 +39,10 @@ PARAMETERS: dict[str, Any] = {
     "static": "",
     # Files by name, which `recipe` finds in the folder .slipway beside the source.
     "files": {},
-    # Where the build's user keeps what was downloaded for this app.
-    "cache": str,
     # `username` and `password` for the registry.
     "credentials": {},
-    # The packed source on this host. Without it the module only says whether it is needed.
-    "archive": "",
-    # The packed source itself, in Base64, where it is small.
-    "packed": "",
     # The image on this host, as the controller's engine saved it.
     "image": "",
-    # Environment for the build, such as an index or a proxy.
-    "environment": {},
-    # The build's user, who has no rights: hooks and `recipe` run as that.
-    "user": str,
-    # MiB that must be free before a build.
-    "room": float,
-    # Shell commands; `before_build` and `after_build` run here.
-    "hooks": {},
-    # Seconds that one of them may take.
-    "hook_timeout": 300.0,
-    # The run of Ansible that this is a step of.
-    "run": dict,
 }
 
 
@@ -86,7 +67,7 @@ class Images:
         self.arguments = arguments
         self.source = arguments["source"]
         self.engine = Engine(arguments["engine"])
-        self.environment = {key: str(value) for key, value in arguments["environment"].items()}
+        self.environment = environment(arguments)
 
     def tag(self, name: str) -> str:
         """Return what the image of the build `name` is called."""
@@ -115,26 +96,13 @@ class Images:
         self._finish(partial, name)
 
     def _build(self, partial: Path, tag: str) -> None:
-        ours = self.arguments["recipe"]
-        context = partial if ours else partial / self.source["directory"]
-        recipe = partial.with_name(f"{partial.name}.Dockerfile") if ours else context / self.source["requirements"]
-        told = {**(self.environment if ours else {}), **self.arguments["arguments"]}
-        if not ours:
-            self.engine.build(context, recipe, tag, told, self.environment, None)
-            return
-        if (context / ".slipway").exists():
-            raise ReleaseError(
-                "The build holds .slipway, which is what the recipe of the image finds beside the source: have the hook "
-                "before_build (app_hooks) make no such folder."
-            )
-        builder = Builder(self.arguments["user"], self.arguments["cache"])
-        told["SLIPWAY_BUILDER"] = f"{builder.uid}:{builder.gid}"
-        write(recipe, ours)
-        try:
-            with beside(context, self.arguments["files"]):
-                self.engine.build(context, recipe, tag, told, self.environment, builder.directory("image"))
-        finally:
-            remove(recipe)
+        with recipe(partial, self.arguments) as (context, dockerfile, told):
+            cache = None
+            if self.arguments["recipe"]:
+                builder = Builder(self.arguments["user"], self.arguments["cache"])
+                told["SLIPWAY_BUILDER"] = f"{builder.uid}:{builder.gid}"
+                cache = builder.directory("image")
+            self.engine.build(context, dockerfile, tag, told, self.environment, cache)
 
     def pull(self) -> str:
         """Pull the image, and return the name of its build.

@@ -7,6 +7,7 @@ from typing import Any
 from slipway.host.build.archive import packed
 from slipway.host.build.make import build
 from slipway.host.build.names import names
+from slipway.host.build.parameters import SHARED
 from slipway.host.build.prebuilt import adopt, twin
 from slipway.host.build.venv import is_complete, python_version
 from slipway.host.errors import ReleaseError
@@ -16,14 +17,7 @@ from slipway.host.paths import Layout
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
-    # The app's paths `home`, `runtime` and `logs`.
-    "layout": dict,
-    # What slipway_fetch returned.
-    "source": dict,
-    # The packed source on this host. Without it the module only says whether it is needed.
-    "archive": "",
-    # The packed source itself, in Base64, where it is small.
-    "packed": "",
+    **SHARED,
     # The packed wheelhouse on this host, where the environment is made and there is one.
     "wheels": "",
     # Digests of the `build` and `venv` of another host, which are had instead.
@@ -40,8 +34,6 @@ PARAMETERS: dict[str, Any] = {
     "installer": str,
     # The uv program.
     "uv": str,
-    # Where the build's user keeps what was downloaded for this app.
-    "cache": str,
     # Requirements of the server, added where the lock lacks them.
     "server": list,
     # The same with hashes, and all that they need, for locks that have hashes.
@@ -52,18 +44,6 @@ PARAMETERS: dict[str, Any] = {
     "extra": [],
     # Whether packages may be built from source.
     "source_builds": False,
-    # Environment for the installer, such as an index or a proxy.
-    "environment": {},
-    # The build's user, who has no rights. All code in a build runs as that.
-    "user": str,
-    # MiB that must be free before a build.
-    "room": float,
-    # Shell commands; `before_build` and `after_build` run here.
-    "hooks": {},
-    # Seconds that one of them may take.
-    "hook_timeout": 300.0,
-    # The run of Ansible that this is a step of.
-    "run": dict,
 }
 
 

@@ -16,9 +16,7 @@ from slipway.host.release.gate import check_root, compare_interfaces, wait_until
 from slipway.host.release.record import GOOD, image_of, remember
 from slipway.host.release.watch import prove, watch
 from slipway.host.watch import Processes, Traffic
-
-# How long Nginx may go on using a connection to the old release after a switch: both times of its upstream, and some.
-CACHED_CONNECTION_SECONDS = 1.5
+from slipway.runtime.agreement import CACHED_CONNECTION_SECONDS
 
 
 def freshen_files(context: Context, number: int) -> dict[Path, int]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
-from slipway.host.build.engine import Engine, repository
+from slipway.host.build.engine import Engine
 from slipway.host.errors import ReleaseError
 from slipway.host.files import remove
 from slipway.host.release.context import Context
 from slipway.host.release.record import GOOD, image_of
+from slipway.runtime.agreement import repository
 
 
 def prune(context: Context) -> None:
