@@ -119,26 +119,39 @@ def test_a_bad_setting_keeps_it_from_starting(image: str) -> None:
     assert "SECRET_KEY must have at least 16 characters" in done.stdout + done.stderr
 
 
-def test_the_pod_of_the_manifests_runs(tmp_path: Path) -> None:
+@pytest.fixture
+def manifests(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """What playbooks/kubernetes.yml writes for the app, by its kind."""
+    host = {"app_name": "slipway-example", "app_image": IMAGE, "app_env": {"ENVIRONMENT": "production"}}
+    inventory = {"web": {"hosts": {"api.example.com": {**host, "app_secrets": {"SECRET_KEY": SECRET}}}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+    told = {"kubernetes_directory": str(tmp_path), "kubernetes_release": "8", "kubernetes_replicas": 1}
+    ansible = str(ROOT / ".venv" / "bin" / "ansible-playbook")
+    options = [f"--inventory={tmp_path / 'hosts.yml'}", f"--extra-vars={json.dumps(told)}"]
+    subprocess.run([ansible, "playbooks/kubernetes.yml", *options], cwd=ROOT, check=True)
+    text = (tmp_path / "api.example.com.kubernetes.yaml").read_text(encoding="utf-8")
+    documents = {each["kind"]: each for each in yaml.safe_load_all(text) if not each["metadata"]["name"].endswith("-closed")}
+    return {kind: documents[kind] for kind in ("ConfigMap", "Secret", "Deployment")}
+
+
+def test_the_pod_of_the_manifests_runs(manifests: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     """One pod of it: here two would want the same port of the machine."""
-    documents = yaml.safe_load_all((APP / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
-    deployment = next(each for each in documents if each["kind"] == "Deployment")
-    deployment["spec"]["replicas"] = 1
+    secret = manifests.pop("Secret")
+    name = secret["metadata"]["name"]
     file = tmp_path / "pod.yaml"
-    file.write_text(yaml.safe_dump(deployment), encoding="utf-8")
-    data = {"SECRET_KEY": base64.b64encode(SECRET.encode()).decode()}
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "slipway-example"}, "data": data}
+    file.write_text(yaml.safe_dump_all(manifests.values()), encoding="utf-8")
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in secret.pop("stringData").items()}
     old = tuple(map(int, podman("version", "--format={{.Client.Version}}").split(".")[:2])) < (4, 4)
-    podman("secret", "create", "slipway-example", "-", text=json.dumps(data if old else secret))
+    podman("secret", "create", name, "-", text=json.dumps(data if old else {**secret, "data": data}))
     try:
         podman("kube", "play", str(file))
         (pod,) = json.loads(podman("pod", "ps", "--format=json", "--filter=name=slipway-example"))
         within(30, lambda: ask(address(pod["InfraId"]), "/healthz"))
-        assert ask(address(pod["InfraId"]), "/version")["release"] == "7"
+        assert ask(address(pod["InfraId"]), "/version")["release"] == "8", "the manifest names the release, not the image"
         assert ask(address(pod["InfraId"]), "/") == {"message": "Hello, World!"}
     finally:
         podman("pod", "rm", "--force", "--time=0", *podman("pod", "ps", "--quiet", "--filter=name=slipway-example").split())
-        podman("secret", "rm", "slipway-example")
+        podman("secret", "rm", name)
         podman("volume", "rm", "--force", "scratch")
 
 

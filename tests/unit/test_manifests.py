@@ -1,4 +1,4 @@
-"""What starts the app's image elsewhere: Kubernetes takes the manifests as they are, and compose.yaml keeps the same promises."""
+"""What starts the app's image elsewhere: what playbooks/kubernetes.yml writes, and compose.yaml with the same promises."""
 
 from __future__ import annotations
 
@@ -19,21 +19,96 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "app"
-MANIFESTS = list(yaml.safe_load_all((APP / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8")))
-ROUTE = yaml.safe_load((APP / "deploy" / "httproute.yaml").read_text(encoding="utf-8"))
+TEMPLATE = ROOT / "playbooks" / "templates" / "kubernetes.yaml.j2"
 COMPOSE = yaml.safe_load((APP / "compose.yaml").read_text(encoding="utf-8"))
 OLDEST = 31
 VERSIONS = [f"1.{minor}" for minor in range(OLDEST, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
+PLAYBOOK: list[str | Path] = [Path(sys.executable).with_name("ansible-playbook"), "playbooks/kubernetes.yml"]
+
+Manifest = dict[str, Any]
+Write = Callable[..., tuple[str, list[Manifest]]]
+
+# An inventory's app, with what Kubernetes sees of it.
+NAME = "slipway-example"
+SECRET = "canary-of-a-secret"
+SHOP: dict[str, Any] = {
+    "app_name": NAME,
+    "app_env": {"MOTD": 'it\'s: "yes"\n#'},
+    "app_secrets": {"SECRET_KEY": SECRET},
+    "app_container_memory_mb": 512,
+    "app_health_headers": {"X-Probe": 1},
+    "nginx_domains": ["api.example.com", "www.example.com"],
+}
 
 
-def manifest(kind: str, manifests: list[dict[str, Any]] = MANIFESTS) -> dict[str, Any]:
+def written(
+    directory: Path, image: str = "ghcr.io/you/shop:1.4", extra: dict[str, Any] | None = None, **variables: Any
+) -> tuple[str, list[Manifest]]:
+    """Run the playbook for one host, and return what it prints and the manifests.
+
+    Args:
+        directory: where its inventory is, and what it writes.
+        image: what the cluster is to pull.
+        extra: what is given with -e.
+        variables: those of the host.
+    """
+    inventory = {"web": {"hosts": {"api.example.com": {"app_image": image, **variables}}}}
+    (directory / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+    told = {"kubernetes_directory": str(directory / "out"), **(extra or {})}
+    done = subprocess.run(
+        [*PLAYBOOK, "-vv", f"--inventory={directory / 'hosts.yml'}", f"--extra-vars={json.dumps(told)}"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    file = directory / "out" / "api.example.com.kubernetes.yaml"
+    if not file.exists():
+        return done.stdout, []
+    assert done.returncode == 0, done.stdout
+    assert file.stat().st_mode & 0o777 == 0o600
+    return done.stdout, list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Run the playbook for one host, and return what it prints and the manifests."""
+
+    def run(*arguments: Any, **options: Any) -> tuple[str, list[Manifest]]:
+        return written(tmp_path, *arguments, **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Manifest]]:
+    """What is printed and written for the shop."""
+    extra = {"kubernetes_max_replicas": 8}
+    return written(tmp_path_factory.mktemp("shop"), "localhost/slipway-example:latest", extra, **SHOP)
+
+
+@pytest.fixture(scope="module")
+def manifests(printed: tuple[str, list[Manifest]]) -> list[Manifest]:
+    return printed[1]
+
+
+@pytest.fixture(scope="module")
+def routes(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    """What is written for the shop behind a Gateway."""
+    extra = {"kubernetes_gateway": "public"}
+    return written(tmp_path_factory.mktemp("gateway"), "localhost/slipway-example:latest", extra, **SHOP)[1]
+
+
+def manifest(kind: str, manifests: list[Manifest]) -> Manifest:
     """Return the manifest of a kind: the one that does something, where there are two."""
     (found,) = [each for each in manifests if each["kind"] == kind and not each["metadata"]["name"].endswith("-closed")]
-    return dict(found)
+    return copy.deepcopy(found)
 
 
-def container() -> dict[str, Any]:
-    (found,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
+def container(manifests: list[Manifest]) -> dict[str, Any]:
+    (found,) = manifest("Deployment", manifests)["spec"]["template"]["spec"]["containers"]
     return dict(found)
 
 
@@ -84,13 +159,18 @@ def unknown(found: Any, known: Any) -> list[str]:
     return []
 
 
+KINDS = ["ConfigMap", "Secret", "Deployment", "Service", "Ingress", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler"]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("document", MANIFESTS, ids=lambda document: f"{document['kind']} {document['metadata']['name']}")
-def test_kubernetes_takes_each_manifest(document: dict[str, Any], version: str) -> None:
+@pytest.mark.parametrize("place", range(len(KINDS)), ids=lambda place: f"{place} {KINDS[place]}")
+def test_kubernetes_takes_each_manifest(manifests: list[Manifest], place: int, version: str) -> None:
+    document = manifests[place]
+    assert document["kind"] == KINDS[place]
     kubernetes_validate.validate(document, version, strict=True)
 
 
-def closed(route: dict[str, Any]) -> set[str]:
+def closed(route: Manifest) -> set[str]:
     """Return the paths of an HTTPRoute that lead to nobody."""
     rules = [rule for rule in route["spec"]["rules"] if rule["backendRefs"][0]["name"].endswith("-closed")]
     paths = [match["path"] for rule in rules for match in rule["matches"]]
@@ -98,83 +178,118 @@ def closed(route: dict[str, Any]) -> set[str]:
     return {path["value"] for path in paths}
 
 
-def test_a_gateway_takes_the_route_to_the_app(gateway_api: Callable[[dict[str, Any]], str]) -> None:
-    assert (gateway_api(ROUTE), unknown(ROUTE, FIELDS)) == ("", [])
-    wrong = copy.deepcopy(ROUTE)
-    wrong["spec"]["rules"][1]["matches"][0]["path"]["type"] = "Prefix"
-    assert "/spec/rules/1/matches/0/path/type" in gateway_api(wrong)
+def test_a_gateway_takes_the_route_to_the_app(routes: list[Manifest], gateway_api: Callable[[Manifest], str]) -> None:
+    route = manifest("HTTPRoute", routes)
+    assert (gateway_api(route), unknown(route, FIELDS)) == ("", [])
+    route["spec"]["rules"][1]["matches"][0]["path"]["type"] = "Prefix"
+    assert "/spec/rules/1/matches/0/path/type" in gateway_api(route)
 
 
-def test_the_route_of_a_gateway_leads_where_the_ingress_does() -> None:
-    rules = manifest("Ingress")["spec"]["rules"]
-    assert ROUTE["spec"]["hostnames"] == [rule["host"] for rule in rules]
-    assert closed(ROUTE) == {path["path"] for path in rules[0]["http"]["paths"]} - {"/"} == {"/metrics", "/.slipway"}
-    (rest,) = [rule for rule in ROUTE["spec"]["rules"] if "matches" not in rule]
-    services = {each["metadata"]["name"]: each["spec"]["ports"][0]["port"] for each in MANIFESTS if each["kind"] == "Service"}
-    assert rest["backendRefs"] == [{"name": "slipway-example", "port": services["slipway-example"]}]
-    assert all(each["port"] == services[each["name"]] for rule in ROUTE["spec"]["rules"] for each in rule["backendRefs"])
+def test_the_route_of_a_gateway_leads_where_the_ingress_does(manifests: list[Manifest], routes: list[Manifest]) -> None:
+    rules, route = manifest("Ingress", manifests)["spec"]["rules"], manifest("HTTPRoute", routes)
+    assert route["spec"]["hostnames"] == [rule["host"] for rule in rules]
+    assert closed(route) == {path["path"] for path in rules[0]["http"]["paths"]} - {"/"} == {"/metrics", "/.slipway"}
+    (rest,) = [rule for rule in route["spec"]["rules"] if "matches" not in rule]
+    services = {each["metadata"]["name"]: each["spec"]["ports"][0]["port"] for each in routes if each["kind"] == "Service"}
+    assert rest["backendRefs"] == [{"name": NAME, "port": services[NAME]}]
+    assert {each["name"]: each["port"] for rule in route["spec"]["rules"] for each in rule["backendRefs"]} == services
 
 
 def test_nothing_is_said_to_a_controller_that_is_retired() -> None:
-    for file in (APP / "deploy" / "kubernetes.yaml", ROOT / "playbooks" / "templates" / "kubernetes.yaml.j2"):
-        assert "nginx.ingress.kubernetes.io" not in file.read_text(encoding="utf-8")
+    assert "nginx.ingress.kubernetes.io" not in TEMPLATE.read_text(encoding="utf-8")
 
 
-def test_a_misspelt_field_would_be_found() -> None:
-    document = yaml.safe_load(yaml.safe_dump(manifest("Deployment")))
+def test_a_misspelt_field_would_be_found(manifests: list[Manifest]) -> None:
+    document = manifest("Deployment", manifests)
     document["spec"]["template"]["spec"]["containers"][0]["readinessProb"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
 
 
-def test_the_manifests_are_of_one_app() -> None:
-    labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert [each["kind"] for each in MANIFESTS] == [
-        "Deployment",
-        "Service",
-        "Ingress",
-        "Service",
-        "PodDisruptionBudget",
-        "HorizontalPodAutoscaler",
-    ]
+def test_the_manifests_are_of_one_app(manifests: list[Manifest]) -> None:
+    deployment = manifest("Deployment", manifests)
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert [each["kind"] for each in manifests] == KINDS
     for kind in ("Deployment", "PodDisruptionBudget"):
-        assert manifest(kind)["spec"]["selector"]["matchLabels"] == labels
-    assert manifest("Service")["spec"]["selector"] == labels
-    names = {port["name"]: port["containerPort"] for port in container()["ports"]}
-    assert names["http"] == 8000
-    assert manifest("Service")["spec"]["ports"][0]["targetPort"] == "http"
-    assert manifest("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == manifest("Deployment")["metadata"]["name"]
-    backend = manifest("Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
-    assert backend["name"] == manifest("Service")["metadata"]["name"]
+        assert manifest(kind, manifests)["spec"]["selector"]["matchLabels"] == labels
+    assert manifest("Service", manifests)["spec"]["selector"] == labels
+    assert container(manifests)["ports"] == [{"name": "http", "containerPort": 8000}]
+    assert manifest("Service", manifests)["spec"]["ports"][0]["targetPort"] == "http"
+    backend = manifest("Ingress", manifests)["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert backend["name"] == manifest("Service", manifests)["metadata"]["name"]
 
 
-def test_a_pod_is_given_time_to_finish() -> None:
+def test_pods_are_added_as_they_are_busy_where_that_is_asked_for(manifests: list[Manifest], routes: list[Manifest]) -> None:
+    scaler = manifest("HorizontalPodAutoscaler", manifests)["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 8)
+    assert scaler["scaleTargetRef"]["name"] == manifest("Deployment", manifests)["metadata"]["name"]
+    assert "replicas" not in manifest("Deployment", manifests)["spec"], "each apply would undo what the autoscaler did"
+    assert manifest("Deployment", routes)["spec"]["replicas"] == 2
+    assert "HorizontalPodAutoscaler" not in {each["kind"] for each in routes}
+
+
+def test_a_pod_is_given_time_to_finish(manifests: list[Manifest]) -> None:
     graceful = re.search(r'"--timeout-graceful-shutdown", "(\d+)"', (APP / "Dockerfile").read_text(encoding="utf-8"))
     assert graceful is not None
-    pod = manifest("Deployment")["spec"]["template"]["spec"]
-    pause = int(container()["lifecycle"]["preStop"]["exec"]["command"][1])
+    pod = manifest("Deployment", manifests)["spec"]["template"]["spec"]
+    pause = int(container(manifests)["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pause + int(graceful[1]) < pod["terminationGracePeriodSeconds"]
     assert int(graceful[1]) < int(COMPOSE["services"]["app"]["stop_grace_period"].removesuffix("s"))
 
 
-def test_neither_may_do_more_than_serve() -> None:
-    pod = manifest("Deployment")["spec"]["template"]["spec"]
+def test_neither_may_do_more_than_serve(manifests: list[Manifest]) -> None:
+    pod = manifest("Deployment", manifests)["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert f"USER {pod['securityContext']['runAsUser']}:" in (APP / "Dockerfile").read_text(encoding="utf-8")
-    rights = container()["securityContext"]
+    rights = container(manifests)["securityContext"]
     assert (rights["readOnlyRootFilesystem"], rights["allowPrivilegeEscalation"]) == (True, False)
     assert rights["capabilities"] == {"drop": ["ALL"]}
-    assert container()["resources"]["limits"]["memory"]
+    assert container(manifests)["resources"]["limits"] == {"memory": "512Mi"}
     app = COMPOSE["services"]["app"]
     assert (app["read_only"], app["cap_drop"], app["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
     assert "ports" not in app, "only the proxy is reached from outside"
 
 
-def test_no_secret_is_in_the_files() -> None:
-    environment = COMPOSE["services"]["app"]["environment"]
-    assert environment["SECRET_KEY"].startswith("${SECRET_KEY:?")
-    assert {each["name"] for each in container()["env"]} == {"ENVIRONMENT"}
-    assert [each["secretRef"]["name"] for each in container()["envFrom"]] == ["slipway-example"]
+def test_a_new_image_drops_no_request(manifests: list[Manifest]) -> None:
+    spec = manifest("Deployment", manifests)["spec"]
+    assert spec["strategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert (spec["minReadySeconds"], spec["progressDeadlineSeconds"], spec["revisionHistoryLimit"]) == (10, 120, 5)
+    probes = [container(manifests)[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
+    assert [(probe["periodSeconds"], probe.get("failureThreshold")) for probe in probes] == [(1, 60), (5, None), (10, 6)]
+    headers = [{"name": "Host", "value": "api.example.com"}, {"name": "X-Probe", "value": "1"}]
+    assert [probe["httpGet"] for probe in probes] == [{"path": "/healthz", "port": "http", "httpHeaders": headers}] * 3
+    assert manifest("PodDisruptionBudget", manifests)["spec"]["minAvailable"] == 1
+
+
+def test_settings_and_secrets_reach_the_app_and_nobody_else(printed: tuple[str, list[Manifest]]) -> None:
+    said, manifests = printed
+    assert SECRET not in said
+    config, secret = manifest("ConfigMap", manifests), manifest("Secret", manifests)
+    assert (config["data"], secret["stringData"]) == (SHOP["app_env"], SHOP["app_secrets"])
+    name = secret["metadata"]["name"]
+    assert name == config["metadata"]["name"]
+    assert container(manifests)["envFrom"] == [{"configMapRef": {"name": name}}, {"secretRef": {"name": name}}]
+    told = {each["name"]: each["value"] for each in container(manifests)["env"]}
+    assert told == {"RELEASE_ID": "latest", "UVICORN_HEADERS": "X-Release:latest"}
+    assert [each["kind"] for each in manifests if SECRET in str(each)] == ["Secret"]
+
+
+def test_the_ingress_has_each_name_and_the_limits_of_nginx(manifests: list[Manifest]) -> None:
+    ingress = manifest("Ingress", manifests)
+    assert [rule["host"] for rule in ingress["spec"]["rules"]] == SHOP["nginx_domains"]
+    assert ingress["spec"]["tls"] == [{"hosts": SHOP["nginx_domains"], "secretName": f"{NAME}-tls"}]
+    first, second = (rule["http"] for rule in ingress["spec"]["rules"])
+    assert first == second
+    assert ingress["metadata"]["annotations"] == {
+        "cert-manager.io/cluster-issuer": "letsencrypt",
+        "nginx.org/client-max-body-size": "10m",
+        "nginx.org/proxy-read-timeout": "60s",
+        "nginx.org/proxy-send-timeout": "60s",
+    }
+
+
+def test_no_secret_is_in_the_file_of_compose() -> None:
+    assert COMPOSE["services"]["app"]["environment"]["SECRET_KEY"].startswith("${SECRET_KEY:?")
 
 
 def test_images_are_of_versions_that_are_looked_after() -> None:
@@ -192,106 +307,24 @@ def test_images_are_of_a_version() -> None:
     assert re.search(r"^ARG BASE=\S+:3\.\d+-slim$", (APP / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_what_is_counted_is_not_for_the_public() -> None:
-    paths = {
-        path["path"]: path["backend"]["service"]["name"] for path in manifest("Ingress")["spec"]["rules"][0]["http"]["paths"]
-    }
-    assert paths == {
-        "/": "slipway-example",
-        "/metrics": "slipway-example-closed",
-        "/.slipway": "slipway-example-closed",
-    }
-    (nobody,) = [each for each in MANIFESTS if each["metadata"]["name"] == "slipway-example-closed"]
+def test_what_is_counted_is_not_for_the_public(manifests: list[Manifest]) -> None:
+    rules = manifest("Ingress", manifests)["spec"]["rules"]
+    paths = {path["path"]: path["backend"]["service"]["name"] for path in rules[0]["http"]["paths"]}
+    assert paths == {"/": NAME, "/metrics": f"{NAME}-closed", "/.slipway": f"{NAME}-closed"}
+    (nobody,) = [each for each in manifests if each["metadata"]["name"] == f"{NAME}-closed"]
     assert "selector" not in nobody["spec"], "it leads to nobody"
-    annotations = manifest("Deployment")["spec"]["template"]["metadata"]["annotations"]
-    assert annotations["prometheus.io/port"] == str(container()["ports"][0]["containerPort"])
+    annotations = manifest("Deployment", manifests)["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(container(manifests)["ports"][0]["containerPort"])
     rule = COMPOSE["services"]["app"]["labels"]["traefik.http.routers.app.rule"]
     assert "!PathPrefix(`/metrics`) && !PathPrefix(`/.slipway`)" in rule
 
 
-# What playbooks/kubernetes.yml makes of an inventory
-
-PLAYBOOK: list[str | Path] = [Path(sys.executable).with_name("ansible-playbook"), "playbooks/kubernetes.yml"]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., tuple[str, list[dict[str, Any]]]]:
-    """Run the playbook for one host, and return what it prints and the manifests."""
-
-    def run(image: str = "ghcr.io/you/shop:1.4", gateway: str = "", **variables: Any) -> tuple[str, list[dict[str, Any]]]:
-        inventory = {"web": {"hosts": {"api.example.com": {"app_image": image, **variables}}}}
-        (tmp_path / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
-        extra = {"kubernetes_directory": str(tmp_path / "out"), "kubernetes_gateway": gateway}
-        done = subprocess.run(
-            [*PLAYBOOK, "-vv", f"--inventory={tmp_path / 'hosts.yml'}", f"--extra-vars={json.dumps(extra)}"],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        file = tmp_path / "out" / "api.example.com.kubernetes.yaml"
-        if not file.exists():
-            return done.stdout, []
-        assert done.returncode == 0, done.stdout
-        assert file.stat().st_mode & 0o777 == 0o600
-        return done.stdout, list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-
-    return run
-
-
-def test_an_inventorys_app_is_served_as_the_example_is(write: Callable[..., tuple[str, list[dict[str, Any]]]]) -> None:
-    settings = {
-        "app_env": {"MOTD": 'it\'s: "yes"\n#'},
-        "app_secrets": {"SECRET_KEY": "canary-of-a-secret"},
-    }
-    names = {
-        "app_name": "slipway-example",
-        "app_container_memory_mb": 512,
-        "nginx_domains": ["api.example.com", "www.example.com"],
-        "app_health_headers": {"X-Probe": 1},
-    }
-    said, found = write("localhost/slipway-example:latest", **settings, **names)
-    for version in (VERSIONS[0], VERSIONS[-1]):
-        for document in found:
-            kubernetes_validate.validate(document, version, strict=True)
-    assert "canary" not in said
-    assert manifest("ConfigMap", found)["data"] == settings["app_env"]
-    assert manifest("Secret", found)["stringData"] == settings["app_secrets"]
-    name = manifest("Secret", found)["metadata"]["name"]
-    assert name == manifest("ConfigMap", found)["metadata"]["name"]
-    made, example = (copy.deepcopy(manifest("Deployment", documents)) for documents in (found, MANIFESTS))
-    (ours,) = made["spec"]["template"]["spec"]["containers"]
-    assert {each["name"]: each["value"] for each in ours["env"]} == {
-        "RELEASE_ID": "latest",
-        "UVICORN_HEADERS": "X-Release:latest",
-    }
-    assert ours["envFrom"] == [{"configMapRef": {"name": name}}, {"secretRef": {"name": name}}]
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        headers = [{"name": "Host", "value": "api.example.com"}, {"name": "X-Probe", "value": "1"}]
-        assert ours[probe]["httpGet"].pop("httpHeaders") == headers
-    for deployment in (made, example):
-        for key in ("env", "envFrom"):
-            del deployment["spec"]["template"]["spec"]["containers"][0][key]
-    assert made == example
-    assert manifest("Service", found) == manifest("Service")
-    assert manifest("PodDisruptionBudget", found) == manifest("PodDisruptionBudget")
-    ingress = manifest("Ingress", found)
-    assert ingress["metadata"] == manifest("Ingress")["metadata"]
-    assert [rule["host"] for rule in ingress["spec"]["rules"]] == names["nginx_domains"]
-    for rule in ingress["spec"]["rules"]:
-        assert rule["http"] == manifest("Ingress")["spec"]["rules"][0]["http"]
-
-
-def test_a_gateway_instead_of_an_ingress(
-    write: Callable[..., tuple[str, list[dict[str, Any]]]], gateway_api: Callable[[dict[str, Any]], str]
-) -> None:
+def test_a_site_of_many_names_has_several_routes(write: Write, gateway_api: Callable[[Manifest], str]) -> None:
     domains = [f"a{number}.example.com" for number in range(20)]
-    _, found = write(gateway="infra/public", nginx_domains=domains, nginx_closed_paths=["/internal"])
+    _, found = write(extra={"kubernetes_gateway": "infra/public"}, nginx_domains=domains, nginx_closed_paths=["/internal"])
     assert "Ingress" not in {each["kind"] for each in found}
     routes = [each for each in found if each["kind"] == "HTTPRoute"]
-    assert [each for each in routes if gateway_api(each) or unknown(each, FIELDS)] == []
+    assert [(gateway_api(each), unknown(each, FIELDS)) for each in routes] == [("", [])] * 2
     assert [name for route in routes for name in route["spec"]["hostnames"]] == domains
     assert len({route["metadata"]["name"] for route in routes}) == 2, "a route has 16 names at most"
     for route in routes:
@@ -299,14 +332,13 @@ def test_a_gateway_instead_of_an_ingress(
         assert closed(route) == {"/internal", "/.slipway"}
 
 
-def test_a_changed_setting_is_another_release(write: Callable[..., tuple[str, list[dict[str, Any]]]]) -> None:
+def test_a_changed_setting_is_another_release(write: Write) -> None:
     changes: list[dict[str, Any]] = [{}, {"app_env": {"A": "1"}}, {"app_secrets": {"A": "1"}}]
     names = {manifest("Secret", write(app_name="my_shop", **change)[1])["metadata"]["name"] for change in changes}
-    assert len(names) == 3
-    assert all(name.startswith("my-shop-") for name in names), "Kubernetes has no '_' in names"
+    assert [name.startswith("my-shop-") for name in names] == [True] * 3, "Kubernetes has no '_' in names"
 
 
-def test_what_has_no_image_is_refused(write: Callable[..., tuple[str, list[dict[str, Any]]]]) -> None:
+def test_what_has_no_image_is_refused(write: Write) -> None:
     said, found = write("")
     assert "api.example.com has no app_image" in said
     assert found == []
