@@ -724,7 +724,7 @@ def test_a_full_disk_is_told_before_anything_is_sent(
     for archive in (None, str(source)):
         result = module(**arguments(layout, index, archive=archive, room=1e9))
         assert re.search(r"nearly full: \d+ MiB are free, and app_room_mb asks for 1000000000", result["msg"])
-    assert [path.name for path in layout.home.iterdir()] == ["builds", "venvs"] or not list(layout.builds.iterdir())
+    assert list(layout.builds.iterdir()) == list(layout.venvs.iterdir()) == []
     assert not (layout.home / ".lock").exists()
     # What is built already needs none.
     name = module(**arguments(layout, index))["build"]
@@ -1353,7 +1353,7 @@ def test_a_user_that_is_not_there_is_named(layout: Layout, index: tuple[Path, di
             "ERROR: No matching distribution found for a==9",
             "cannot be met|no wheel",
         ),
-        ("something new", "something new", ""),
+        ("something new", "something new", r" pip install .*requirements\.txt"),
     ],
 )
 def test_an_installers_error_begins_with_what_to_do(
@@ -1375,7 +1375,7 @@ def test_an_installers_error_begins_with_what_to_do(
     with pytest.raises(ReleaseError) as error:
         install(layout.venvs / "v1", tmp_path, arguments(layout, index, installer=installer, uv=fake, interpreter=fake))
     first = str(error.value).splitlines()[0]
-    assert re.search(advice or "install", first)
+    assert re.search(advice, first), first
     assert said.splitlines()[0] in str(error.value)
 
 

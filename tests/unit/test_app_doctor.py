@@ -119,8 +119,8 @@ def test_what_runs_with_older_files_than_it_has(tmp_path: Path, changed: float, 
         os.utime(directory / name, (started, started + (changed if name == file else 0)))
     processes = [{"statename": "RUNNING", "start": started}, {"statename": "STOPPED", "start": 0}]
     findings = list(release.stale(subject(tmp_path), {7: processes}))
-    assert whats(findings) == ([("warning", "Release 7 runs with older files than it has")] if stale else [])
-    assert not stale or str(directory / file) in findings[0].evidence
+    assert whats(findings) == [("warning", "Release 7 runs with older files than it has")] * stale
+    assert [str(directory / file) in finding.evidence for finding in findings] == [True] * stale
 
 
 def test_a_certificate_is_read(tmp_path: Path) -> None:
@@ -131,7 +131,8 @@ def test_a_certificate_is_read(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     facts = read(file.read_text(encoding="ascii"))
     assert facts.names == ["a.example.com", "www.a.example.com"]
-    assert facts.issuer == facts.subject == "CN = a" or facts.subject == "CN=a"
+    # OpenSSL 1 and 2 write it with spaces.
+    assert [name.replace(" ", "") for name in (facts.issuer, facts.subject)] == ["CN=a", "CN=a"]
     assert len(facts.fingerprint) == 95
     assert abs(facts.begin - time.time()) < 60
     assert facts.end - facts.begin == 30 * 86400

@@ -58,7 +58,6 @@ def test_what_is_asked_for_is_one_word() -> None:
         ("# ours\n\n 3.11 # old\n3.12\n", "3.12.0", "3.13.0"),
         ("pypy3.10\n3.12\n", "3.12.0", "3.10.1"),
         (">=3.12", "3.13.0", "3.11.0"),
-        ("pypy3.10-7.3.12", "", "3.10.1"),
     ],
 )
 def test_a_python_version_file_counts_to_two_numbers(tmp_path: Path, text: str, fits: str, does_not: str) -> None:
@@ -66,7 +65,14 @@ def test_a_python_version_file_counts_to_two_numbers(tmp_path: Path, text: str, 
     file.write_text(text, encoding="utf-8")
     asked = pinned(file, ".python-version")
     assert unmet(asked, does_not)
-    assert not fits or not unmet(asked, fits)
+    assert not unmet(asked, fits)
+
+
+def test_a_python_version_file_that_asks_for_another_python_than_cpython_is_met_by_none(tmp_path: Path) -> None:
+    file = tmp_path / ".python-version"
+    file.write_text("pypy3.10-7.3.12", encoding="utf-8")
+    asked = pinned(file, ".python-version")
+    assert [bool(unmet(asked, version)) for version in ("3.10.1", "3.12.3", "3.14.0")] == [True] * 3
 
 
 @pytest.mark.parametrize("text", ["", "system\n", "my-environment\n", "# nothing\n"])

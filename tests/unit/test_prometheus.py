@@ -107,8 +107,9 @@ def test_only_a_service_that_asks_for_the_password_is_given_it() -> None:
 @pytest.mark.parametrize(("mode", "closed"), [("none", True), ("selfsigned", False)])
 def test_the_password_is_taken_over_https_alone_or_from_the_host_itself(mode: str, closed: bool) -> None:
     host = watch(certbot_mode=mode)
-    for words in parse_nginx(host.render("nginx", "site.conf.j2")).find("server"):
-        for location in words[-1].locations().values():
-            if location.find("auth_basic"):
-                rules = [directive[:2] for directive in location if directive[0] in ("allow", "deny")]
-                assert rules == ([["allow", "127.0.0.1"], ["allow", "::1"], ["deny", "all"]] if closed else [])
+    servers = [words[-1] for words in parse_nginx(host.render("nginx", "site.conf.j2")).find("server")]
+    locations = [location for server in servers for location in server.locations().values() if location.find("auth_basic")]
+    assert len(locations) == len(host["prometheus_locations"] | host["metrics_locations"])
+    for location in locations:
+        rules = [directive[:2] for directive in location if directive[0] in ("allow", "deny")]
+        assert rules == ([["allow", "127.0.0.1"], ["allow", "::1"], ["deny", "all"]] if closed else [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import tarfile
@@ -198,7 +197,7 @@ def test_a_file_that_changes_while_it_is_packed_is_not_kept_under_the_old_conten
         (app / "app/main.py").write_text(text.replace("None", "1234"), encoding="utf-8")
         return opened(*arguments, **options)
 
-    with monkeypatch.context() as patch, contextlib.suppress(FetchError):
+    with monkeypatch.context() as patch:
         patch.setattr(tarfile, "open", edit)
         pack(app, EXCLUDE, tmp_path)
     (app / "app/main.py").write_text(text, encoding="utf-8")

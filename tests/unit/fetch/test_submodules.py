@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,17 +98,31 @@ def test_a_relative_address_is_that_beside_its_parents(parent: str, place: str, 
     assert beside(parent, place) == address
 
 
-@pytest.mark.parametrize("place", ["/srv/secret", "file:///srv/secret", "../../../../srv/secret", "ext::sh -c id"])
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that are checked out, which none is."""
+    addresses: list[str] = []
+    monkeypatch.setattr(checkout, "checkout", lambda address, *arguments: addresses.append(address))
+    return addresses
+
+
+@pytest.mark.parametrize("place", ["/srv/secret", "file:///srv/secret", "ext::sh -c id"])
 @pytest.mark.parametrize("parent", ["https://host/shop.git", "git@host:shop.git"])
 def test_a_repository_from_elsewhere_names_nothing_on_this_machine(
-    parent: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parent: str, place: str, tmp_path: Path, asked: list[str]
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(checkout, "checkout", lambda address, *arguments: asked.append(address))
-    with contextlib.suppress(FetchError):
+    with pytest.raises(FetchError, match="a place on this machine, which a repository from elsewhere cannot name"):
         checkout._submodule("lib", "0" * 40, place, parent, 20, tmp_path, ("", ""), [])
-    assert [address for address in asked if not REMOTE.match(address)] == []
-    assert not asked or "srv/secret" in place
+    assert asked == []
+
+
+@pytest.mark.parametrize("parent", ["https://host/shop.git", "git@host:shop.git"])
+def test_no_number_of_steps_up_leads_from_a_repository_elsewhere_to_this_machine(
+    parent: str, tmp_path: Path, asked: list[str]
+) -> None:
+    checkout._submodule("lib", "0" * 40, "../../../../srv/secret", parent, 20, tmp_path, ("", ""), [])
+    (address,) = asked
+    assert REMOTE.match(address), address
 
 
 @pytest.mark.parametrize(
