@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import ssl
 import subprocess
@@ -24,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 INVENTORY = ROOT / "molecule" / "inventory"
 ARTEFACTS = ROOT / ".artefacts"
 SECRET = "canary-of-the-test-hosts"
+
+# An app in a single file.
+SHOP = ROOT / "molecule" / "release" / "shop"
 
 # Hosts that some tests take for one, by what their tests are told apart by.
 FLEETS = {"release.test": "fleet", "twin.test": "fleet"}
@@ -200,6 +204,26 @@ def inventory() -> dict[str, Any]:
         ["ansible-inventory", f"--inventory={INVENTORY}", "--list"], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
     return dict(json.loads(listing))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A copy of the app in a single file, to be changed."""
+    copy = tmp_path / "shop"
+    shutil.copytree(SHOP, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture
+def changed(shop: Path) -> Callable[[str], Path]:
+    """Change the app's code, so that it is another build with the same dependencies."""
+
+    def change(text: str) -> Path:
+        main = shop / "main.py"
+        main.write_text(f"{(SHOP / 'main.py').read_text(encoding='utf-8')}\n{text}\n", encoding="utf-8")
+        return shop
+
+    return change
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

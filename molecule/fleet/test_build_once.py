@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from molecule.conftest import ROOT, Host, Run
+from molecule.conftest import SHOP, Host, Run
 from molecule.fleet.conftest import FLEET
 from molecule.release.conftest import deploy, flat
-
-SHOP = ROOT / "molecule" / "release" / "shop"
 
 # The first is of another system, and so of no use to the others as a builder.
 ALONE, BUILDER, COPY = FLEET

@@ -17,9 +17,7 @@ import pytest
 
 from molecule.conftest import INVENTORY, ROOT, Host, Run, play, podman, within
 from molecule.fleet.conftest import FLEET, NAMES, loaded
-from molecule.release.conftest import changed, flat, programs, serves, shop
-
-__all__ = ["changed", "shop"]
+from molecule.release.conftest import flat, programs, serves
 
 FIRST, SECOND, THIRD = FLEET
 

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -22,15 +23,16 @@ PASSWORD = "canary-of-the-monitoring"
 LOGIN = {"Authorization": "Basic " + base64.b64encode(f"monitor:{PASSWORD}".encode()).decode()}
 
 
-def vouched(name: str) -> Host:
-    """Return a host whose certificate is the authority's."""
-    host = Host(name)
-    host.trust = ssl.create_default_context(cafile=str(ARTEFACTS / "acme-root.pem"))
-    return host
+class Vouched(Host):
+    """A host whose certificate is the authority's."""
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext:
+        """A context that trusts that authority."""
+        return ssl.create_default_context(cafile=str(ARTEFACTS / "acme-root.pem"))
 
 
-WATCHED = vouched("watched.test")
-WATCH = vouched("watch.test")
+WATCHED, WATCH = Vouched("watched.test"), Vouched("watch.test")
 
 
 def look(host: Host, path: str) -> Answer:

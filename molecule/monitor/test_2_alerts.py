@@ -9,13 +9,12 @@ from typing import Any
 
 import yaml
 
-from molecule.conftest import ROOT, play, podman, within
+from molecule.conftest import SHOP, play, podman, within
 from molecule.monitor.conftest import MADE, WATCH, WATCHED, Told, deploy, query
 from tests.unit.certificates import certify
 
 APP = WATCHED.app
 TLS = f"/etc/nginx/slipway/{APP}"
-SHOP = ROOT / "molecule" / "release" / "shop"
 
 
 def firing(alert: str) -> bool:

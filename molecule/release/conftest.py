@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
-from molecule.conftest import ROOT, Host, Run, play
+from molecule.conftest import ROOT, SHOP, Host, Run, play
 
 # The two hosts of one app.
 FLEET = "release.test:twin.test"
-SHOP = ROOT / "molecule" / "release" / "shop"
 
-# What images are made from here.
-BASE = subprocess.run([ROOT / "script" / "image", "python"], capture_output=True, text=True, check=True).stdout.strip()
+
+@cache
+def base() -> str:
+    """Return the image that images are made from here, which is made the first time."""
+    return subprocess.run([ROOT / "script" / "image", "python"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def flat(run: Run) -> str:
@@ -63,10 +64,10 @@ def serves(host: Host) -> int:
 
 def have_engine(host: Host, name: str) -> None:
     """Have an engine on the host, and the image that others are made from, which no registry has here."""
-    if not host.run(f"{name} image inspect {BASE} 2>/dev/null", check=False).startswith("[\n"):
+    if not host.run(f"{name} image inspect {base()} 2>/dev/null", check=False).startswith("[\n"):
         run = deploy(host, "--tags=container", playbook="site.yml", app_runtime="container", app_container_engine=name)
         assert run.code == 0, run.output[-3000:]
-        subprocess.run(f"podman save {BASE} | podman exec --interactive {host.name} {name} load", shell=True, check=True)
+        subprocess.run(f"podman save {base()} | podman exec --interactive {host.name} {name} load", shell=True, check=True)
 
 
 class Load:
@@ -94,26 +95,6 @@ class Load:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         output, _ = self.process.communicate(timeout=90)
         self.result = json.loads(output)
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    """A copy of the app in a single file, to be changed."""
-    copy = tmp_path / "shop"
-    shutil.copytree(SHOP, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
-
-
-@pytest.fixture
-def changed(shop: Path) -> Callable[[str], Path]:
-    """Change the app's code, so that it is another build with the same dependencies."""
-
-    def change(text: str) -> Path:
-        main = shop / "main.py"
-        main.write_text(f"{(SHOP / 'main.py').read_text(encoding='utf-8')}\n{text}\n", encoding="utf-8")
-        return shop
-
-    return change
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from molecule.conftest import Host, polling
-from molecule.release.conftest import SHOP, deploy, flat, programs, serves
+from molecule.conftest import SHOP, Host, polling
+from molecule.release.conftest import deploy, flat, programs, serves
 
 HOSTS = ["twin.test"]
 LIFESPAN = """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from molecule.conftest import ROOT, Host, Run, podman, polling, within
-from molecule.release.conftest import BASE, deploy, flat, have_engine, rollback, serves
+from molecule.release.conftest import base, deploy, flat, have_engine, rollback, serves
 
 HOSTS = ["other.test"]
 REGISTRY = "127.0.0.1:5000"
@@ -18,7 +18,7 @@ REGISTRY = "127.0.0.1:5000"
 
 def ship(host: Host, *arguments: str, **variables: Any) -> Run:
     """Release the app in a container."""
-    settings: dict[str, Any] = {"app_runtime": "container", "app_image_base": BASE, "app_watch_seconds": 1}
+    settings: dict[str, Any] = {"app_runtime": "container", "app_image_base": base(), "app_watch_seconds": 1}
     return deploy(host, *arguments, **{**settings, **variables})
 
 
@@ -86,11 +86,11 @@ def test_the_sources_own_recipe_is_taken(host: Host, shop: Path) -> None:
     """
     (shop / "Dockerfile").write_text("\n".join(line.strip() for line in recipe.splitlines()), encoding="utf-8")
     live = serves(host)
-    run = ship(host, app_source=str(shop), app_image_args={"BASE": BASE})
+    run = ship(host, app_source=str(shop), app_image_args={"BASE": base()})
     assert run.code != 0
     assert "the image lacks gunicorn, uvicorn_worker: have it install what app_server: gunicorn needs" in flat(run)
     assert serves(host) == live
-    run = ship(host, app_source=str(shop), app_image_args={"BASE": BASE}, app_server="uvicorn", app_env={"KEY": "x"})
+    run = ship(host, app_source=str(shop), app_image_args={"BASE": base()}, app_server="uvicorn", app_env={"KEY": "x"})
     assert run.code == 0, run.output[-3000:]
     number = serves(host)
     assert number > live
@@ -175,7 +175,7 @@ def test_requests_are_counted_over_all_workers(host: Host) -> None:
     example = {
         "app_source": str(ROOT / "app"),
         "app_module": "app.main:app",
-        "app_image_args": {"BASE": BASE},
+        "app_image_args": {"BASE": base()},
         "app_server": "uvicorn",
         "app_workers": 3,
     }

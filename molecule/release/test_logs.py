@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from molecule.conftest import SECRET, Host, within
-from molecule.release.conftest import BASE, deploy, flat, have_engine, serves
+from molecule.release.conftest import base, deploy, flat, have_engine, serves
 
 HOSTS = ["other.test"]
 ACCESS = "/var/log/nginx/shop.access.log"
@@ -57,6 +57,8 @@ SERVERS: dict[str, dict[str, Any]] = {
     "uvicorn": {"app_server": "uvicorn"},
     "hypercorn": {"app_server": "hypercorn"},
 }
+# Who logs what an app raises.
+LOGS_ERRORS = {"gunicorn": "uvicorn.error", "asgi": "gunicorn.error", "uvicorn": "uvicorn.error", "hypercorn": "hypercorn.error"}
 JOURNAL: dict[str, Any] = {"app_log_target": "journald"}
 
 
@@ -196,7 +198,7 @@ def test_a_request_is_found_by_its_name_and_no_secret_is(
     assert "one" in [line["message"] for line in lines if line["request_id"] == name]
     assert [line["message"] for line in lines if line["request_id"] == made] == ["two"]
     failed = [line for line in lines if "exception" in line]
-    assert [line["logger"].split(".")[0] in ("gunicorn", "uvicorn", "hypercorn") for line in failed] == [True]
+    assert [line["logger"] for line in failed] == [LOGS_ERRORS[server]]
     assert "RuntimeError" in failed[0]["exception"]
     assert {line["release"] for line in read(host)} == {release}
     # What the server says of itself is there, too.
@@ -288,7 +290,7 @@ def test_a_container_logs_to_the_same_places(host: Host, changed: Callable[[str]
     have_engine(host, "podman")
     inventory: dict[str, Any] = {
         "app_runtime": "container",
-        "app_image_base": BASE,
+        "app_image_base": base(),
         "app_log_target": target,
         "app_watch_seconds": 0,
     }

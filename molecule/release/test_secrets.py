@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from molecule.conftest import INVENTORY, ROOT, Host, Run, play
-from molecule.release.conftest import SHOP, serves
+from molecule.conftest import INVENTORY, ROOT, SHOP, Host, Run, play
+from molecule.release.conftest import serves
+from slipway.controller.fetch.cache import cache_directory
 
 HOSTS = ["release.test"]
 CANARY = "canary-7f3a9c"
@@ -159,19 +160,17 @@ def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: t
     # And wherever else on the disk: in the app's configuration, which is root's, and in the settings of releases, which the app's
     # group alone may read.
     found = host.run(f"grep -rslaF {CANARY} / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev", check=False).split()
-    assert found
+    assert {"/etc/slipway/apps/shop.json", f"/opt/shop/releases/{host.live()}/settings.json"} <= set(found)
     assert host.run("stat -c '%a %U %G' /etc/slipway/apps/shop.json").split() == ["600", "root", "root"]
     for path in {*found} - {"/etc/slipway/apps/shop.json"}:
         assert path.startswith("/opt/shop/releases/"), path
         assert path.endswith("/settings.json"), path
         assert host.run(f"stat -c '%a %U %G' {path}").split() == ["640", "root", "shop"]
     # Nor on the controller.
-    homes = [Path.home() / ".cache" / "slipway", Path.home() / ".ansible", INVENTORY.parents[1] / ".artefacts"]
-    for folder in [home for home in homes if home.is_dir()]:
-        leaked = subprocess.run(
-            ["grep", "-rslaF", CANARY, str(folder)], capture_output=True, text=True, check=False
-        ).stdout.split()
-        assert leaked == []
+    homes = [cache_directory(), Path.home() / ".ansible", INVENTORY.parents[1] / ".artefacts"]
+    there = [home for home in homes if home.is_dir()]
+    leaked = subprocess.run(["grep", "-rslaF", CANARY, *there], capture_output=True, text=True, check=False).stdout.split()
+    assert leaked == []
 
 
 def test_settings_survive_a_restart(host: Host, vault: tuple[Path, Path]) -> None:

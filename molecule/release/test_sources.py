@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from molecule.conftest import Host, Run
-from molecule.release.conftest import SHOP, deploy, flat, rollback, serves
+from molecule.conftest import SHOP, Host, Run
+from molecule.release.conftest import deploy, flat, rollback, serves
 
 HOSTS = ["other.test"]
 UV = Path(sys.executable).with_name("uv")
