@@ -197,6 +197,32 @@ def test_a_canary_is_judged(new: dict[str, Any], old: dict[str, Any], says: str)
     assert verdict["rows"][0]["requests"] == new["total"]
 
 
+@pytest.mark.parametrize(
+    ("new", "old", "percents", "promoted"),
+    [
+        pytest.param(measured(100, 3), measured(900), (1, 50), False, id="three errors"),
+        pytest.param(measured(100, 2), measured(9000), (1, 50), True, id="two errors"),
+        pytest.param(measured(1000, 250), measured(1000), (25, 50), True, id="as many errors as may be"),
+        pytest.param(measured(1000, 251), measured(1000), (25, 50), False, id="one error more"),
+        pytest.param(
+            measured(900, times={"1.0": 900}), measured(900, times={"0.5": 900}), (1, 100), True, id="as slow as it may"
+        ),
+        pytest.param(measured(900, times={"1.001": 900}), measured(900, times={"0.5": 900}), (1, 100), False, id="a bit slower"),
+        pytest.param(measured(50, times={"9": 50}), measured(900), (1, 50), False, id="slow, of just enough requests"),
+        pytest.param(measured(49, times={"9": 49}), measured(900), (1, 50), True, id="slow, of one request too few"),
+        pytest.param(measured(900), measured(50, times={"0.001": 50}), (1, 50), True, id="nobody notices what is below 50 ms"),
+        pytest.param(measured(900, times={"0.06": 900}), measured(50, times={"0.001": 50}), (1, 50), False, id="this is above"),
+        pytest.param(measured(900, restarts=2), measured(900), (1, 50), False, id="two processes end"),
+        pytest.param(measured(900, restarts=6), measured(900, restarts=3), (1, 50), True, id="twice as many as at the others"),
+        pytest.param(measured(900, restarts=7), measured(900, restarts=3), (1, 50), False, id="more than twice as many"),
+    ],
+)
+def test_a_canary_is_judged_at_its_bounds(
+    new: dict[str, Any], old: dict[str, Any], percents: tuple[float, float], promoted: bool
+) -> None:
+    assert canary.verdict({"a": new, "b": old}, ["a"], *percents)["promoted"] is promoted
+
+
 def test_how_a_canary_is_judged_is_the_operators() -> None:
     ill = {"a": measured(900, 27), "b": measured(900)}
     slow = {"a": measured(900, times={"0.3": 900}), "b": measured(900, times={"0.2": 900})}

@@ -175,6 +175,11 @@ def test_requests_go_to_the_live_socket(host: Host) -> None:
 
 
 @each_host
+def test_a_request_that_an_instance_may_be_at_still_is_not_handed_to_another(host: Host) -> None:
+    assert main_server(host).find("proxy_next_upstream") == [["error"]]
+
+
+@each_host
 def test_names_and_ports(host: Host) -> None:
     names = host["nginx_domains"]
     for words in site(host).find("server"):
