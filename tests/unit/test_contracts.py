@@ -20,7 +20,7 @@ ON_THE_HOST = sorted(
     if path.name != "__init__.py"
 )
 MODULES = [path for path in ON_THE_HOST if "argument_spec=" in path.read_text(encoding="utf-8")]
-PLUGINS = sorted(path for kind in ("action", "filter", "modules") for path in ROOT.glob(f"plugins/{kind}/*.py"))
+PLUGINS = sorted(path for kind in ("action", "filter", "modules", "test") for path in ROOT.glob(f"plugins/{kind}/*.py"))
 ACTIONS = sorted(ROOT.glob("plugins/action/*.py"))
 
 TEMPLATES = sorted(path for path in ROOT.glob("roles/*/templates/**/*") if path.is_file())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ARCHIVE = re.compile(r".+\.(tar|tar\.gz|tgz|tar\.bz2|tar\.xz|zip)", re.IGNORECASE)
@@ -17,13 +17,30 @@ def kind_of(source: str) -> str:
     place = urlsplit(source).path if is_url(source) else source
     if PACKAGE.fullmatch(source):
         return "package"
-    if not is_url(source) and Path(source).expanduser().is_dir():
+    if not is_url(source) and os.path.isdir(os.path.expanduser(source)):
         return "git" if is_git(source) else "directory"
     if WHEEL.fullmatch(place):
         return "wheel"
     if ARCHIVE.fullmatch(place):
         return "archive"
     return "git" if is_git(source) else "directory"
+
+
+def may_be_fetched(source: str) -> bool:
+    """Say whether `source` can be fetched, as far as this machine sees it: what is said to lie here must be there."""
+    kind = kind_of(source)
+    if source.startswith("-"):  # git would take it for an option
+        return False
+    if kind == "directory":
+        return os.path.isdir(os.path.expanduser(source))
+    if kind in ("archive", "wheel") and not is_url(source):
+        return os.path.isfile(os.path.expanduser(on_this_machine(source)))
+    return True
+
+
+def is_download(source: str) -> bool:
+    """Say whether `source` is an archive or a wheel by its address."""
+    return is_url(source) and kind_of(source) in ("archive", "wheel")
 
 
 def on_this_machine(source: str) -> str:
