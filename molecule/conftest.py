@@ -227,12 +227,21 @@ def changed(shop: Path) -> Callable[[str], Path]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have each test that wants a `host` run for the HOSTS that its file names, or for every host of its GROUP."""
+    """Run each test that wants a `host` for the HOSTS that its file names, or for every host of its GROUP.
+
+    A scenario that runs tests of another one names its own hosts in TEST_HOSTS, in its environment.
+    """
     if "host" in metafunc.fixturenames:
         group = getattr(metafunc.module, "GROUP", "all")
-        names = getattr(metafunc.module, "HOSTS", None) or inventory()[group]["hosts"]
+        names = os.environ.get("TEST_HOSTS", "").split() or getattr(metafunc.module, "HOSTS", None) or inventory()[group]["hosts"]
         hosts = [Host(name, inventory()["_meta"]["hostvars"].get(name, {}).get("app_name")) for name in names]
         metafunc.parametrize("host", hosts, ids=names, scope="module")
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Note which test runs, for script/test, which shows it while a scenario's own output is held back."""
+    if scenario := os.environ.get("MOLECULE_SCENARIO_NAME"):
+        (ARTEFACTS / f"{scenario}.now").write_text(nodeid, encoding="utf-8")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

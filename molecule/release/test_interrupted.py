@@ -31,11 +31,14 @@ def moments(host: Host, playbook: str) -> list[tuple[int, float]]:
     return [(number, 0.0) for number in range(2, len(tasks) + 1)] + [(number, after) for number in within for after in (0.7, 2.0)]
 
 
-def interrupt(host: Host, playbook: str, samples: int, problems: list[str], done: list[str]) -> None:
-    """Kill runs of a playbook at moments spread over it, and see what the next runs make of that."""
-    all_moments = moments(host, playbook)
-    step = max(1.0, len(all_moments) / samples)
-    chosen = [all_moments[int(index * step)] for index in range(min(samples, len(all_moments)))]
+def spread(found: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return some of these moments, spread over all of them."""
+    step = max(1.0, len(found) / (SAMPLES // 2))
+    return [found[int(index * step)] for index in range(min(SAMPLES // 2, len(found)))]
+
+
+def interrupt(host: Host, playbook: str, chosen: list[tuple[int, float]], problems: list[str], done: list[str]) -> None:
+    """Kill runs of a playbook at the chosen moments, and check what the next runs make of that."""
     for count, (at, after) in enumerate(chosen):
         where = f"{host.name}, {playbook}, task {at} + {after} s"
         wanted: dict[str, Any] = {"app_env": {"GREETING": f"{playbook} {at} {after}"}, "app_watch_seconds": 0}
@@ -62,9 +65,13 @@ def test_a_run_that_is_killed_is_finished_by_the_next(host: Host, tmp_path: Path
     """Two hosts at the same time, since most of it is waiting."""
     problems: list[str] = []
     done: list[str] = []
+
+    def kill(host: Host, playbook: str) -> None:
+        interrupt(host, playbook, spread(moments(host, playbook)), problems, done)
+
     halves = [
-        threading.Thread(target=interrupt, args=(host, "playbooks/deploy.yml", SAMPLES // 2, problems, done)),
-        threading.Thread(target=interrupt, args=(Host("twin.test", "shop"), "site.yml", SAMPLES // 2, problems, done)),
+        threading.Thread(target=kill, args=(host, "playbooks/deploy.yml")),
+        threading.Thread(target=kill, args=(Host("twin.test", "shop"), "site.yml")),
     ]
     for half in halves:
         half.start()

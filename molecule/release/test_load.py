@@ -13,16 +13,15 @@ from molecule.conftest import Answer, Host
 from molecule.release.conftest import Load, deploy, rollback, serves
 
 HOSTS = ["release.test"]
-ROUNDS = 5
-LEAST_REQUESTS = 30_000
 
 
-def test_five_releases_and_five_rollbacks_under_load(host: Host, changed: Callable[[str], Path]) -> None:
+def releases_and_rollbacks_under_load(host: Host, changed: Callable[[str], Path], rounds: int, least_requests: int) -> None:
+    """Release and roll back in turn, then release once more, under a load of at least so many requests."""
     host.run("rm -f /opt/shop/shared/ledger")
     processes = host.run("ps -eo comm= | sort | uniq -c")
     first = serves(host)
     with Load(host) as load:
-        for number in range(ROUNDS):
+        for number in range(rounds):
             run = deploy(host, app_source=str(changed(f"# {number}")), app_env={"GREETING": f"Release {number}"})
             assert run.code == 0, run.output[-3000:]
             assert "warning" not in run.output.lower(), "the public door was found wanting"
@@ -33,21 +32,25 @@ def test_five_releases_and_five_rollbacks_under_load(host: Host, changed: Callab
         run = deploy(host, app_source=str(changed("# last")))
         assert run.code == 0, run.output[-3000:]
         # What ten releases do not need is asked for at the last one, so that the figures speak of enough requests.
-        while len(host.run("cat /opt/shop/shared/ledger").split()) < LEAST_REQUESTS / 2:
+        while len(host.run("cat /opt/shop/shared/ledger").split()) < least_requests / 2:
             time.sleep(1)
     result = load.result
     print({key: value for key, value in result.items() if key != "posted"})
     assert result["failures"] == []
-    assert result["requests"] >= LEAST_REQUESTS
+    assert result["requests"] >= least_requests
     done = Counter(host.run("cat /opt/shop/shared/ledger").split())
     assert [order for order, times in done.items() if times > 1] == []
     assert set(done) == set(result["posted"])
     assert result["last"] == str(host.live()) == str(newest + 1)
-    assert len(result["releases"]) == ROUNDS + 2
-    assert result["streams"]["websockets opened"] >= 2 * ROUNDS
-    assert result["streams"]["event streams opened"] >= 2 * ROUNDS
+    assert len(result["releases"]) == rounds + 2
+    assert result["streams"]["websockets opened"] >= 2 * rounds
+    assert result["streams"]["event streams opened"] >= 2 * rounds
     serves(host)
     assert host.run("ps -eo comm= | sort | uniq -c") == processes
+
+
+def test_five_releases_and_five_rollbacks_under_load(host: Host, changed: Callable[[str], Path]) -> None:
+    releases_and_rollbacks_under_load(host, changed, rounds=5, least_requests=30_000)
 
 
 def test_what_is_under_way_is_finished(host: Host) -> None:

@@ -1,58 +1,22 @@
-"""Run the whole proof, step after step, and say what it came to and where the time went."""
+"""Run the proof, step after step, and print what it came to and where the time went."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
-import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO
 
-ROOT = Path(__file__).resolve().parents[2]
-ARTEFACTS = ROOT / ".artefacts"
-TOOLS = ROOT / ".venv" / "bin"
-ENVIRONMENT = {**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}", "PY_COLORS": "0", "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"}
-# Ansible is started more than a thousand times: what it imports is compiled once.
-ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
+from proof_steps import ARTEFACTS, ROOT, TOOLS, Outcome, Step, run
+from proof_times import busy, slowest, speed
 
-
-@dataclass
-class Step:
-    """One step of the proof.
-
-    `command` is run in `folder`; where it is made of tests, they are counted in the file `report`, else it counts as one.
-    `packages` are Debian packages that it needs, by the program that shows whether they are there.
-    Steps that name a `lane` are run after all others, the lanes side by side: what runs in one shares no host with another.
-    """
-
-    name: str
-    command: list[str]
-    folder: Path = ROOT
-    report: str = ""
-    packages: dict[str, list[str]] = field(default_factory=dict)
-    lane: str = ""
-
-
-@dataclass
-class Outcome:
-    """What became of a step: its exit code, the tests that passed and failed, and its seconds."""
-
-    step: Step
-    code: int
-    passed: int
-    failed: int
-    seconds: float
-
-    def row(self) -> str:
-        """Return its line in the table."""
-        word = "ok" if self.code == 0 else "FAILED"
-        return f"  {word:8}{self.seconds:7.0f} s  {self.passed + self.failed:5d}  {self.step.name}"
+PROGRESS_SECONDS = 60
+CHROMIUM = {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}
 
 
 def pytest(folder: str, report: str, *arguments: str) -> list[str]:
@@ -60,29 +24,41 @@ def pytest(folder: str, report: str, *arguments: str) -> list[str]:
     return [str(TOOLS / "python"), "-m", "pytest", "--quiet", f"--junitxml={ARTEFACTS / report}", *arguments, folder]
 
 
-def molecule(scenario: str, lane: str, packages: dict[str, list[str]] | None = None) -> Step:
+def molecule(scenario: str, lane: str, minutes: float, packages: dict[str, list[str]] | None = None) -> Step:
     """Return the step that runs a Molecule scenario from end to end, with `packages` on this machine."""
     command = ["molecule", "test", "--scenario-name", scenario]
-    return Step(f"scenario {scenario}", command, report=f"{scenario}.xml", packages=packages or {}, lane=lane)
+    return Step(f"scenario {scenario}", command, ROOT, f"{scenario}.xml", packages or {}, lane, minutes)
 
 
+UNIT = pytest("tests", "unit.xml", "-n=auto", "--dist=loadfile")
+PODMAN = Step("podman", ["script/bootstrap", "--dev", "--containers"])
 FAST = [
-    Step("lint and types", ["script/lint"]),
-    Step("unit tests and rendered templates", pytest("tests", "unit.xml", "-n=auto", "--dist=loadfile"), report="unit.xml"),
-    Step("tests of the example app", ["script/lib/test_app", str(ARTEFACTS / "app.xml")], report="app.xml"),
+    # Much of the first is a single process.
+    Step("lint", ["script/lint"], lane="first", minutes=2),
+    Step("example app", ["script/lib/test_app", str(ARTEFACTS / "app.xml")], report="app.xml", lane="first", minutes=1),
+    Step("unit tests", UNIT, report="unit.xml", lane="second", minutes=2),
 ]
-FULL = [
+MAIN = [*FAST, PODMAN, molecule("main", "only", 12)]
+# What the scenario `main` does the others do, too, and more of it.
+ALL = [
     *FAST,
-    Step("podman", ["script/bootstrap", "--dev", "--containers"]),
-    Step("the container image", pytest("molecule/image", "image.xml"), report="image.xml", packages={"catatonit": ["catatonit"]}),
-    molecule("release", "first"),
-    molecule("default", "first", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
-    molecule("fleet", "second"),
-    molecule("monitor", "second", {"chromium": ["chromium"], "chromedriver": ["chromium-driver"]}),
-    molecule("acme", "second"),
+    PODMAN,
+    Step(
+        "the container image",
+        pytest("molecule/image", "image.xml"),
+        report="image.xml",
+        packages={"catatonit": ["catatonit"]},
+        minutes=4,
+    ),
+    molecule("release", "first", 20),
+    molecule("default", "first", 18, CHROMIUM),
+    molecule("fleet", "second", 16),
+    molecule("monitor", "second", 14, CHROMIUM),
+    molecule("acme", "second", 8),
 ]
+SCENARIOS = {step.word: step for step in ALL + MAIN if step not in FAST and step is not PODMAN}
 BENCH = [
-    Step("podman", ["script/bootstrap", "--dev", "--containers"]),
+    PODMAN,
     # Modules in there have names of Python's own: their folder must not be where modules are looked for.
     Step("benchmarks", pytest("bench", "bench.xml", "--import-mode=importlib"), report="bench.xml"),
 ]
@@ -101,67 +77,98 @@ def install(packages: dict[str, list[str]]) -> None:
         subprocess.run([*root, "apt-get", "install", "-qqy", "--no-install-recommends", *missing], check=True)
 
 
-def counted(report: Path, code: int) -> tuple[int, int]:
-    """Return how many tests of a step passed and failed.
-
-    A step without a report counts as one test; so does one that failed although its report, if there is any, names no failure.
-    """
-    if not report.is_file():
-        return (1, 0) if code == 0 else (0, 1)
-    total = failed = 0
-    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
-        total += int(suite.get("tests", 0))
-        failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-    return total - failed, failed or (1 if code else 0)
-
-
-def run(step: Step, output: IO[str] | None = None) -> Outcome:
-    """Run a step, its output into a file if there is one, and return what became of it."""
-    report = ARTEFACTS / step.report if step.report else Path("/nonexistent")
-    report.unlink(missing_ok=True)
-    begin = time.monotonic()
-    done = subprocess.run(
-        step.command, cwd=step.folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
-    )
-    return Outcome(step, done.returncode, *counted(report, done.returncode), time.monotonic() - begin)
-
-
-def run_lane(steps: list[Step]) -> list[Outcome]:
-    """Run steps one after the other, and show what each has printed as a whole when it is done."""
+def run_lane(steps: list[Step], running: dict[str, Step]) -> list[Outcome]:
+    """Run steps one after the other, noting which in `running`, and show what each has printed as a whole when it is done."""
     outcomes = []
     for step in steps:
-        log = ARTEFACTS / f"{step.name.rpartition(' ')[2]}.log"
+        log = step.file("log")
         print(f"\nIn the background: {step.name}; its output goes to {log.relative_to(ROOT)}", flush=True)
         with log.open("w", encoding="utf-8") as output:
+            running[step.lane] = step
             outcomes.append(run(step, output))
+            del running[step.lane]
         # In one piece, since another lane may print at the same time.
         print(f"\n{step.name}:\n{log.read_text(encoding='utf-8', errors='replace')}\n{outcomes[-1].row()}", flush=True)
     return outcomes
 
 
+def run_lanes(steps: list[Step]) -> list[Outcome]:
+    """Run the lanes of some steps side by side, and print about every minute what each is at."""
+    lanes, running, over = dict[str, list[Step]](), dict[str, Step](), threading.Event()
+    for step in steps:
+        lanes.setdefault(step.lane, []).append(step)
+
+    def show_progress() -> None:
+        begin = time.monotonic()
+        while not over.wait(PROGRESS_SECONDS):
+            for step in list(running.values()):
+                print(f"  after {(time.monotonic() - begin) / 60:.0f} min, {step.name}: {step.doing()}", flush=True)
+
+    progress = threading.Thread(target=show_progress)
+    progress.start()
+    try:
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            return [outcome for lane in pool.map(lambda lane: run_lane(lane, running), lanes.values()) for outcome in lane]
+    finally:
+        over.set()
+        progress.join()
+
+
+def summary(outcomes: list[Outcome], seconds: float, all_processors: float, loop: float) -> str:
+    """Return what the proof came to.
+
+    Args:
+        outcomes: what became of each step.
+        seconds: what all of them took.
+        all_processors: how many seconds the machine's processors were busy meanwhile.
+        loop: how many seconds the fixed loop takes, by which machines are compared.
+    """
+    slow = slowest(ARTEFACTS / outcome.step.report for outcome in outcomes if outcome.step.report)
+    warnings = list(filter(None, (outcome.warning() for outcome in outcomes)))
+    passed, failed = sum(outcome.passed for outcome in outcomes), sum(outcome.failed for outcome in outcomes)
+    cpu, plays = sum(outcome.cpu for outcome in outcomes), sum(outcome.runs for outcome in outcomes)
+    lines = [
+        *(["The slowest tests", *slow, ""] if slow else []),
+        Outcome.HEADER,
+        *(outcome.row() for outcome in outcomes),
+        f"Together    {seconds:6.0f} s{cpu:9.0f} s{passed + failed:7d}{plays:>7}",
+        "",
+        "CPU is that of the steps' own processes, without what runs in containers; plays are runs of",
+        "ansible-playbook in scenarios.",
+        f"All that this machine did meanwhile, also for others, took {all_processors:.0f} s of its {os.cpu_count()} processors.",
+        f"The fixed loop, by which machines are compared, takes {loop:.3f} s here.",
+        *warnings,
+        f"Reports and screenshots are in {ARTEFACTS.relative_to(ROOT)}/",
+        f"\n{passed} passed, {failed} failed",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Run the steps; a failed one does not keep the next from running."""
-    parser = argparse.ArgumentParser(prog="script/test", description=__doc__)
-    parser.add_argument("--fast", action="store_true", help="lint, types, unit tests and templates: no container; 3 minutes")
-    parser.add_argument("--bench", action="store_true", help="instead, that every benchmark still runs: 15 minutes")
-    arguments = parser.parse_args()
-    steps = BENCH if arguments.bench else FAST if arguments.fast else FULL
+    parser = argparse.ArgumentParser(prog="script/test", description="The proof: what --fast does, and the main job on one host.")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--fast", action="store_true", help="lint, types, unit tests and templates: no container; 2 minutes")
+    choice.add_argument("--all", action="store_true", help="every scenario; 45 minutes")
+    choice.add_argument("--only", choices=sorted(SCENARIOS), help="nothing but this scenario")
+    choice.add_argument("--bench", action="store_true", help="instead, that every benchmark still runs: 15 minutes")
+    chosen = parser.parse_args()
+    steps = BENCH if chosen.bench else FAST if chosen.fast else ALL if chosen.all else MAIN
+    if chosen.only:
+        steps = [PODMAN, SCENARIOS[chosen.only]]
     ARTEFACTS.mkdir(exist_ok=True)
+    loop, begin, busy_before = speed(), time.monotonic(), busy()
     install({program: names for step in steps for program, names in step.packages.items()})
-    outcomes, lanes = list[Outcome](), dict[str, list[Step]]()
-    for step in steps:
-        if step.lane:
-            lanes.setdefault(step.lane, []).append(step)
+    outcomes = list[Outcome]()
+    for apart, group in itertools.groupby(steps, key=lambda step: bool(step.lane)):
+        if apart:
+            outcomes += run_lanes(list(group))
             continue
-        print(f"\n[{len(outcomes) + 1}/{len(steps)}] {step.name}", flush=True)
-        outcomes.append(run(step))
-    if lanes:
-        with ThreadPoolExecutor(len(lanes)) as pool:
-            outcomes += [outcome for lane in pool.map(run_lane, lanes.values()) for outcome in lane]
-    passed, failed = sum(each.passed for each in outcomes), sum(each.failed for each in outcomes)
-    print("\nWhat was run      time  tests\n" + "\n".join(each.row() for each in outcomes))
-    print(f"Reports and screenshots are in {ARTEFACTS.relative_to(ROOT)}/\n\n{passed} passed, {failed} failed", flush=True)
-    return 1 if failed else 0
+        for step in group:
+            print(f"\n[{len(outcomes) + 1}/{len(steps)}] {step.name}", flush=True)
+            outcomes.append(run(step))
+    print(f"\n{summary(outcomes, time.monotonic() - begin, busy() - busy_before, loop)}", flush=True)
+    return 1 if any(outcome.failed for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":
