@@ -33,7 +33,7 @@ def certify(
         lifetime: days from its beginning to its end.
     """
     secret = ec.generate_private_key(ec.SECP256R1())
-    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)  # noqa: UP017  for Python 3.9
     made = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, domains[0])]))
