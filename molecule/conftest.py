@@ -55,21 +55,22 @@ class Run:
 
 
 class Host:
-    """One test host, called by its name in the inventory, which is its domain and its container's name too."""
+    """One test host, called by its name in the inventory, which is its domain too, and its container's unless it has another."""
 
-    def __init__(self, name: str, app: str | None = None) -> None:
+    def __init__(self, name: str, app: str | None = None, container: str | None = None) -> None:
         self.name = name
         self.app = app or name.replace(".", "-")
+        self.container = container or name
 
     @property
     def address(self) -> str:
         """The address on the test network."""
-        return address(self.name)
+        return address(self.container)
 
     def run(self, command: str, check: bool = True) -> str:
         """Run a shell command as root inside the host and return what it prints."""
         done = subprocess.run(
-            ["podman", "exec", self.name, "sh", "-c", command], capture_output=True, text=True, errors="replace", check=False
+            ["podman", "exec", self.container, "sh", "-c", command], capture_output=True, text=True, errors="replace", check=False
         )
         assert not check or done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -231,7 +232,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     A scenario that runs tests of another one names its own hosts in TEST_HOSTS, in its environment.
     """
-    if "host" in metafunc.fixturenames:
+    if "host" in metafunc.fixturenames and not hasattr(metafunc.module, "SNAPSHOT"):
         group = getattr(metafunc.module, "GROUP", "all")
         names = os.environ.get("TEST_HOSTS", "").split() or getattr(metafunc.module, "HOSTS", None) or inventory()[group]["hosts"]
         hosts = [Host(name, inventory()["_meta"]["hostvars"].get(name, {}).get("app_name")) for name in names]
@@ -245,12 +246,12 @@ def pytest_runtest_logstart(nodeid: str) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run side by side, give all of one host to one process: they would disturb each other."""
+    """Where tests run side by side, give all of one host, or of one file, to one process: they would disturb each other."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByHost(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            name = re.search(r"\[([a-z0-9.]+)", nodeid)  # it comes first in a test's brackets
-            return FLEETS.get(name[1], name[1]) if name else nodeid
+            name = re.search(r"\[([a-z0-9.]+\.test)\b", nodeid)  # it comes first in a test's brackets
+            return FLEETS.get(name[1], name[1]) if name else nodeid.partition("::")[0]
 
     return ByHost(config, log)

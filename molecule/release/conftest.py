@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any, Self
 import pytest
 
 from molecule.conftest import ROOT, SHOP, Host, Run, play
+from molecule.snapshot import address_of, started
 
 # The two hosts of one app.
 FLEET = "release.test:twin.test"
@@ -38,6 +40,8 @@ def deploy(
     **variables: object,
 ) -> Run:
     """Run a playbook on a host, or on what a pattern names, with variables on top of the inventory and settings of Ansible."""
+    if isinstance(host, Host) and host.container != host.name:
+        variables |= address_of(host)
     limit = host if isinstance(host, str) else host.name
     return play(f"--limit={limit}", f"--extra-vars={json.dumps(variables)}", *arguments, playbook=playbook, **(settings or {}))
 
@@ -67,7 +71,7 @@ def have_engine(host: Host, name: str) -> None:
     if not host.run(f"{name} image inspect {base()} 2>/dev/null", check=False).startswith("[\n"):
         run = deploy(host, "--tags=container", playbook="site.yml", app_runtime="container", app_container_engine=name)
         assert run.code == 0, run.output[-3000:]
-        subprocess.run(f"podman save {base()} | podman exec --interactive {host.name} {name} load", shell=True, check=True)
+        subprocess.run(f"podman save {base()} | podman exec --interactive {host.container} {name} load", shell=True, check=True)
 
 
 class Load:
@@ -95,6 +99,13 @@ class Load:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         output, _ = self.process.communicate(timeout=90)
         self.result = json.loads(output)
+
+
+@pytest.fixture(scope="module")
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A host of the file's own, from the snapshot of the converged host that its SNAPSHOT names: nobody else changes that one."""
+    with started(request.module.SNAPSHOT, request.module.__name__.rpartition(".")[2].replace("_", "-")) as one:
+        yield one
 
 
 @pytest.fixture

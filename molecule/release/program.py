@@ -1,0 +1,166 @@
+"""Releases and rollbacks as the controller makes them, but without a run of ansible-playbook: in this process.
+
+What the role's tasks tell the host's program is worked out by Ansible's own engine from the inventory and a test's variables, and
+the controller's own actions take it there. What is left out is the run around them: facts, the check of variables, the account,
+other hosts of the app, and what is shown to the operator. A source must be small enough to go along with the first question.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.vars.manager import VariableManager
+
+from molecule.conftest import INVENTORY, ROOT, Host, Run
+from slipway.controller.build import BuildAction
+from slipway.controller.fetch.action import FetchAction
+from slipway.controller.identity import machine
+from slipway.controller.step import StepAction
+from tests.unit.rendering import Host as Rendered
+
+
+class Failed(Exception):
+    """A step failed; the message is the operator's."""
+
+
+def task_of(arguments: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what an action is made with: a task with those arguments, and for the rest what it does not look at here."""
+    task = SimpleNamespace(args=arguments, action="", check_mode=False, async_val=0)
+    return task, SimpleNamespace(_shell=SimpleNamespace(tmpdir=None)), None, None, None, None
+
+
+class Step(StepAction):
+    """A step of a release that reaches its host by podman alone.
+
+    Args:
+        host: the host.
+        name_of_run: what tells the run in whose name it is taken from others.
+        arguments: what the task tells its action.
+    """
+
+    def __init__(self, host: Host, name_of_run: dict[str, str], arguments: dict[str, Any]) -> None:
+        super().__init__(*task_of(arguments))
+        self.host = host
+        self.name_of_run = name_of_run
+        self.told: dict[str, Any] = {}
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the result of the step that the task names."""
+        return self.step(self._task.args["step"], self._task.args["arguments"], {})
+
+    def step(self, name: str, arguments: Mapping[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Take the step `name`, told `arguments`, and return its result."""
+        self.told = dict(arguments)
+        return super().step(name, arguments, task_vars)
+
+    def _execute_module(self, module_name: str, module_args: dict[str, Any], task_vars: Any = None) -> dict[str, Any]:
+        """Have the host's program take the step, as the module `slipway` does there."""
+        program = f"/opt/slipway/{module_args['program']}/slipway.pyz"
+        command = ["podman", "exec", "--interactive", self.host.container, "python3", program, "step", module_args["step"]]
+        told = json.dumps({"arguments": self.told, "run": {**module_args["run"], **self.name_of_run}})
+        done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
+        assert done.stdout, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+
+class Build(Step, BuildAction):
+    """The step that builds, likewise."""
+
+    run = BuildAction.run
+
+
+@cache
+def variables_of_hosts() -> dict[str, dict[str, Any]]:
+    """Return the variables of each test host, and what Ansible adds to them."""
+    loader = DataLoader()
+    loader.set_basedir(str(ROOT / "playbooks"))
+    hosts = InventoryManager(loader, sources=[str(INVENTORY)])
+    variables = VariableManager(loader=loader, inventory=hosts)
+    found = {host.name: variables.get_vars(host=host, include_hostvars=False) for host in hosts.get_hosts()}
+    for each in found.values():
+        del each["ansible_facts"]  # none are known
+    return found
+
+
+class Controller:
+    """The controller in one run for one host, a Debian.
+
+    Args:
+        host: the host, which is converged.
+        variables: what the operator gives as extra variables.
+    """
+
+    def __init__(self, host: Host, variables: dict[str, Any]) -> None:
+        known = variables_of_hosts()
+        alone = {"hostvars": known, "ansible_play_hosts": [host.name]}
+        system = {"distribution_major_version": str(known[host.name]["test_image"]).removeprefix("debian")}
+        self.host = host
+        self.role = Rendered({**known[host.name], **alone, **variables}, host.name, system)
+        self.name_of_run = {"id": f"{machine()} {uuid.uuid4()}", "at": str(time.time())}
+        self.lines: list[str] = []
+        self.changed = 0
+
+    def arguments(self, action: str, file: str, **registered: Any) -> dict[str, Any]:
+        """Return what the one task with that action in a task file of the role tells it."""
+        (found,) = self.role.arguments("app", action, file, **registered)
+        return dict(found)
+
+    def take(self, kind: type[Step], arguments: dict[str, Any]) -> dict[str, Any]:
+        """Take a step, and return its result.
+
+        Raises:
+            Failed: when it fails.
+        """
+        result = kind(self.host, self.name_of_run, arguments).run(task_vars={})
+        self.lines += [f"[WARNING]: {warning}" for warning in result.get("warnings", [])]
+        if result.get("failed"):
+            raise Failed(result["msg"])
+        self.changed += bool(result["changed"])
+        return result
+
+    def release(self) -> None:
+        """Do what the role does on the one host of an app."""
+        self.take(Step, self.arguments("slipway", "own.yml"))
+        told = self.arguments("slipway_fetch", "fetch.yml")
+        fetched = FetchAction(*task_of(told)).run(task_vars={"inventory_hostname": self.host.name})
+        told = self.arguments("slipway_build", "make.yml", __app_fetched=fetched, __app_waits="", __app_theirs={})
+        made = self.take(Build, told)
+        for name in (["prepare", "migrate"] if self.role["app_migrate_command"] else []) + ["release"]:
+            self.take(Step, self.arguments("slipway", "step.yml", __app_step=name, __app_venv_build=made))
+
+    def roll_back(self) -> None:
+        """Do what the role does to roll the app back."""
+        self.take(Step, self.arguments("slipway", "step.yml", __app_step="rollback"))
+
+    def finish(self, work: Callable[[], None]) -> Run:
+        """Do `work`, and return what came of it as that of a run of ansible-playbook."""
+        code = 0
+        try:
+            work()
+        except (Failed, AnsibleActionFail) as error:
+            code = 2
+            self.lines.append(str(error))
+        return Run(code, "\n".join(self.lines), {self.host.name: self.changed})
+
+
+def deploy(host: Host, **variables: Any) -> Run:
+    """Release the app on a host as playbooks/deploy.yml does, with variables on top of the inventory."""
+    controller = Controller(host, variables)
+    return controller.finish(controller.release)
+
+
+def rollback(host: Host, **variables: Any) -> Run:
+    """Roll the app back on a host as playbooks/rollback.yml does, with variables on top of the inventory."""
+    controller = Controller(host, variables)
+    return controller.finish(controller.roll_back)
