@@ -7,18 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from molecule.conftest import Host, polling
+from molecule.release import program
 from molecule.release.conftest import deploy, flat, rollback, serves
 
-HOSTS = ["other.test"]
+SNAPSHOT = "twin.test"
 
 
-def listed(host: Host) -> dict[int, str]:
-    """Return the state of each release as playbooks/releases.yml shows it."""
-    run = deploy(host, playbook="playbooks/releases.yml")
-    assert (run.code, run.changed) == (0, {host.name: 0})
-    lines = run.output[run.output.index("RELEASE ") :].splitlines()
+def listed(table: str) -> dict[int, str]:
+    """Return the state of each release in a table of them."""
     states = {}
-    for line in lines:
+    for line in table[table.index("RELEASE ") :].splitlines():
         words = line.split("  ")
         cells = [word.strip() for word in words if word.strip()]
         if cells and cells[0].isdigit():
@@ -32,7 +30,7 @@ def greeting(host: Host) -> str:
 
 def test_back_and_back_again(host: Host, changed: Callable[[str], Path]) -> None:
     for name in ("one", "two", "three"):
-        run = deploy(host, app_source=str(changed(f"# {name}")), app_env={"GREETING": name}, app_watch_seconds=0)
+        run = program.deploy(host, app_source=str(changed(f"# {name}")), app_env={"GREETING": name}, app_watch_seconds=0)
         assert run.code == 0, run.output[-3000:]
     three = host.live()
     with polling(host, "/items/1") as failures:
@@ -40,17 +38,19 @@ def test_back_and_back_again(host: Host, changed: Callable[[str], Path]) -> None
         assert run.code == 0, run.output[-3000:]
         assert f"It was rolled back from release {three}" in flat(run)
         assert (host.live(), greeting(host)) == (three - 1, "two")
-        assert rollback(host).code == 0
+        assert program.rollback(host).code == 0
         assert (host.live(), greeting(host)) == (three - 2, "one")
         # By number, one that was taken back can be had again.
-        assert rollback(host, release=three).code == 0
+        assert program.rollback(host, release=three).code == 0
         assert (host.live(), greeting(host)) == (three, "three")
     assert failures == []
     assert rollback(host, release=three).changed == {host.name: 0}
-    states = listed(host)
+    run = deploy(host, playbook="playbooks/releases.yml")
+    assert (run.code, run.changed) == (0, {host.name: 0})
+    states = listed(run.output)
     assert [states[three - 2], states[three - 1], states[three]] == ["kept", "rolled back", "live"]
     # Not the one that was taken back, though it is nearest.
-    assert rollback(host).code == 0
+    assert program.rollback(host).code == 0
     assert host.live() == three - 2
     serves(host)
 
@@ -60,9 +60,9 @@ def test_what_cannot_be_gone_back_to(host: Host, changed: Callable[[str], Path])
     missing = rollback(host, release=99999)
     assert missing.code != 0
     assert "There is no release 99999 of shop on this host. To choose from: " in flat(missing)
-    assert deploy(host, app_source=str(changed("import nothing_at_all"))).code != 0
-    failed = max(listed(host))
-    refused = rollback(host, release=failed)
+    assert program.deploy(host, app_source=str(changed("import nothing_at_all"))).code != 0
+    failed = max(listed(host.run("slipway releases shop")))
+    refused = program.rollback(host, release=failed)
     assert refused.code != 0
     assert f"Release {failed} of shop failed when it was tried" in flat(refused)
     wrong = rollback(host, release="v1.4")
@@ -72,10 +72,10 @@ def test_what_cannot_be_gone_back_to(host: Host, changed: Callable[[str], Path])
 
 
 def test_back_with_todays_settings(host: Host, changed: Callable[[str], Path]) -> None:
-    assert deploy(host, app_source=str(changed("# a")), app_env={"GREETING": "old"}, app_watch_seconds=0).code == 0
-    assert deploy(host, app_source=str(changed("# b")), app_env={"GREETING": "rotated"}, app_watch_seconds=0).code == 0
+    assert program.deploy(host, app_source=str(changed("# a")), app_env={"GREETING": "old"}, app_watch_seconds=0).code == 0
+    assert program.deploy(host, app_source=str(changed("# b")), app_env={"GREETING": "rotated"}, app_watch_seconds=0).code == 0
     newest = host.live()
-    run = rollback(host, app_env={"GREETING": "rotated"}, app_rollback_settings="current")
+    run = program.rollback(host, app_env={"GREETING": "rotated"}, app_rollback_settings="current")
     assert run.code == 0, run.output[-3000:]
     assert (host.live(), greeting(host)) == (newest + 1, "rotated")
     assert host.run("tail -1 /opt/shop/current/build/main.py").strip() == "# a"
@@ -83,12 +83,13 @@ def test_back_with_todays_settings(host: Host, changed: Callable[[str], Path]) -
 
 def test_the_history_survives_pruning(host: Host, changed: Callable[[str], Path]) -> None:
     for number in range(3):
-        assert deploy(host, app_source=str(changed(f"# prune {number}")), app_watch_seconds=0, app_keep_releases=1).code == 0
+        run = program.deploy(host, app_source=str(changed(f"# prune {number}")), app_watch_seconds=0, app_keep_releases=1)
+        assert run.code == 0, run.output[-3000:]
     kept = host.run("ls /opt/shop/releases").split()
     assert len(kept) <= 3
     history = [json.loads(line) for line in host.run("cat /opt/shop/history.jsonl").splitlines()]
     assert {entry["release"] for entry in history} > {int(number) for number in kept}
     assert all({"who", "when", "outcome"} <= set(entry) for entry in history)
-    states = listed(host)
+    states = listed(host.run("slipway releases shop"))
     assert any(state.endswith("gone") for state in states.values())
     assert len(states) > len(kept)
