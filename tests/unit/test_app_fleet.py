@@ -36,6 +36,9 @@ def plan(live: int | None, needs: bool, free: int, prepared: int | None = None, 
         pytest.param([plan(8, False, 9), plan(7, True, 9)], 9, "ab", id="one died with it, and it failed on another"),
         pytest.param([plan(7, True, 9, prepared=8), plan(7, True, 9, prepared=8)], 8, "ab", id="ready, and never switched to"),
         pytest.param([plan(7, True, 9, prepared=8), plan(7, True, 8)], 8, "ab", id="ready on one"),
+        pytest.param(
+            [plan(7, True, 9, prepared=8), plan(7, True, 9, again=8)], 9, "ab", id="ready on one, and taken back on another"
+        ),
         pytest.param([plan(7, True, 9, again=8), plan(7, True, 9, again=8)], 9, "ab", id="what was taken back gets a new number"),
         pytest.param([plan(8, False, 9), plan(7, False, 8), plan(7, True, 8)], 9, "abc", id="two that are settled, and differ"),
     ],
@@ -45,6 +48,11 @@ def test_the_hosts_agree_on_one_release(plans: list[dict[str, Any]], release: in
     assert (agreed["release"], agreed["hosts"]) == (release, list(hosts))
     assert [host for turn in agreed["turns"] for host in turn] == list(hosts)
     assert set(agreed["reasons"]) == set(hosts)
+
+
+def test_a_host_says_why_it_switches_or_follows_the_others() -> None:
+    agreed = fleet.agree({"a": plan(7, True, 9), "b": plan(6, False, 8)}, "1", 0)
+    assert agreed["reasons"] == {"a": "it changed", "b": "another host of the app needed it"}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,7 @@ def test_a_canary_needs_others_to_be_compared_with() -> None:
     for alone, many in ((three, 3), ({"a": plan(None, True, 1), "b": plan(None, True, 1)}, 1)):
         agreed = fleet.agree(alone, "100%", many)
         assert (agreed["canaries"], agreed["turns"]) == ([], [list(alone)])
-        assert "no other host" in agreed["no_canary"]
+        assert agreed["no_canary"] == "No canary: there is no other host with an earlier release to compare it with."
     # However many there are, a few tell enough.
     assert len(fleet.agree({f"h{index}": plan(7, True, 8) for index in range(40)}, "1", 2)["compared"]) == 10
 
@@ -98,6 +106,25 @@ def test_the_hosts_agree_on_what_to_go_back_to(looks: list[dict[str, Any]], rele
     assert agreed["to"] == str(release)
 
 
+@pytest.mark.parametrize(
+    ("batch", "order"), [("1", [["a"], ["b"], ["c"]]), ("50%", [["a", "b"], ["c"]]), ("100%", [["a", "b", "c"]])]
+)
+def test_hosts_roll_back_in_batches_of_the_whole_fleet_and_are_reverted_if_one_fails(batch: str, order: list[list[str]]) -> None:
+    agreed = fleet.agree_back({**{host: look(8, 7, 8) for host in "abc"}, "d": look(None)}, "shop", "", False, batch)
+    assert agreed["turns"] == order
+    assert agreed["reasons"] == dict.fromkeys("abc", "rolled back from release 8")
+    assert agreed["before"] == {**dict.fromkeys("abc", 8), "d": None}
+    assert (agreed["undo"], agreed["canaries"]) == (True, [])
+
+
+def test_all_that_keeps_hosts_from_a_release_is_told_a_line_for_each() -> None:
+    lacking = {host: look(8, 8, problems={"6": f"not on {host}"}) for host in "ab"}
+    assert fleet.agree_back(lacking, "shop", "6", False, "1")["problem"] == "a: not on a\nb: not on b"
+    assert fleet.agree_back({"a": look(8), "b": look(8, 8)}, "shop", "", False, "1")["problem"].endswith(
+        "Good ones: a: none; b: 8."
+    )
+
+
 def test_what_one_of_them_lacks_is_gone_back_to_by_none() -> None:
     lacks = {"a": look(8, 6, 8), "b": look(8, 7, 8, problems={"6": "There is no release 6 of shop on this host."})}
     assert fleet.agree_back(lacks, "shop", "6", False, "1")["problem"] == "b: There is no release 6 of shop on this host."
@@ -119,7 +146,10 @@ def test_a_host_that_fails_has_nothing_agreed_on() -> None:
     assert fleet.troubles({"a": unreachable}) == {"a": "cannot be reached: Failed to connect: refused"}
     cut = {"failed": True, "rc": 137, "msg": "Module result deserialization failed: No start of json char found"}
     assert fleet.troubles({"a": cut})["a"].startswith("it broke off (exit code 137)")
+    assert fleet.troubles({"a": {"failed": True, "msg": cut["msg"]}})["a"].startswith("it broke off (exit code ?)")
     assert fleet.troubles({"a": {"failed": True}}) == {"a": "it said nothing"}
+    assert fleet.troubles({"a": {"failed": True, "msg": " \n"}}) == {"a": "it said nothing"}
+    assert fleet.troubles({"a": {"failed": True, "msg": "No space at X.: "}}) == {"a": "No space at X"}
 
 
 def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
@@ -142,6 +172,72 @@ def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
     said = fleet.report({"a": {"release": 1}, "b": {"release": None}}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
     assert "What serves now: a 1, b nothing." in said
     assert "a can serve it, and no host has an earlier one" in said
+
+
+GONE: dict[str, Any] = {"unreachable": True}
+DOCTOR = "To see why: playbooks/doctor.yml -l {}. Mend it, and run deploy again: that makes all hosts one."
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "failing", "lines"),
+    [
+        pytest.param(
+            {"a": 7, "b": 7},
+            {"a": 8, "b": 8},
+            "ab",
+            ["What serves now: a 8, b 8.", "a, b could not be taken back. To have them back, too: playbooks/rollback.yml"],
+            id="two are left with it",
+        ),
+        pytest.param({"a": 8, "b": 7}, {"a": 8, "b": 7}, "b", ["What serves now: a 8, b 7."], id="one served it before"),
+        pytest.param({"a": 7, "b": 6}, {"a": 7, "b": 6}, "b", ["What serves now: a 7, b 6."], id="they differed before"),
+        pytest.param(
+            {"a": 7, "b": None},
+            {"a": 7, "b": GONE},
+            "b",
+            ["What serves now: a 7.", "b cannot be asked: it served nothing before, and may serve 8 when it is back."],
+            id="one that served nothing is gone",
+        ),
+        pytest.param(
+            {"a": 7, "b": 7},
+            {"a": 7, "b": GONE},
+            "b",
+            ["What serves now: a 7.", "b cannot be asked: it served 7 before, and may serve 8 when it is back."],
+            id="one is gone, and nobody knows what it serves",
+        ),
+        pytest.param(
+            {"a": 7},
+            {"a": GONE},
+            "a",
+            ["No host can be asked what serves now.", "a cannot be asked: it served 7 before, and may serve 8 when it is back."],
+            id="all are gone",
+        ),
+        pytest.param(
+            {"a": 7, "b": 7},
+            {"a": 7, "b": 7},
+            "ab",
+            ["What serves now: a 7, b 7.", "That is what served before on every host; nothing is left half done."],
+            id="as before",
+        ),
+    ],
+)
+def test_the_report_tells_no_more_than_hosts_said(
+    before: dict[str, Any], now: dict[str, Any], failing: str, lines: list[str]
+) -> None:
+    agreed = {**fleet.NOTHING, "before": before, "release": 8, "undo": True}
+    results = {host: said if said is GONE else {"release": said} for host, said in now.items()}
+    said = fleet.report(results, agreed, dict.fromkeys(failing, "x"), "shop", "deploy").splitlines()
+    assert said == [*(f"Release 8 of shop failed on {host}: x." for host in failing), *lines, DOCTOR.format(",".join(failing))]
+
+
+def test_hosts_that_keep_their_first_release_are_told_of_and_a_plan_that_failed_names_no_release() -> None:
+    first = {**fleet.NOTHING, "before": {"a": None, "b": None, "c": None}, "release": 1}
+    results: dict[str, dict[str, Any]] = {"a": {"release": 1}, "b": {"release": 1}, "c": {"release": None}}
+    kept = "a, b can serve it, and no host has an earlier one, so nothing was taken back."
+    assert kept in fleet.report(results, first, {"c": "x"}, "shop", "deploy").splitlines()
+    none = {**fleet.NOTHING, "before": {"a": 7}}
+    assert fleet.report({"a": {"release": 7}}, none, {"a": "x"}, "shop", "deploy").startswith(
+        "The release of shop failed on a: x.\n"
+    )
 
 
 def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, restarts: int = 0) -> dict[str, Any]:
