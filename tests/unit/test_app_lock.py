@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from slipway.host import lock as app_lock
-from slipway.host.lock import Busy, TakenOver, lock
+from slipway.host.lock import LONGEST_SECONDS, OWN_SECONDS, SIGN_SECONDS, TAKE_OVER_SECONDS, Busy, TakenOver, lock
 from slipway.host.paths import Layout
 
 ANN = {"id": "laptop 1 1", "who": "ann", "where": "laptop", "dead": ""}
@@ -249,3 +249,140 @@ def test_after_a_restart_of_the_host_its_clock_decides(layout: Layout, ahead: fl
             assert not held
     except Busy:
         assert held
+
+
+@pytest.mark.parametrize(
+    ("holder", "words"),
+    [
+        ({}, "someone on some controller since 00:00:00 UTC. Nothing was changed; try again when it ended."),
+        (
+            {"who": "ann", "where": "laptop", "since": 3600, "until": 0},
+            "ann on laptop since 01:00:00 UTC. Nothing was changed; try again when it ended.",
+        ),
+        (
+            {"who": "ann", "where": "laptop", "since": 3600, "until": 3725},
+            "ann on laptop since 01:00:00 UTC. Nothing was changed; try again when it ended."
+            " If that run is dead, its claim ends at 01:02:05 UTC.",
+        ),
+    ],
+)
+def test_who_is_refused_learns_when_a_claim_ends_and_of_a_step_under_way_nothing_of_the_kind(
+    holder: dict[str, Any], words: str
+) -> None:
+    assert str(Busy(holder)) == f"Another change of this app is under way: {words}"
+
+
+@pytest.mark.parametrize(("entry", "who"), [({}, "someone on some controller"), ({"who": "bob", "where": "desk"}, "bob on desk")])
+def test_who_was_taken_over_from_learns_by_whom_and_that_this_was_asked_for(entry: dict[str, Any], who: str) -> None:
+    said = "has taken this app over from this run (app_take_over). Nothing more is done in its name."
+    assert str(TakenOver(entry)) == f"{who} {said}"
+
+
+def test_whoever_asks_learns_who_holds_the_app(layout: Layout) -> None:
+    assert app_lock.holder(layout) == {}, "nobody has ever held it"
+    with lock(layout, ANN):
+        assert app_lock.holder(layout)["id"] == ANN["id"], "a step is under way"
+        (layout.home / ".lock").write_text("", encoding="utf-8")
+        assert app_lock.holder(layout) == {"who": "someone"}, "a step is under way that has not signed yet"
+    assert app_lock.holder(layout) == {}, "the run has ended"
+    with lock(layout, ANN, lease=60):
+        pass
+    assert app_lock.holder(layout)["who"] == "ann", "the run has another step to take"
+    with lock(layout, {**BOB, "take_over": True}):
+        pass
+    assert entry(layout)["gone"] == [ANN["id"]]
+    assert app_lock.holder(layout) == {}, "what is left of a run that has ended holds nothing"
+    claim = {"since": 1.0, "until": time.time() + 60}
+    (layout.home / ".lock").write_text(json.dumps(claim), encoding="utf-8")
+    assert app_lock.holder(layout) == {}, "a claim is somebody's"
+    (layout.home / ".lock").write_text(json.dumps({**ANN, "until": time.time() - 60}), encoding="utf-8")
+    assert app_lock.holder(layout) == {}, "a claim has ended"
+
+
+class Clock:
+    """A clock that moves as somebody sleeps."""
+
+    strftime, gmtime = staticmethod(time.strftime), staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(app_lock, "time", clock)
+    monkeypatch.setattr(app_lock, "_boot", lambda: "this")
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("claim", "lasts"),
+    [
+        ({"boot": "this", "ticks": 1000.1, "until": 1}, True),
+        ({"boot": "this", "ticks": 1000.0, "until": 1001}, False),
+        ({"boot": "this", "until": 1001}, False),
+        ({"boot": "another", "ticks": 1, "until": 1000.5}, True),
+        ({"boot": "another", "ticks": 9999, "until": 1000.0}, False),
+        ({"boot": "", "ticks": 9999, "until": 1000.0}, False),
+        ({"until": 1000.0 + LONGEST_SECONDS}, True),
+        ({"until": 1000.1 + LONGEST_SECONDS}, False),
+        ({}, False),
+    ],
+)
+def test_a_claim_lasts_to_its_bound(layout: Layout, clock: Clock, claim: dict[str, Any], lasts: bool) -> None:
+    (layout.home / ".lock").write_text(json.dumps({**ANN, "since": 1.0, **claim}), encoding="utf-8")
+    assert bool(app_lock.holder(layout)) is lasts
+
+
+def test_a_claim_lasts_as_long_as_its_lease(layout: Layout, clock: Clock) -> None:
+    with lock(layout, ANN, lease=60):
+        assert entry(layout) == {"id": ANN["id"], "who": "ann", "where": "laptop", "since": 1000.0, "gone": [], "until": 0}
+        clock.now += 5
+    claim = entry(layout)
+    assert (claim["since"], claim["until"], claim["ticks"], claim["boot"]) == (1000.0, 1065.0, 1065.0, "this")
+
+
+@pytest.mark.parametrize(
+    ("run", "signed", "seconds"),
+    [
+        pytest.param(BOB, ANN, 1.0, id="another run"),
+        pytest.param(BOB, {}, 1.0 + SIGN_SECONDS, id="somebody who has not signed yet"),
+        pytest.param(ANN, ANN, OWN_SECONDS, id="a step of its own"),
+        pytest.param({**BOB, "dead": ANN["id"]}, ANN, TAKE_OVER_SECONDS, id="the last step of a dead run"),
+        pytest.param({**BOB, "dead": "x"}, ANN, 1.0, id="while another run is dead"),
+        pytest.param({**BOB, "take_over": True}, ANN, TAKE_OVER_SECONDS, id="a run that is taken over from"),
+    ],
+)
+def test_a_step_under_way_is_waited_for_as_long_as_is_fit(
+    layout: Layout, clock: Clock, monkeypatch: pytest.MonkeyPatch, run: dict[str, Any], signed: dict[str, Any], seconds: float
+) -> None:
+    def flock(file: Any, how: int) -> None:
+        assert how == app_lock.fcntl.LOCK_EX | app_lock.fcntl.LOCK_NB
+        raise BlockingIOError
+
+    monkeypatch.setattr(app_lock.fcntl, "flock", flock)
+    (layout.home / ".lock").write_text(json.dumps(signed), encoding="utf-8")
+    with pytest.raises(Busy) as error, lock(layout, run):
+        pytest.fail("two hold the app")
+    assert error.value.holder == signed
+    assert seconds <= clock.now - 1000.0 <= seconds + 0.3
+
+
+def test_runs_that_were_taken_over_from_are_remembered_the_last_five_of_them(layout: Layout) -> None:
+    for number in range(7):
+        with lock(layout, {"id": f"run {number}", "who": "ann", "where": "desk", "take_over": True}, lease=60):
+            pass
+    assert entry(layout)["gone"] == [f"run {number}" for number in range(1, 6)]
+    with lock(layout, {**BOB, "take_over": True}):
+        pass
+    assert entry(layout) == {"gone": [f"run {number}" for number in range(2, 7)], "who": "bob", "where": "desk"}
