@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,19 @@ from typing import Any
 import pytest
 
 from slipway.host import watch as app_watch
-from slipway.host.watch import WAITING, Processes, Traffic, children, digest_of, hanging, waiting
+from slipway.host.watch import (
+    WAITING,
+    WAITING_BYTES,
+    Count,
+    Processes,
+    Traffic,
+    answered_within,
+    children,
+    digest_of,
+    given_up,
+    hanging,
+    waiting,
+)
 
 
 def lines(path: Path, *entries: tuple[int, str], at: float = 1000.0) -> None:
@@ -102,6 +116,105 @@ def test_nobody_has_no_children() -> None:
     assert children([2**22 + 1]) == set()
 
 
+def test_a_child_is_one_whatever_it_is_called_and_until_it_is_dead(tmp_path: Path) -> None:
+    (tmp_path / "a) Z 1").symlink_to(str(shutil.which("sleep")))
+    # The second has ended, and the parent, which is another program now, never asks what became of it.
+    script = "'./a) Z 1' 60 & echo $!; sleep 0 & echo $!; exec sleep 60"
+    parent = subprocess.Popen(["sh", "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert parent.stdout is not None
+        named, dead = (int(parent.stdout.readline()) for _ in range(2))
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and not (
+            "a) Z 1" in Path(f"/proc/{named}/stat").read_text(encoding="utf-8")
+            and Path(f"/proc/{dead}/stat").read_text(encoding="utf-8").split(")")[1].split()[0] == "Z"
+        ):
+            time.sleep(0.01)
+        assert children([parent.pid]) == {named}
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.communicate()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "timed", "known", "good"),
+    [
+        (101, 0, False, False, 0),
+        (102, 0, True, True, 1),
+        (200, 0, True, True, 1),
+        (399, 0, True, True, 1),
+        (400, 0, True, True, 0),
+        (499, 0, True, True, 0),
+        (500, 1, True, False, 0),
+        (599, 1, True, False, 0),
+        (600, 0, True, False, 0),
+    ],
+)
+def test_an_answer_is_counted_by_its_status(status: int, error: int, timed: bool, known: bool, good: int) -> None:
+    count = Count()
+    entry = {"status": status, "release": "2", "method": "GET", "path": "/items", "seconds": 0.1234}
+    count.add(entry)
+    count.add({**entry, "seconds": 0.5})
+    assert (count.total, count.errors, count.given_up) == (2, 2 * error, 0)
+    assert dict(count.seconds) == ({0.12: 1, 0.5: 1} if timed else {})
+    assert count.paths == ({digest_of("GET", "/items"): (2 * good, 0.5)} if known else {})
+
+
+def test_an_answer_of_nothing_but_a_release_is_counted_and_no_error() -> None:
+    count = Count()
+    count.add({"release": "2", "seconds": 0.1})
+    assert (count.total, count.errors, count.paths) == (1, 0, {digest_of("", ""): (1, 0.1)})
+
+
+@pytest.mark.parametrize(("seconds", "share"), [(1.0, 0.75), (2.0, 0.75), (2.1, 0.5), (9.0, 0.25)])
+def test_the_slow_are_those_that_took_as_long_and_those_given_up(seconds: float, share: float) -> None:
+    count = Count()
+    assert count.slow_share(seconds) == 0.0
+    count.total, count.given_up = 4, 1
+    count.seconds.update([0.5, 2.0, 3.0])
+    assert count.slow_share(seconds) == share
+
+
+@pytest.mark.parametrize(
+    ("entry", "vain"),
+    [
+        ({"status": 499, "seconds": 2.0}, True),
+        ({"status": 499, "seconds": 1.9}, False),
+        ({"status": 499, "seconds": None}, False),
+        ({"status": 499, "seconds": 9.0, "release": "2"}, False),
+        ({"status": 200, "seconds": 9.0}, False),
+        ({"seconds": 9.0}, False),
+    ],
+)
+def test_a_client_gave_up_that_had_no_answer_for_a_while(entry: dict[str, Any], vain: bool) -> None:
+    assert given_up(entry) is vain
+
+
+@pytest.mark.parametrize(
+    ("upstream", "seconds"),
+    [("0.25", 0.25), ("17.8, 0.5", 0.5), ("17.8, 0.5 : 0.75", 0.75), ("17.8 : 0.5", 0.5), ("-", 9.0), (None, 9.0)],
+)
+def test_who_answered_last_took_as_long_as_is_said_of_it(upstream: str | None, seconds: float) -> None:
+    assert answered_within({"upstream_seconds": upstream, "seconds": 9.0}) == seconds
+
+
+def test_a_path_that_is_no_text_has_a_digest_of_its_bytes() -> None:
+    assert digest_of("GET", os.fsdecode(b"/\xff")) == zlib.crc32(b"GET /\xff")
+
+
+def test_an_error_of_the_release_before_is_not_nginx_s_own(log: Path) -> None:
+    traffic = Traffic(log)
+    lines(log, (502, "1"), (504, "1"))
+    assert (traffic.follow(2, since=900).errors, traffic.now.total) == (0, 0)
+
+
+@pytest.mark.parametrize(("at", "vain"), [(1004.0, 1), (1003.9, 0)])
+def test_who_began_to_wait_before_the_switch_waited_for_another(log: Path, at: float, vain: int) -> None:
+    traffic = Traffic(log)
+    log.write_text(json.dumps({"at": at, "status": 499, "release": "", "seconds": 4.0}) + "\n", encoding="utf-8")
+    assert traffic.follow(2, since=1000.0).given_up == vain
+
+
 def test_a_log_that_begins_later_is_followed(log: Path) -> None:
     traffic = Traffic(log)
     assert (traffic.usual.total, traffic.usual.share) == (0, 0.0)
@@ -153,6 +266,15 @@ def note(directory: Path, name: str, *began: float) -> Any:
     fcntl.flock(file, fcntl.LOCK_EX)
     file.write(b"".join(WAITING.pack(moment, digest_of("GET", "/items")) for moment in (*began, 0.0)))
     return file
+
+
+def test_of_what_a_process_notes_the_whole_entries_count_and_not_without_end(tmp_path: Path) -> None:
+    now = time.monotonic()
+    with note(tmp_path / "7.metrics", "waiting.1", now - 5) as file:
+        file.write(b"half")
+        assert len(waiting(tmp_path, 7, now - 10)) == 1
+    with note(tmp_path / "7.metrics", "waiting.1", *[now - 5] * 5000):
+        assert len(waiting(tmp_path, 7, now - 10)) == WAITING_BYTES // WAITING.size
 
 
 def test_the_requests_of_all_living_processes_are_found(tmp_path: Path) -> None:
@@ -214,6 +336,10 @@ HEALTHY = [("/healthz", 0.01, 200, "2")] * 10
         ([*QUICK, *[("/report", 0.01, 401)] * 9, ("/report", 0.01)], HEALTHY, [(11.0, "/report")], ""),
         (QUICK, [*HEALTHY, ("/", 0.01, 200, "2")], [(11.0, "/")], ""),
         (QUICK, HEALTHY, [(9.0, "/")], ""),
+        # Five times as long as ever is enough, and less is not.
+        ([*QUICK, *[("/report", 2.0)] * 3], HEALTHY, [(10.0, "/report")], "a request has waited 10 s; before the switch 3 for"),
+        ([*QUICK, *[("/report", 2.1)] * 3], HEALTHY, [(10.0, "/report")], ""),
+        ([*QUICK, *[("/report", 2.0)] * 2], HEALTHY, [(10.0, "/report")], ""),
         (QUICK, HEALTHY, [(11.0, "/new")] * 2, ""),
         (QUICK, HEALTHY, [(11.0, "/new")] * 3, "3 requests have waited 10 s or more for an answer"),
         # A path that was slow before may be slow, and who polls for long goes on polling.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +14,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from slipway.host.endpoint import Answer
 from slipway.host.exporter import State
+from slipway.host.health import HealthCheck
 
 HEALTH = {"path": "/healthz", "status": 200, "host": "shop.test", "body": "", "headers": {}}
 
@@ -104,3 +108,59 @@ def test_whoever_tells_of_an_app_asks_the_same(
     request: pytest.FixtureRequest, teller: str, differing: dict[str, Any], healthy: bool
 ) -> None:
     assert request.getfixturevalue(teller)({**HEALTH, **differing}) is healthy
+
+
+PATH_ADVICE = "is not healthy; set app_health_path to a path that answers itself"
+
+
+@pytest.mark.parametrize(
+    ("answer", "flaw", "words"),
+    [
+        pytest.param(Answer(200, {}, b"database: ok"), "", "", id="as asked for"),
+        pytest.param(
+            Answer(200, {}, b"\xff down"),
+            "another body",
+            "GET /up answers 200, but its body does not have what app_health_body asks for (: ok$)",
+            id="another body, which is no text",
+        ),
+        pytest.param(Answer(299, {}, b": ok"), "299", "GET /up answers 299, not 200", id="another status"),
+        pytest.param(
+            Answer(300, {"location": "/login"}, b""),
+            "300",
+            f"GET /up answers 300, not 200: a redirect (to /login) {PATH_ADVICE}",
+            id="a redirect",
+        ),
+        pytest.param(
+            Answer(399, {}, b""), "399", f"GET /up answers 399, not 200: a redirect (to nowhere) {PATH_ADVICE}", id="to nowhere"
+        ),
+        pytest.param(Answer(400, {}, b""), "400", "GET /up answers 400, not 200", id="a refusal"),
+        pytest.param(
+            Answer(404, {}, b""),
+            "404",
+            "GET /up answers 404, not 200: set app_health_path to a path that the app has",
+            id="no path",
+        ),
+        pytest.param(Answer(500, {}, b": ok"), "500", "GET /up answers 500, not 200", id="an error"),
+    ],
+)
+def test_an_unhealthy_answer_is_told_of_with_the_setting_to_look_at(answer: Answer, flaw: str, words: str) -> None:
+    check = HealthCheck("/up", 200, "shop.test", body=": ok$")
+    assert (check.flaw(answer), check.unhealthy(answer)) == (flaw, words)
+
+
+def test_an_app_is_healthy_when_it_is_at_each_of_its_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    says = {"a": Answer(200, {}, b""), "b": Answer(503, {}, b""), "c": Answer(500, {}, b"")}
+    monkeypatch.setattr(HealthCheck, "ask", lambda check, path: says[path.name])
+    check = HealthCheck("/up", 200, "shop.test")
+    assert check.problem([Path("a"), Path("a")]) == ""
+    assert check.problem([Path("a"), Path("b"), Path("c")]) == "GET /up answers 503, not 200"
+
+
+def test_an_answer_is_waited_for_no_longer_than_the_timeout(short: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(short / "deaf.sock"))
+        deaf.listen()
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            HealthCheck("/up", 200, "shop.test").ask(short / "deaf.sock", timeout=0.2)
+        assert time.monotonic() - begin < 4
