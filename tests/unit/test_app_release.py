@@ -406,6 +406,16 @@ def test_the_new_release_is_proved_again_when_cached_connections_have_ended(host
     assert proved[1] - proved[0] >= 1.5
 
 
+def test_only_a_release_that_follows_another_has_cached_connections_to_wait_for(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+    monkeypatch.setattr(release_activate, "watch", lambda *words: waited.append(words[-1]))
+    host.run()
+    host.run(settings="{}")
+    assert waited == [0.0, release_activate.CACHED_CONNECTION_SECONDS]
+
+
 def test_a_release_drops_no_request(host: Host) -> None:
     host.run()
     seen: list[str] = []
@@ -1137,6 +1147,7 @@ def test_the_module_says_what_it_did(host: Host, module: Any) -> None:
     assert result["reason"]
     result = module(step="release", **host.arguments())
     assert (result["changed"], result["release"], result["reason"]) == (False, 1, None)
+    assert result["diff"] == {}
     result = module(step="release", **host.arguments(settings="{}"))
     assert (result["changed"], result["release"]) == (True, 2)
     assert (result["diff"]["before"], result["diff"]["after"]) == ("release 1\n", "release 2\n")
