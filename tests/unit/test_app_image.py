@@ -290,6 +290,21 @@ def test_a_password_is_in_no_command_line_and_no_message(tmp_path: Path, asked: 
     assert "sesame" not in str(error.value)
 
 
+def test_an_engine_is_given_a_home_and_its_time(
+    tmp_path: Path, asked: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin/podman").write_text('#!/bin/sh\necho "$HOME $HTTP_PROXY"\n', encoding="utf-8")
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert Engine("podman").call("info", environment={"HTTP_PROXY": "x"}) == "/home/ann x"
+    monkeypatch.delenv("HOME")
+    assert Engine("podman").call("info") == "/root"
+    seconds = []
+    monkeypatch.setattr(Engine, "call", lambda engine, *words, **options: seconds.append(options["seconds"]))
+    Engine("podman").build(tmp_path, tmp_path / "Dockerfile", "x", {}, {}, None)
+    Engine("podman").pull("x", {}, {})
+    assert seconds == [1800, 1800], "a build or a download may take half an hour"
+
+
 def test_an_engine_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("slipway.host.build.engine.PLACES", "/nowhere")

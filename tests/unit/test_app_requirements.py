@@ -61,6 +61,7 @@ x @ https://files.example.com/x-1.0-py3-none-any.whl
 x[extra] @ https://files.example.com/x-1.0-py3-none-any.whl#sha256=aa
 http://files.example.com/x-1.0-py3-none-any.whl#sha256=aa
 ./wheels/y-1.0-py3-none-any.whl
+./wheels/y-1.0-py3-none-any.whl --hash=sha256:aa
 """
 
 
@@ -69,6 +70,20 @@ def test_what_harms_nobody_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "wheels/y-1.0-py3-none-any.whl").touch()
     found = read(tmp_path, HARMLESS, base_txt="six\n-r requirements.txt\n", more__limits_txt="six<2\n")
     assert found == Found({}, False, {})
+
+
+@pytest.mark.parametrize(
+    ("environment", "default", "more"),
+    [
+        ({}, "", ()),
+        ({"UV_DEFAULT_INDEX": "https://a", "UV_INDEX": "https://b https://c"}, "https://a", ("https://b", "https://c")),
+        ({"PIP_INDEX_URL": "https://a", "PIP_EXTRA_INDEX_URL": "https://b https://c"}, "https://a", ("https://b", "https://c")),
+        ({"UV_DEFAULT_INDEX": "https://a", "PIP_INDEX_URL": "https://x"}, "https://a", ()),
+        ({"UV_INDEX": "https://b", "PIP_EXTRA_INDEX_URL": "https://x"}, "", ("https://b",)),
+    ],
+)
+def test_what_the_installer_goes_by_is_allowed(environment: dict[str, str], default: str, more: tuple[str, ...]) -> None:
+    assert Allowed.of(environment, False, "uv") == Allowed(default, more, False, "uv")
 
 
 REFUSED = {
@@ -95,6 +110,7 @@ REFUSED = {
     "builds by the other option": ("--only-binary :none:", "app_source_builds: true"),
     "pre-releases": ("--pre", r"fastapi==1\.0rc1"),
     "git": ("shop @ git+https://x.example.com/shop", "takes shop from git.*app_source_builds: true"),
+    "git, with capitals": ("ShopAPI[X] @ git+https://x.example.com/shop", "takes ShopAPI from git.*app_source_builds: true"),
     "git without a name": ("git+ssh://git@x.example.com/shop#egg=shop", "app_source_builds: true"),
     "git, editable": ("-e git+https://x.example.com/shop#egg=shop", "app_source_builds: true"),
     "a source archive": ("https://x.example.com/shop-1.0.tar.gz", "app_source_builds: true"),
