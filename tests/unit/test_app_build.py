@@ -537,6 +537,7 @@ def test_the_module_asks_for_the_source_and_builds_once(
 ) -> None:
     first = module(**arguments(layout, index))
     assert (first["changed"], first["needs_archive"]) == (True, True)
+    assert first["twin"] == prebuilt.twin(layout, first["build"]), "hosts with another build are not like this one"
     assert list(layout.builds.iterdir()) == []
     second = module(**arguments(layout, index, archive=str(source)))
     assert (second["changed"], second["build"], second["needs_archive"]) == (True, first["build"], False)
