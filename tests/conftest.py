@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 import pytest
 
-from plugins.modules import slipway
 from slipway.controller.program import program as make_program
 from slipway.controller.secrets import split
 from slipway.host.steps import take
@@ -111,6 +110,8 @@ def send_step(
     tmp_path: Path, run_module: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Any]]:
     """Take a step as a task does: what is secret goes its own way to the module, which sends it on to the program."""
+    from plugins.modules import slipway
+
     monkeypatch.setattr(slipway, "HOME", str(tmp_path / "opt"))
     monkeypatch.setattr(slipway, "COMMAND", str(tmp_path / "slipway"))
     content, version = make_program()

@@ -320,7 +320,7 @@ def test_an_order_says_what_it_must(certbot: Any, arguments: dict[str, Any]) -> 
     calls = certbot()
     order(arguments)
     (call,) = calls()
-    pairs = dict(itertools.pairwise(call))
+    pairs = dict(zip(call, call[1:]))  # noqa: B905, RUF007 - of Python 3.9
     assert call[0] == "certonly"
     assert {"--non-interactive", "--agree-tos", "--webroot", "--renew-with-new-domains"} <= set(call)
     wanted = {
