@@ -13,6 +13,7 @@ import pytest
 
 from slipway.host.endpoint import Answer
 from slipway.host.errors import ReleaseError
+from slipway.host.release import context as release_context
 from slipway.host.release import gate, plan, rollback
 from slipway.host.release import watch as release_watch
 from slipway.host.release.advice import migrated_by
@@ -81,6 +82,16 @@ def test_a_command_is_run_as_the_app_is_in_its_container_or_by_its_user(store: S
     through = [sys.executable, str(release / "container.py"), "--shell"]
     assert step.launch(2) == {"through": through, "directory": release, "user": None}
     assert step.container(2, "--remove-tasks") == "['--remove-tasks']\n"
+
+
+def test_a_container_that_cannot_be_asked_is_warned_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*words: Any, **options: Any) -> None:
+        raise ReleaseError("It took longer than 60 s.")
+
+    monkeypatch.setattr(release_context, "run", late)
+    (store.release(2) / "container.py").touch()
+    step = context(store)
+    assert (step.container(2, "--remove-tasks"), step.warnings) == ("", ["It took longer than 60 s."])
 
 
 @pytest.fixture
