@@ -1098,12 +1098,14 @@ def test_a_release_whose_record_cannot_be_read_keeps_its_build(host: Host) -> No
     assert (host.layout.release(1) / "build").exists()
 
 
-def test_pruning_clears_builds_that_were_begun(host: Host) -> None:
+def test_pruning_clears_builds_and_releases_that_were_begun(host: Host) -> None:
     fill(host, {1: "live"}, 1)
+    (host.layout.releases / ".2.partial").mkdir()
     (host.layout.builds / ".b9.partial").mkdir()
     (host.layout.venvs / "v99").mkdir()
     prune(host.context())
     assert kept(host) == [1]
+    assert [path.name for path in host.layout.releases.iterdir()] == ["1"]
 
 
 def test_a_shared_environment_stays_while_one_build_uses_it(host: Host) -> None:
