@@ -9,7 +9,7 @@ import pytest
 
 from slipway.controller.fetch.pyproject import toml
 from slipway.host.build.permissions import Allowed, Refused
-from slipway.host.build.requirement_text import hashed
+from slipway.host.build.requirement_text import hashed, logical
 from slipway.host.build.requirements import Found, Requirements
 
 NOTHING: dict[str, str] = {}
@@ -328,3 +328,12 @@ def test_no_file_outside_the_source_is_read_for_hashes(tmp_path: Path) -> None:
     write(tmp_path, secret_txt="a --hash=sha256:0", source__one_txt=f"-r ../secret.txt\n-r {tmp_path}/secret.txt\n-r link.txt\n")
     (tmp_path / "source/link.txt").symlink_to("../secret.txt")
     assert not hashed(tmp_path / "source/one.txt", tmp_path / "source")
+
+
+def test_a_line_that_goes_on_is_one_without_the_mark_and_known_by_its_first_and_last() -> None:
+    text = "six  # as ever\n\nuvicorn==1 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n# none \\\nfastapi \\"
+    assert list(logical(text)) == [
+        (1, 1, "six"),
+        (3, 5, "uvicorn==1 --hash=sha256:aa --hash=sha256:bb"),
+        (7, 7, "fastapi"),
+    ]
