@@ -335,12 +335,6 @@ def test_a_plugin_shows_how_it_is_used_and_what_it_returns(path: Path) -> None:
         assert yaml.safe_load(found[1]), name
 
 
-@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: "/".join(path.parts[-2:]))
-def test_a_plugin_is_thin(path: Path) -> None:
-    """What it does is in src/slipway."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 80
-
-
 def test_roles_have_no_code_of_their_own_that_ansible_finds() -> None:
     folders = ("library", "module_utils", "filter_plugins", "lookup_plugins", "action_plugins")
     assert [str(path) for folder in folders for path in ROOT.glob(f"roles/*/{folder}/*")] == []
