@@ -109,6 +109,7 @@ def digest(value: str) -> str:
 def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: tuple[Path, Path], tmp_path: Path) -> None:
     good = deploy(vault)
     assert good.code == 0, good.output[-3000:]
+    settings = f"/opt/shop/releases/{host.live()}/settings.json"
     digests = host.ask("/digests").json()
     assert {name: digests.get(name) for name in SECRETS} == {name: digest(value) for name, value in SECRETS.items()}
     assert (digests["EMPTY"], digests["PLAIN"]) == (digest(""), digest(" pläin % $x "))
@@ -160,7 +161,7 @@ def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: t
     # And wherever else on the disk: in the app's configuration, which is root's, and in the settings of releases, which the app's
     # group alone may read.
     found = host.run(f"grep -rslaF {CANARY} / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev", check=False).split()
-    assert {"/etc/slipway/apps/shop.json", f"/opt/shop/releases/{host.live()}/settings.json"} <= set(found)
+    assert {"/etc/slipway/apps/shop.json", settings} <= set(found)
     assert host.run("stat -c '%a %U %G' /etc/slipway/apps/shop.json").split() == ["600", "root", "root"]
     for path in {*found} - {"/etc/slipway/apps/shop.json"}:
         assert path.startswith("/opt/shop/releases/"), path
