@@ -21,6 +21,17 @@ OVERDUE, URGENT = 1 / 4, 1 / 10
 # Who issues the certificates that Slipway makes.
 PLACEHOLDER = "Slipway placeholder"
 
+# What a certificate is to say, in openssl's configuration format.
+REQUEST = """[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+O = {issuer}
+CN = {name}
+[extensions]
+{extensions}"""
+
 # Errors that mean that there is no certificate to read.
 NO_CERTIFICATE = (OSError, ValueError, ReleaseError)
 
@@ -155,13 +166,14 @@ def fits(certificate: Path, key: Path) -> bool:
     return bool(public) and openssl("pkey", "-in", key, "-pubout", check=False) == public
 
 
-def create(certificate: Path, key: Path, request: str, days: int) -> None:
+def create(certificate: Path, key: Path, name: str, extensions: str, days: int) -> None:
     """Create a private key and a certificate that is signed with it, in place of what was there.
 
     Args:
         certificate: the file of the certificate, which everybody may read.
         key: the file of the key, which its owner alone may read.
-        request: what the certificate is to say, in openssl's configuration format.
+        name: its common name.
+        extensions: what else it is to say, in openssl's configuration format, a line each.
         days: how long it lasts.
 
     Raises:
@@ -170,7 +182,7 @@ def create(certificate: Path, key: Path, request: str, days: int) -> None:
     """
     with tempfile.TemporaryDirectory() as directory:
         asked, new_key, new = (Path(directory, name) for name in ("request", "key", "certificate"))
-        asked.write_text(request, encoding="utf-8")
+        asked.write_text(REQUEST.format(issuer=PLACEHOLDER, name=name, extensions=extensions), encoding="utf-8")
         command = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", str(days)]
         openssl(*command, "-config", asked, "-keyout", new_key, "-out", new)
         for file, made, mode in ((key, new_key, 0o600), (certificate, new, 0o644)):

@@ -26,15 +26,7 @@ PARAMETERS: dict[str, Any] = {
 CA_DAYS, DAYS = 3650, 825
 RENEW_SECONDS = 30 * 86400
 
-REQUEST = """[req]
-prompt = no
-distinguished_name = name
-x509_extensions = extensions
-[name]
-O = {mark}
-CN = {name}
-[extensions]
-basicConstraints = critical, CA:TRUE, pathlen:0
+CA_EXTENSIONS = """basicConstraints = critical, CA:TRUE, pathlen:0
 keyUsage = critical, keyCertSign, digitalSignature
 subjectKeyIdentifier = hash
 """
@@ -55,7 +47,7 @@ def create_ca(certificate: Path, key: Path) -> None:
         ReleaseError: when openssl fails.
     """
     # Two CAs of one name would be taken for each other.
-    create(certificate, key, REQUEST.format(mark=PLACEHOLDER, name=f"balancers {secrets.token_hex(8)}"), CA_DAYS)
+    create(certificate, key, f"balancers {secrets.token_hex(8)}", CA_EXTENSIONS, CA_DAYS)
 
 
 def issued(text: str, ca: Path, key: Path) -> tuple[str, bool]:

@@ -27,15 +27,7 @@ PARAMETERS: dict[str, Any] = {
 DAYS = 397  # the longest that browsers accept
 RENEW_SHARE = 1 / 3  # of its lifetime that is left, as certbot does
 
-REQUEST = """[req]
-prompt = no
-distinguished_name = name
-x509_extensions = extensions
-[name]
-O = {mark}
-CN = {name}
-[extensions]
-basicConstraints = critical, CA:FALSE
+EXTENSIONS = """basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
 subjectAltName = {names}
@@ -94,6 +86,6 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     if reason and not check:
         # A common name holds 64 characters; nobody looks at it if there are alternative names.
         names = ",".join(f"DNS:{domain}" for domain in domains)
-        create(certificate, key, REQUEST.format(mark=PLACEHOLDER, name=domains[0][:64], names=names), DAYS)
+        create(certificate, key, domains[0][:64], EXTENSIONS.format(names=names), DAYS)
     pem = certificate.read_text(encoding="ascii", errors="replace") if domains and certificate.exists() else ""
     return {"changed": reason is not None, "reason": reason, "nginx": says, "pem": pem}
