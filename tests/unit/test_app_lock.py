@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clock import Clock
 
 from slipway.host import lock as app_lock
 from slipway.host.lock import LONGEST_SECONDS, OWN_SECONDS, SIGN_SECONDS, TAKE_OVER_SECONDS, Busy, TakenOver, lock
@@ -297,24 +298,6 @@ def test_whoever_asks_learns_who_holds_the_app(layout: Layout) -> None:
     assert app_lock.holder(layout) == {}, "a claim is somebody's"
     (layout.home / ".lock").write_text(json.dumps({**ANN, "until": time.time() - 60}), encoding="utf-8")
     assert app_lock.holder(layout) == {}, "a claim has ended"
-
-
-class Clock:
-    """A clock that moves as somebody sleeps."""
-
-    strftime, gmtime = staticmethod(time.strftime), staticmethod(time.gmtime)
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

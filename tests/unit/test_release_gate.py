@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from clock import Clock
 
 from slipway.host.endpoint import Answer
 from slipway.host.errors import ReleaseError
@@ -20,22 +21,6 @@ from slipway.host.watch import Count
 
 HEALTHY = HealthCheck("/healthz", 200, "shop.test")
 NEVER = SimpleNamespace(problem=lambda sockets: (_ for _ in ()).throw(FileNotFoundError()))
-
-
-class Clock:
-    """A clock that moves as somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture(autouse=True)

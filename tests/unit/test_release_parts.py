@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from clock import Clock
 
 from slipway.host.endpoint import Answer
 from slipway.host.errors import ReleaseError
@@ -136,24 +137,6 @@ def test_what_an_interrupted_rollback_left_is_stopped_pointed_and_remembered(sto
         ("remember", 3, {"outcome": "rolled back", "reason": "rolled back to release 4"}),
         ("remember", 4, {"outcome": "live", "back_from": None}),
     ]
-
-
-class Clock:
-    """A clock that moves as somebody sleeps, and knows for how long each time."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.naps: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.naps.append(seconds)
 
 
 @pytest.fixture
