@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from molecule.conftest import ROOT, Host, Run, podman, polling, within
+from molecule.conftest import ROOT, SECRET, Host, Run, podman, polling, within
 from molecule.release.conftest import base, deploy, flat, have_engine, rollback, serves
+from molecule.release.logs import SAYS, TOKEN, files, journal, leaks
 
 HOSTS = ["other.test"]
 REGISTRY = "127.0.0.1:5000"
@@ -206,6 +207,20 @@ def test_an_image_that_the_controller_builds(host: Host, changed: Callable[[str]
     assert run.code == 0, run.output[-3000:]
     serves(host)
     assert podman("images", "--format={{.Repository}}") == before
+
+
+@pytest.mark.parametrize("target", ["files", "journald"])
+def test_a_container_logs_to_the_same_places(host: Host, changed: Callable[[str], Path], target: str) -> None:
+    run = ship(host, app_source=str(changed(SAYS)), app_log_target=target, app_watch_seconds=0)
+    assert run.code == 0, run.output[-3000:]
+    release, name = str(serves(host)), f"of-a-container.{target}"
+    assert host.ask("/say/four", headers={"X-Request-ID": name}).status == 200
+    assert host.ask("/leak", headers={"X-Request-ID": name}).status == 500
+    read = {"files": files, "journald": journal}[target]
+    within(10, lambda: len([line for line in read(host) if line.get("request_id") == name]) == 3)
+    first, _, _ = [line for line in read(host) if line.get("request_id") == name]
+    assert (first["message"], first["release"]) == ("four", release)
+    assert leaks(host, SECRET, TOKEN) == []
 
 
 CONFIGURATION = f"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import threading
 import time
 from collections import Counter
@@ -14,42 +13,15 @@ from typing import Any
 import pytest
 
 from molecule.conftest import SECRET, Host, within
-from molecule.release.conftest import base, deploy, flat, have_engine, serves
+from molecule.release.conftest import deploy, flat, serves
+from molecule.release.logs import ACCESS, SAYS, TOKEN, accesses, files, journal, leaks
 
 HOSTS = ["other.test"]
-ACCESS = "/var/log/nginx/shop.access.log"
-TOKEN = "token-of-a-client"
 CLIENTS = 6
 # More than two of Supervisor's files take, with lines of 3 kB.
 MANY, SOME = 8000, 1000
 # Supervisor keeps six files: after so many requests a client slows down.
 QUICK = 12000 // CLIENTS
-
-SAYS = """
-import logging, sys
-logger = logging.getLogger("shop")
-logger.setLevel("INFO")
-# A part of the app that gives its lines a form itself.
-own = logging.getLogger("own")
-own.addHandler(logging.StreamHandler(sys.stdout))
-own.handlers[0].setFormatter(logging.Formatter('{"event": "%(message)s", "part": "own"}'))
-own.propagate = False
-
-@app.get("/say/{number}")
-async def say(number: str):
-    logger.info("%s %s", number, "x" * 3000)
-    return {}
-
-@app.get("/own/{name}")
-async def told(name: str):
-    own.warning(name)
-    return {}
-
-@app.get("/leak")
-async def leak():
-    logger.warning("asked https://api.test/?user=1&token=@TOKEN@ with %s", os.environ)
-    raise RuntimeError(dict(os.environ))
-""".replace("@TOKEN@", TOKEN)
 
 SERVERS: dict[str, dict[str, Any]] = {
     "gunicorn": {"app_server": "gunicorn"},
@@ -100,27 +72,6 @@ class Client(threading.Thread):
         connection.close()
 
 
-def records(host: Host, command: str) -> list[dict[str, Any]]:
-    """Return the lines of JSON that a command prints, without what only makes them long."""
-    lines = host.run(f"{command} | sed -E 's/ x{{9,}}//'", check=False).split("\n")
-    return [json.loads(line) for line in lines if line.startswith("{")]
-
-
-def files(host: Host) -> list[dict[str, Any]]:
-    """Return what the live release logged to files, the older ones first: a line may begin in one and end in the next."""
-    return records(host, f"cat $(ls -vr /var/log/shop/{host.live()}.log*)")
-
-
-def journal(host: Host) -> list[dict[str, Any]]:
-    """Return what the live release logged to the journal."""
-    return records(host, f"journalctl --quiet --no-pager --all --output=cat --identifier=shop-{host.live()}")
-
-
-def accesses(host: Host, having: str) -> list[dict[str, Any]]:
-    """Return what Nginx logged of answers, in files old and new, in lines that have something."""
-    return records(host, f"zcat -f $(ls -vr {ACCESS}*) | grep -F '{having}'")
-
-
 @pytest.mark.parametrize("server", SERVERS)
 def test_rotations_under_load_lose_no_line(host: Host, changed: Callable[[str], Path], server: str) -> None:
     run = deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=1, **SERVERS[server])
@@ -165,14 +116,6 @@ def test_rotations_under_load_lose_no_line(host: Host, changed: Callable[[str], 
     assert {(line["level"], line["release"]) for line in said} == {("INFO", release)}
     if server == "gunicorn":
         assert len(host.run(f"ls /var/log/shop/{release}.log*").split()) >= 3, "it was not rotated meanwhile"
-
-
-def leaks(host: Host, *words: str) -> list[str]:
-    """Return the logs that have one of some words: files of all kinds, and the journal."""
-    given = " ".join(f"-e {word}" for word in words)
-    search = f"find /var/log -type f | while read -r log; do zcat -f $log 2>/dev/null | grep -qaF {given} && echo $log; done"
-    found = host.run(f"{search}; journalctl --no-pager --all | grep -F {given} | head -3", check=False)
-    return [line for line in found.split("\n") if line]
 
 
 @pytest.mark.parametrize("target", ["files", "journald"])
@@ -283,24 +226,3 @@ def test_what_is_shown_of_nginxs_errors_has_no_token(host: Host) -> None:
     assert "access_token=********&x=1" in run.output
     assert token not in run.output
     host.run("truncate --size=0 /var/log/nginx/shop.error.log")
-
-
-@pytest.mark.parametrize("target", ["files", "journald"])
-def test_a_container_logs_to_the_same_places(host: Host, changed: Callable[[str], Path], target: str) -> None:
-    have_engine(host, "podman")
-    inventory: dict[str, Any] = {
-        "app_runtime": "container",
-        "app_image_base": base(),
-        "app_log_target": target,
-        "app_watch_seconds": 0,
-    }
-    run = deploy(host, app_source=str(changed(SAYS)), **inventory)
-    assert run.code == 0, run.output[-3000:]
-    release, name = str(serves(host)), f"of-a-container.{target}"
-    assert host.ask("/say/four", headers={"X-Request-ID": name}).status == 200
-    assert host.ask("/leak", headers={"X-Request-ID": name}).status == 500
-    read = {"files": files, "journald": journal}[target]
-    within(10, lambda: len([line for line in read(host) if line.get("request_id") == name]) == 3)
-    first, _, _ = [line for line in read(host) if line.get("request_id") == name]
-    assert (first["message"], first["release"]) == ("four", release)
-    assert leaks(host, SECRET, TOKEN) == []
