@@ -10,6 +10,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 
+from tests.unit import compiled  # noqa: F401  for what it does
+
 init_plugin_loader()
 
 ROOT = Path(__file__).resolve().parents[2]

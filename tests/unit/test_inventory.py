@@ -228,8 +228,8 @@ class Inventory:
             ANSIBLE_NOCOLOR="1",
             **settings,
         )
-        ansible = Path(sys.executable).with_name("ansible-playbook")
-        command = [str(ansible), "-i", "inventory/hosts.yml", "playbooks/check.yml", *arguments]
+        ansible = Path(__file__).with_name("compiled.py")
+        command = [sys.executable, str(ansible), "-i", "inventory/hosts.yml", "playbooks/check.yml", *arguments]
         return subprocess.run(
             command, cwd=self.directory, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
