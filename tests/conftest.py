@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Modules before action plugins: where both have a name, it means the module.
 PLUGINS = ("plugins/modules", "plugins/action", "plugins/filter")
-for pattern in (*PLUGINS, "roles/*/files", "script/lib"):
+for pattern in (*PLUGINS, "roles/*/files", "script/lib", "tests/unit"):
     sys.path.extend(str(path) for path in sorted(ROOT.glob(pattern)))
 
 

@@ -30,7 +30,8 @@ def molecule(scenario: str, lane: str, minutes: float, packages: dict[str, list[
     return Step(f"scenario {scenario}", command, ROOT, f"{scenario}.xml", packages or {}, lane, minutes)
 
 
-UNIT = pytest("tests", "unit.xml", "-n=auto", "--dist=loadfile")
+UNIT = pytest("tests/unit", "unit.xml", "-n=auto", "--dist=loadfile")
+SERVERS = Step("real servers", pytest("tests/servers", "servers.xml"), report="servers.xml", lane="first", minutes=3)
 PODMAN = Step("podman", ["script/bootstrap", "--dev", "--containers"])
 FAST = [
     # Much of the first is a single process.
@@ -38,16 +39,18 @@ FAST = [
     Step("example app", ["script/lib/test_app", str(ARTEFACTS / "app.xml")], report="app.xml", lane="first", minutes=1),
     Step("unit tests", UNIT, report="unit.xml", lane="second", minutes=2),
 ]
-MAIN = [*FAST, PODMAN, molecule("main", "only", 12)]
+MAIN = [*FAST, SERVERS, PODMAN, molecule("main", "only", 12)]
 # What the scenario `main` does the others do, too, and more of it.
 ALL = [
     *FAST,
+    SERVERS,
     PODMAN,
     Step(
         "the container image",
         pytest("molecule/image", "image.xml"),
         report="image.xml",
         packages={"catatonit": ["catatonit"]},
+        lane="second",
         minutes=4,
     ),
     molecule("release", "first", 20),
@@ -56,7 +59,7 @@ ALL = [
     molecule("monitor", "second", 14, CHROMIUM),
     molecule("acme", "second", 8),
 ]
-SCENARIOS = {step.word: step for step in ALL + MAIN if step not in FAST and step is not PODMAN}
+SCENARIOS = {step.word: step for step in ALL + MAIN if step not in (*FAST, SERVERS, PODMAN)}
 BENCH = [
     PODMAN,
     # Modules in there have names of Python's own: their folder must not be where modules are looked for.

@@ -16,7 +16,7 @@ import proof_steps
 import proof_times
 import pytest
 import yaml
-from proof import ALL, BENCH, FAST, MAIN, PODMAN
+from proof import ALL, BENCH, FAST, MAIN, PODMAN, SERVERS
 from proof_steps import ARTEFACTS, ROOT, Outcome, Step
 
 SCENARIOS = {path.parent.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in ROOT.glob("molecule/*/molecule.yml")}
@@ -52,7 +52,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([], MAIN),
         (["--all"], ALL),
         (["--bench"], BENCH),
-        (["--only", "image"], [PODMAN, ALL[4]]),
+        (["--only", "image"], [PODMAN, ALL[5]]),
         (["--only", "main"], MAIN[-2:]),
     ],
     ids=["fast", "main", "all", "bench", "only image", "only main"],
@@ -78,10 +78,12 @@ def test_each_command_has_its_steps(
 
 def test_the_fast_proof_needs_no_container_and_the_main_one_a_single_scenario() -> None:
     assert not any("--containers" in step.command or "molecule" in step.command for step in FAST)
+    assert SERVERS not in FAST
     assert [step.name for step in MAIN if "molecule" in step.command] == ["scenario main"]
     # Lanes of the one are over before those of the other begin.
-    assert [MAIN[len(FAST)].lane, ALL[len(FAST)].lane] == ["", ""]
-    assert MAIN[: len(FAST)] == ALL[: len(FAST)] == FAST
+    before = [*FAST, SERVERS, PODMAN]
+    assert PODMAN.lane == ""
+    assert MAIN[: len(before)] == ALL[: len(before)] == before
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -493,7 +493,7 @@ print(json.dumps({**plain, "worker": {**worker.CONFIG_KWARGS}, "bases": [base.__
 
 @pytest.fixture(scope="session")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with packages that stand in for Gunicorn and uvicorn-worker; test_log_of_app has the real ones."""
+    """A folder with packages that stand in for Gunicorn and uvicorn-worker; tests/servers has the real ones."""
     directory = tmp_path_factory.mktemp("stub")
     (directory / "uvicorn_worker.py").write_text(STUB, encoding="utf-8")
     (directory / "gunicorn").mkdir()
