@@ -506,6 +506,8 @@ def test_a_bad_candidate_leaves_the_old_release_serving(host: Host, mode: str, w
     host.clock.pace, health = {
         "deaf": (0.004, IMPATIENT),
         "noise": (0.004, IMPATIENT),
+        # Its silence is not waited out by the clock: time to start, and twice five seconds.
+        "asleep": (1, {**IMPATIENT, "timeout": 11}),
         "500": (0.01, {**IMPATIENT, "timeout": 12}),
     }.get(mode, (0.004, patient))
     before = host.clock.monotonic()
