@@ -2,17 +2,19 @@
 
 What the role's tasks tell the host's program is worked out by Ansible's own engine from the inventory and a test's variables, and
 the controller's own actions take it there. What is left out is the run around them: facts, the check of variables, the account,
-other hosts of the app, and what is shown to the operator. A source must be small enough to go along with the first question.
+other hosts of the app, and what is shown to the operator.
 """
 
 from __future__ import annotations
 
 import json
+import posixpath
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +38,28 @@ class Failed(Exception):
 def task_of(arguments: dict[str, Any]) -> tuple[Any, ...]:
     """Return what an action is made with: a task with those arguments, and for the rest what it does not look at here."""
     task = SimpleNamespace(args=arguments, action="", check_mode=False, async_val=0)
-    return task, SimpleNamespace(_shell=SimpleNamespace(tmpdir=None)), None, None, None, None
+    connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None, join_path=posixpath.join))
+    return task, connection, None, None, None, None
+
+
+class Fetch(FetchAction):
+    """The fetching of a source, which may have to ask the host for its Python.
+
+    Args:
+        host: the host.
+        arguments: what the task tells its action.
+    """
+
+    def __init__(self, host: Host, arguments: dict[str, Any]) -> None:
+        super().__init__(*task_of(arguments))
+        self.host = host
+
+    def _low_level_execute_command(self, cmd: str, **options: Any) -> dict[str, Any]:
+        """Run a command on the host."""
+        done = subprocess.run(
+            ["podman", "exec", self.host.container, options["executable"], "-c", cmd], capture_output=True, text=True, check=False
+        )
+        return {"rc": done.returncode, "stdout": done.stdout}
 
 
 class Step(StepAction):
@@ -72,6 +95,23 @@ class Step(StepAction):
         assert done.stdout, done.stderr
         result: dict[str, Any] = json.loads(done.stdout)
         return result
+
+    def _make_tmp_path(self, remote_user: str | None = None) -> None:
+        """Have a directory on the host for what is sent there."""
+        self._connection._shell.tmpdir = self.host.run("mktemp --directory").strip()
+
+    def _transfer_file(self, local_path: str, remote_path: str) -> None:
+        """Send a file to the host."""
+        command = ["podman", "exec", "--interactive", self.host.container, "cp", "/dev/stdin", remote_path]
+        with Path(local_path).open("rb") as file:
+            subprocess.run(command, stdin=file, check=True)
+
+    def _fixup_perms2(self, remote_paths: Sequence[str], remote_user: str | None = None, execute: bool = True) -> None:
+        """Leave what was sent as it is: root sends it to itself."""
+
+    def _remove_tmp_path(self, tmp_path: str, force: bool = False) -> None:
+        """Remove from the host what was sent."""
+        self.host.run(f"rm -r {tmp_path}")
 
 
 class Build(Step, BuildAction):
@@ -133,7 +173,7 @@ class Controller:
         """Do what the role does on the one host of an app."""
         self.take(Step, self.arguments("slipway", "own.yml"))
         told = self.arguments("slipway_fetch", "fetch.yml")
-        fetched = FetchAction(*task_of(told)).run(task_vars={"inventory_hostname": self.host.name})
+        fetched = Fetch(self.host, told).run(task_vars={"inventory_hostname": self.host.name})
         told = self.arguments("slipway_build", "make.yml", __app_fetched=fetched, __app_waits="", __app_theirs={})
         made = self.take(Build, told)
         for name in (["prepare", "migrate"] if self.role["app_migrate_command"] else []) + ["release"]:
