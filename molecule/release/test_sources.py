@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from molecule.conftest import SHOP, Host, Run
-from molecule.release.conftest import deploy, flat, rollback, serves
+from molecule.release import program
+from molecule.release.conftest import deploy, flat, serves
 
-HOSTS = ["other.test"]
+SNAPSHOT = "twin.test"
 UV = Path(sys.executable).with_name("uv")
 DATABASE = "sqlite:////opt/shop/shared/shop.db"
 
@@ -108,7 +109,7 @@ def test_git_with_alembic_and_a_database(host: Host, repository: Repository) -> 
     }
 
     def release(version: str) -> Run:
-        run = deploy(host, app_version=version, **variables)
+        run = program.deploy(host, app_version=version, **variables)
         assert run.code == 0, run.output[-3000:]
         return run
 
@@ -121,13 +122,13 @@ def test_git_with_alembic_and_a_database(host: Host, repository: Repository) -> 
     record = json.loads(host.run("cat /opt/shop/current/release.json"))
     assert (record["migration"], record["revision"]) == ("b2", repository.git("rev-parse", "v3"))
     # Within a schema there is a way back, and across none unless it is asked for.
-    assert rollback(host, **variables).code == 0
+    assert program.rollback(host, **variables).code == 0
     assert host.live() == one + 1
-    refused = rollback(host, **variables)
+    refused = program.rollback(host, **variables)
     assert refused.code != 0
     assert "its migrations end at a1, and the database was migrated to b2 since" in flat(refused)
     assert serves(host) == one + 1
-    run = rollback(host, app_rollback_across_migrations=True, **variables)
+    run = program.rollback(host, app_rollback_across_migrations=True, **variables)
     assert run.code == 0, run.output[-3000:]
     assert serves(host) == one
     assert host.ask("/healthz").json() == {"columns": ["id", "price"]}, "nothing is migrated back by itself"
@@ -151,10 +152,10 @@ def test_an_archive_by_its_address(host: Host, tmp_path: Path) -> None:
         tar.add(SHOP, arcname="shop-1.4")
     checksum = f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
     with served(tmp_path) as address:
-        unsafe = deploy(host, app_source=f"{address}/{archive.name}")
+        unsafe = program.deploy(host, app_source=f"{address}/{archive.name}")
         assert unsafe.code != 0
         assert "app_checksum" in flat(unsafe)
-        run = deploy(host, app_source=f"{address}/{archive.name}", app_checksum=checksum, app_env={"GREETING": "packed"})
+        run = program.deploy(host, app_source=f"{address}/{archive.name}", app_checksum=checksum, app_env={"GREETING": "packed"})
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/items/1").json()["greeting"] == "packed"
 
@@ -195,12 +196,14 @@ def test_a_package_on_a_host_without_an_index(host: Host, wheels: Path) -> None:
         "python_index_url": "http://127.0.0.1:9/simple",
         "app_watch_seconds": 0,
     }
-    run = deploy(host, app_source="corner-shop==1.4", app_wheelhouse=str(wheels), app_env={"GREETING": "by name"}, **variables)
+    run = program.deploy(
+        host, app_source="corner-shop==1.4", app_wheelhouse=str(wheels), app_env={"GREETING": "by name"}, **variables
+    )
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/items/1").json()["greeting"] == "by name"
     assert json.loads(host.run("cat /opt/shop/current/release.json"))["revision"] == "1.4"
     wheel = next(wheels.glob("corner_shop-*.whl"))
-    run = deploy(host, app_source=str(wheel), app_wheelhouse=str(wheels), app_env={"GREETING": "by file"}, **variables)
+    run = program.deploy(host, app_source=str(wheel), app_wheelhouse=str(wheels), app_env={"GREETING": "by file"}, **variables)
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/items/1").json()["greeting"] == "by file"
 
@@ -216,7 +219,7 @@ def test_no_code_of_a_package_runs_as_root_and_the_apps_pins_are_kept(host: Host
     requirements = "fastapi==0.165.0\nuvicorn==0.32.0\n./evil-1.0-py3-none-any.whl\n"
     (source / "requirements.txt").write_text(requirements, encoding="ascii")
     host.run("rm -f /srv/evil; install -m 666 /dev/null /srv/evil")
-    run = deploy(host, app_source=str(source), app_env={"GREETING": "evil"}, app_watch_seconds=0)
+    run = program.deploy(host, app_source=str(source), app_env={"GREETING": "evil"}, app_watch_seconds=0)
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/items/1").json()["greeting"] == "evil"
     users = {host.run(f"id -u {name}").strip() for name in ("_build-shop", "shop")}
@@ -226,14 +229,16 @@ def test_no_code_of_a_package_runs_as_root_and_the_apps_pins_are_kept(host: Host
     assert host.run("find /opt/shop/builds /opt/shop/venvs ! -user root -o -perm /6000") == ""
     live = host.live()
     (source / "requirements.txt").write_text(f"{requirements}--no-binary fastapi\n", encoding="ascii")
-    run = deploy(host, app_source=str(source), app_watch_seconds=0)
+    run = program.deploy(host, app_source=str(source), app_watch_seconds=0)
     assert run.code != 0
     assert "app_source_builds: true" in flat(run)
     assert serves(host) == live
 
 
 def test_a_project_with_uv_lock_and_a_src_layout(host: Host, kiosk: Path) -> None:
-    run = deploy(host, app_source=str(kiosk), app_module="kiosk.main:app", app_env={"GREETING": "locked"}, app_watch_seconds=0)
+    run = program.deploy(
+        host, app_source=str(kiosk), app_module="kiosk.main:app", app_env={"GREETING": "locked"}, app_watch_seconds=0
+    )
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/items/1").json()["greeting"] == "locked"
     present = host.run("ls /opt/shop/current/build/.venv/lib/python3*/site-packages")
@@ -267,24 +272,23 @@ def test_a_changed_page_is_new_to_every_client_also_after_a_rollback(host: Host,
                 answer = host.ask(place, headers=condition)
                 assert (answer.status, answer.body) == ((304, "") if "same" in place else (200, text)), (place, condition)
 
-    def release(text: str, **variables: Any) -> None:
+    def release(text: str) -> None:
         folder = str(pages(shop, text))
-        run = deploy(host, app_source=folder, app_static="app/static", app_watch_seconds=0, **variables)
+        run = program.deploy(host, app_source=folder, app_static="app/static", app_watch_seconds=0)
         assert run.code == 0, run.output[-3000:]
 
-    release("AAAA", playbook="site.yml")
-    try:
-        first = see()
-        release("BBBB")
-        asked(first, "BBBB")
-        second = see()
-        assert rollback(host, app_source=str(shop), app_static="app/static", app_watch_seconds=0).code == 0
-        asked(second, "AAAA")
-        asked({place: headers for place, headers in first.items() if "same" in place}, "")
-        # What is not in Nginx's folder is the app's.
-        assert host.ask("/static/nowhere").json() == {"detail": "Not Found"}
-    finally:
-        assert deploy(host, "--tags=nginx", playbook="site.yml").code == 0
+    run = deploy(host, "--tags=nginx", playbook="site.yml", app_static="app/static")
+    assert run.code == 0, run.output[-3000:]
+    release("AAAA")
+    first = see()
+    release("BBBB")
+    asked(first, "BBBB")
+    second = see()
+    assert program.rollback(host, app_source=str(shop), app_static="app/static", app_watch_seconds=0).code == 0
+    asked(second, "AAAA")
+    asked({place: headers for place, headers in first.items() if "same" in place}, "")
+    # What is not in Nginx's folder is the app's.
+    assert host.ask("/static/nowhere").json() == {"detail": "Not Found"}
 
 
 def test_a_source_that_installs_itself_with_a_submodule(host: Host, repository: Repository, tmp_path: Path) -> None:
@@ -303,7 +307,7 @@ def test_a_source_that_installs_itself_with_a_submodule(host: Host, repository: 
             repository.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../kiosk.git", "kiosk")
         repository.commit("v1")
         repository.path = before
-    run = deploy(
+    run = program.deploy(
         host, app_source=f"file://{outer}", app_module="kiosk.main:app", app_env={"GREETING": "itself"}, app_watch_seconds=0
     )
     assert run.code == 0, run.output[-3000:]
