@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from molecule.conftest import SECRET, Host, Run, polling, within
+from molecule.release import program
 from molecule.release.conftest import deploy, flat, serves
 
-HOSTS = ["other.test"]
+SNAPSHOT = "twin.test"
 
 
 def slipway(host: Host, words: str) -> tuple[int, str]:
@@ -27,7 +28,8 @@ def test_an_operator_and_a_controller_exclude_each_other(host: Host, changed: Ca
     source = changed("# what an operator rolls back from")
 
     def release() -> None:
-        runs.append(deploy(host, app_source=str(source), app_secrets=secrets, app_watch_seconds=8, app_watch_hang_seconds=0))
+        settings = {"app_watch_seconds": 4, "app_watch_hang_seconds": 0}
+        runs.append(program.deploy(host, app_source=str(source), app_secrets=secrets, **settings))
 
     def status() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(slipway(host, f"status {host.app} --json")[1])[0]
@@ -37,7 +39,7 @@ def test_an_operator_and_a_controller_exclude_each_other(host: Host, changed: Ca
     with polling(host, "/items/1") as failures:
         controller = threading.Thread(target=release)
         controller.start()
-        within(90, lambda: bool(status()["locked"]), pause=0.5)
+        within(90, lambda: bool(status()["locked"]), pause=0.1)
         code, said = slipway(host, f"rollback {host.app}")
         assert code == 3 and "Another change of this app is under way" in said
         controller.join()
@@ -53,7 +55,7 @@ def test_an_operator_and_a_controller_exclude_each_other(host: Host, changed: Ca
         assert run.code == 0 and "FastAPI" in run.output, run.output[-2000:]
 
         assert slipway(host, f"lock {host.app} --minutes 5")[0] == 0
-        run = deploy(host, app_watch_seconds=0)
+        run = program.deploy(host, app_watch_seconds=0)
         assert run.code != 0 and "Another change of this app is under way: ann on" in flat(run), run.output[-3000:]
         code, said = slipway(host, f"rollback {host.app}")
         assert code == 0 and said.splitlines()[-1].startswith(f"{host.app} serves release {before} now; before, it was {now}.")
