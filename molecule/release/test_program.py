@@ -53,12 +53,19 @@ def test_a_host_from_a_snapshot_has_booted_anew_and_serves_what_was_converged(ho
         assert (second.healthy(), host.healthy()) == (False, True)
 
 
-@pytest.mark.parametrize("told", [{}, TOLD], ids=["nothing", "much"])
-def test_variables_reach_a_host_as_they_do_through_a_playbook(host: Host, told: dict[str, Any]) -> None:
-    run = deploy(host, **told)
+def test_what_the_inventory_says_reaches_a_host_as_it_does_through_a_playbook() -> None:
+    with snapshot.started(SNAPSHOT, "untouched") as untouched:
+        by_playbook = untouched.run(CONFIGURATION)
+        run = program.deploy(untouched)
+        assert (run.code, run.changed) == (0, {untouched.name: 0}), run.output
+        assert untouched.run(CONFIGURATION) == by_playbook
+
+
+def test_variables_reach_a_host_as_they_do_through_a_playbook(host: Host) -> None:
+    run = deploy(host, **TOLD)
     assert run.code == 0, run.output[-3000:]
     by_playbook = host.run(CONFIGURATION)
-    run = program.deploy(host, **told)
+    run = program.deploy(host, **TOLD)
     assert (run.code, run.changed) == (0, {host.name: 0}), run.output
     assert host.run(CONFIGURATION) == by_playbook
 
