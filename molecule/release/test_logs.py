@@ -6,22 +6,25 @@ import http.client
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from molecule.conftest import SECRET, Host, within
+from molecule.release import program
 from molecule.release.conftest import deploy, flat, serves
 from molecule.release.logs import ACCESS, SAYS, TOKEN, accesses, files, journal, leaks
 
-HOSTS = ["other.test"]
+SNAPSHOT = "twin.test"
 CLIENTS = 6
-# More than two of Supervisor's files take, with lines of 3 kB.
-MANY, SOME = 8000, 1000
+# What Supervisor is to rotate at here, and requests, each with a line of 3 kB: more than two of such files take.
+SIZE, REQUESTS = "2MB", 1500
 # Supervisor keeps six files: after so many requests a client slows down.
-QUICK = 12000 // CLIENTS
+QUICK = REQUESTS // CLIENTS
+# Seconds between two rotations, in which Nginx writes what it has kept back.
+APART = 1.2
 
 SERVERS: dict[str, dict[str, Any]] = {
     "gunicorn": {"app_server": "gunicorn"},
@@ -32,13 +35,6 @@ SERVERS: dict[str, dict[str, Any]] = {
 # Who logs what an app raises.
 LOGS_ERRORS = {"gunicorn": "uvicorn.error", "asgi": "gunicorn.error", "uvicorn": "uvicorn.error", "hypercorn": "hypercorn.error"}
 JOURNAL: dict[str, Any] = {"app_log_target": "journald"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def afterwards(host: Host) -> Iterator[None]:
-    """Leave the host as it was."""
-    yield
-    deploy(host, app_watch_seconds=0)
 
 
 class Client(threading.Thread):
@@ -67,37 +63,45 @@ class Client(threading.Thread):
             if answer.status != 200:
                 self.failures.append(str(answer.status))
             self.names[number] = str(answer.getheader("X-Request-ID"))
-            if len(self.names) > QUICK:
-                time.sleep(0.1)
+            time.sleep(0.01 if len(self.names) < QUICK else 0.4)
         connection.close()
 
 
+def rotate_early(host: Host, release: int) -> None:
+    """Have Supervisor rotate what a release logs at less than it is told to."""
+    file = f"/etc/supervisor/conf.d/shop-{release}.conf"
+    host.run(f"grep '^stdout_logfile_maxbytes=10MB$' {file} && sed -i 's/maxbytes=10MB/maxbytes={SIZE}/' {file}")
+    master = host.master()
+    host.run("supervisorctl update")
+    within(30, lambda: host.healthy() and host.master() != master)
+
+
 @pytest.mark.parametrize("server", SERVERS)
-def test_rotations_under_load_lose_no_line(host: Host, changed: Callable[[str], Path], server: str) -> None:
-    run = deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=1, **SERVERS[server])
+def test_rotations_under_load_lose_no_line_and_hide_no_request(host: Host, changed: Callable[[str], Path], server: str) -> None:
+    run = program.deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=0, **SERVERS[server])
     assert run.code == 0, run.output[-3000:]
-    release, least, done = str(serves(host)), MANY if server == "gunicorn" else SOME, threading.Event()
+    release, done = str(serves(host)), threading.Event()
+    rotate_early(host, int(release))
     clients = [Client(host, f"{server}{release}-{number}", done) for number in range(CLIENTS)]
     for client in clients:
         client.start()
-    rotations = 0
     begin = time.monotonic()
-    while rotations < 4 or sum(len(client.names) for client in clients) < least:
+    for _ in range(4):
+        time.sleep(APART)
+        host.run("logrotate --force /etc/logrotate.d/nginx")
+    while sum(len(client.names) for client in clients) < REQUESTS:
         assert time.monotonic() - begin < 300
-        time.sleep(2)
-        if rotations < 4:
-            host.run("logrotate --force /etc/logrotate.d/nginx")
-            rotations += 1
+        time.sleep(0.2)
     done.set()
     for client in clients:
         client.join()
     assert [failure for client in clients for failure in client.failures] == []
     names = {number: name for client in clients for number, name in client.names.items()}
-    assert len(set(names.values())) == len(names) >= least
+    assert len(set(names.values())) == len(names) >= REQUESTS
 
     # Nginx writes its last ones within a second.
     prefix = f"/say/{server}{release}-"
-    within(10, lambda: len(accesses(host, prefix)) >= len(names), pause=1)
+    within(10, lambda: len(accesses(host, prefix)) >= len(names), pause=0.3)
     answers = accesses(host, prefix)
     assert Counter((line["path"], line["id"]) for line in answers) == Counter(
         (f"/say/{number}", name) for number, name in names.items()
@@ -114,24 +118,34 @@ def test_rotations_under_load_lose_no_line(host: Host, changed: Callable[[str], 
     said = [line for line in files(host) if line["logger"] == "shop"]
     assert Counter((line["message"], line["request_id"]) for line in said) == Counter(names.items())
     assert {(line["level"], line["release"]) for line in said} == {("INFO", release)}
-    if server == "gunicorn":
-        assert len(host.run(f"ls /var/log/shop/{release}.log*").split()) >= 3, "it was not rotated meanwhile"
+    assert len(host.run(f"ls /var/log/shop/{release}.log*").split()) >= 3, "it was not rotated meanwhile"
+    assert_found(host, server, files)
 
 
-@pytest.mark.parametrize("target", ["files", "journald"])
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_request_is_found_by_its_name_and_no_secret_is(
-    host: Host, changed: Callable[[str], Path], server: str, target: str
+def test_in_the_journal_a_request_is_found_by_its_name_and_no_secret_is(
+    host: Host, changed: Callable[[str], Path], server: str
 ) -> None:
-    run = deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=0, app_log_target=target, **SERVERS[server])
+    run = program.deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=0, **JOURNAL, **SERVERS[server])
     assert run.code == 0, run.output[-3000:]
-    release, name = str(serves(host)), f"of-a-client.{server}.{target}"
+    assert_found(host, server, journal)
+    assert host.run(f"cat /var/log/shop/{host.live()}.log") == ""
+
+
+def assert_found(host: Host, server: str, read: Callable[[Host], list[dict[str, Any]]]) -> None:
+    """See that what the live release says of a request has its name, and that no log has a secret.
+
+    Args:
+        host: the host.
+        server: what runs the app there.
+        read: what returns the lines of that release.
+    """
+    release, name = str(serves(host)), f"of-a-client.{server}.{read.__name__}"
     for path, status in (("/say/one", 200), ("/leak", 500)):
         answer = host.ask(f"{path}?token={TOKEN}", headers={"X-Request-ID": name})
         assert (answer.status, answer.headers["x-request-id"]) == (status, name)
     made = host.ask("/say/two").headers["x-request-id"]
     within(10, lambda: [line["path"] for line in accesses(host, name)] == ["/say/one", "/leak"])
-    read = {"files": files, "journald": journal}[target]
 
     def said() -> list[dict[str, Any]]:
         return [line for line in read(host) if line.get("request_id") in (name, made)]
@@ -150,40 +164,39 @@ def test_a_request_is_found_by_its_name_and_no_secret_is(
     )
     assert "user=1&token=********" in str(lines)
     assert leaks(host, SECRET, TOKEN) == []
-    if target == "journald":
-        assert host.run(f"cat /var/log/shop/{release}.log") == ""
 
 
 def test_logs_are_read_and_followed_wherever_they_are(host: Host, changed: Callable[[str], Path]) -> None:
-    run = deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=0, **JOURNAL)
+    run = program.deploy(host, app_source=str(changed(SAYS)), app_watch_seconds=0, **JOURNAL)
     assert run.code == 0, run.output[-3000:]
     release, name = serves(host), "found-in-the-journal.1"
     host.ask("/say/three", headers={"X-Request-ID": name})
-    within(10, lambda: name in host.run(f"cat {ACCESS}") and name in str(journal(host)))
-    run = deploy(host, playbook="playbooks/logs.yml", grep=name)
-    assert (run.code, run.changed) == (0, {host.name: 0}), run.output[-3000:]
-    assert f"== {ACCESS}" in run.output
-    assert "== the journal" in run.output
-    # So is what the app formats itself, as it is.
     host.ask("/own/of-the-app-itself")
+    within(10, lambda: name in host.run(f"cat {ACCESS}") and name in str(journal(host)))
     within(10, lambda: "of-the-app-itself" in host.run(f"journalctl --all --output=cat --identifier=shop-{release}"))
-    shown = deploy(host, playbook="playbooks/logs.yml", grep="app-itself").output
-    assert '{"event": "of-the-app-itself", "part": "own"}' in shown
+    assert '"path":"/say/three"' in host.run(f"slipway logs shop --grep {name}")
     # What was rotated is found as well.
     for _ in range(2):
         host.run("logrotate --force /etc/logrotate.d/nginx")
         time.sleep(1)
-    assert '"path":"/say/three"' in deploy(host, playbook="playbooks/logs.yml", grep=name).output
+    assert name not in host.run(f"cat {ACCESS}")
+    run = deploy(host, playbook="playbooks/logs.yml", grep=f"{name}|app-itself")
+    assert (run.code, run.changed) == (0, {host.name: 0}), run.output[-3000:]
+    assert f"== {ACCESS}" in run.output
+    assert '"path":"/say/three"' in run.output
+    assert name in run.output.partition("== the journal")[2]
+    # So is what the app formats itself, as it is.
+    assert '{"event": "of-the-app-itself", "part": "own"}' in run.output
 
     done = threading.Event()
 
     def ask() -> None:
-        while not done.wait(1):
+        while not done.wait(0.5):
             host.ask("/say/followed")
 
     asking = threading.Thread(target=ask)
     asking.start()
-    run = deploy(host, playbook="playbooks/logs.yml", grep="followed", follow=10)
+    run = deploy(host, playbook="playbooks/logs.yml", grep="followed", follow=4)
     done.set()
     asking.join()
     assert run.code == 0, run.output[-3000:]
@@ -191,9 +204,8 @@ def test_logs_are_read_and_followed_wherever_they_are(host: Host, changed: Calla
     assert run.output.count(f"== {ACCESS}") >= 2
 
     # Supervisor stops and starts the server itself, whose output is not its own any more.
-    program = f"shop-{release}"
     before = host.master()
-    host.run(f"supervisorctl restart {program}")
+    host.run(f"supervisorctl restart shop-{release}")
     within(10, host.healthy)
     assert host.master() != before
     assert host.pids(f"releases/{release}/gunicor[n]")
@@ -202,7 +214,7 @@ def test_logs_are_read_and_followed_wherever_they_are(host: Host, changed: Calla
 
 def test_the_message_of_a_failed_release_has_what_it_said_to_the_journal(host: Host, changed: Callable[[str], Path]) -> None:
     live = serves(host)
-    run = deploy(host, app_source=str(changed(SAYS)), app_env={"FAIL_AT_START": "yes"}, **JOURNAL)
+    run = program.deploy(host, app_source=str(changed(SAYS)), app_env={"FAIL_AT_START": "yes"}, **JOURNAL)
     assert run.code != 0
     assert "The end of journalctl --identifier=shop-" in flat(run)
     assert "RuntimeError: told to fail" in run.output
@@ -212,17 +224,16 @@ def test_the_message_of_a_failed_release_has_what_it_said_to_the_journal(host: H
 
 def test_what_is_shown_of_nginxs_errors_has_no_token(host: Host) -> None:
     """Nginx's error log has the whole address of a request that it could not hand on; the playbook does not show it."""
-    program, token = f"shop-{host.live()}", "token-of-an-error"
-    host.run(f"supervisorctl stop {program}")
+    server, token = f"shop-{host.live()}", "token-of-an-error"
+    host.run(f"supervisorctl stop {server}")
     try:
         assert host.ask(f"/items/5?access_token={token}&x=1").status == 502
         within(10, lambda: token in host.run("cat /var/log/nginx/shop.error.log"))
         run = deploy(host, playbook="playbooks/logs.yml", grep="items/5.*access_token")
     finally:
-        host.run(f"supervisorctl start {program}")
+        host.run(f"supervisorctl start {server}")
     within(30, host.healthy)
     assert run.code == 0, run.output[-3000:]
     assert "== /var/log/nginx/shop.error.log" in run.output
     assert "access_token=********&x=1" in run.output
     assert token not in run.output
-    host.run("truncate --size=0 /var/log/nginx/shop.error.log")
