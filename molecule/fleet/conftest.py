@@ -16,6 +16,7 @@ import pytest
 
 from molecule.conftest import ARTEFACTS, Answer, Host, within
 from molecule.release.conftest import Load
+from molecule.release.program import Step
 
 # The name that clients know, the balancers that have it, and the hosts behind them.
 DOMAIN = "shop.test"
@@ -82,6 +83,15 @@ EDGE, SPARE = Door("edge.test"), Door("spare.test")
 FLEET = [Member(name, "shop") for name in NAMES]
 
 
+def drain(name: str, out: bool = True) -> None:
+    """Have the balancers take a host out of use, or bring it back, by the step that playbooks/drain.yml has them take."""
+    places = {"runtime": "/run/slipway-balancer/fleet", "drained": "/var/lib/slipway/balancer/fleet"}
+    told = {"host": name, "drain": out, "seconds": 60, **places}
+    for door in (EDGE, SPARE):
+        result = Step(door, {}, {"step": "balancer_drain", "arguments": told}).run(task_vars={})
+        assert result.get("settled"), result
+
+
 class DoorLoad(Load):
     """A load on the site through a balancer, with or without streams that no drain sees the end of."""
 
@@ -125,9 +135,19 @@ def loaded(door: Door = EDGE, allowed: int = 0, expected: str = "", streams: boo
     assert set(load.result["posted"]) <= set(taken)
 
 
+def all_in_use() -> None:
+    """Wait until both balancers use all hosts."""
+    within(60, lambda: EDGE.uses(*NAMES) and SPARE.uses(*NAMES), pause=0.5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ready() -> None:
+    """Begin with all hosts in use."""
+    all_in_use()
+
+
 @pytest.fixture(autouse=True)
-def whole() -> Iterator[None]:
+def whole(ready: None) -> Iterator[None]:
     """See that each test leaves all hosts in use."""
-    within(60, lambda: EDGE.uses(*NAMES) and SPARE.uses(*NAMES), pause=0.5)
     yield
-    within(60, lambda: EDGE.uses(*NAMES) and SPARE.uses(*NAMES), pause=0.5)
+    all_in_use()
