@@ -67,9 +67,9 @@ def summed(samples: dict[str, float], beginning: str) -> float:
     return sum(value for name, value in samples.items() if name.startswith(beginning))
 
 
-def deploy(*arguments: str, playbook: str = "playbooks/deploy.yml", **variables: object) -> Run:
-    """Release on the watched host, with variables on top of the inventory."""
-    return play(f"--limit={WATCHED.name}", f"--extra-vars={json.dumps(variables)}", *arguments, playbook=playbook)
+def site(**variables: object) -> Run:
+    """Run site.yml for the watched host, with variables on top of the inventory."""
+    return play(f"--limit={WATCHED.name}", f"--extra-vars={json.dumps(variables)}")
 
 
 def ask_for(count: int) -> None:
@@ -129,16 +129,20 @@ def older() -> None:
 
 @pytest.fixture(scope="module")
 def somebody(older: None) -> Iterator[Told]:
-    """Somebody on this machine whom Alertmanager tells of alerts."""
+    """Somebody on this machine whom Alertmanager tells of alerts, from now on.
+
+    The limits of memory, which is the machine's, and of connections are drawn where a test can bring this host beyond them.
+    """
     listing = subprocess.run(["podman", "network", "inspect", "slipway"], capture_output=True, text=True, check=True).stdout
     found = json.loads(listing)[0]
     address = (found.get("subnets") or found["plugins"][0]["ipam"]["ranges"][0])[0]["gateway"]
     listener = Told(address)
-    # Of memory, all hosts have less than 99 % in use; that is put to the test with another limit.
-    run = play(
-        f"--limit={WATCH.name}", "--tags=prometheus", f"--extra-vars={json.dumps({'prometheus_alert_webhook': listener.url})}"
-    )
+    variables = {
+        "prometheus_alert_webhook": listener.url,
+        "prometheus_alert_memory_percent": 1,
+        "prometheus_alert_connections_percent": 1,
+    }
+    run = play(f"--limit={WATCH.name}", "--tags=prometheus", f"--extra-vars={json.dumps(variables)}")
     assert run.code == 0, run.output[-3000:]
     yield listener
     listener.server.shutdown()
-    assert play(f"--limit={WATCH.name}", "--tags=prometheus").code == 0
