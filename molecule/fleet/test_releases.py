@@ -175,7 +175,7 @@ def test_a_canary_that_is_worse_is_taken_back(changed: Callable[[str], Path], co
 
 def test_a_host_that_stands_still_for_some_seconds_divides_nothing(changed: Callable[[str], Path]) -> None:
     with loaded():
-        run = Running(app_source=str(changed("# paused")), app_watch_seconds=8)
+        run = Running(app_source=str(changed("# paused")), app_watch_seconds=4)
         run.reaches(f"step.yml for {SECOND.name}\n")
         # Its candidate has started: what is asked of the host from now on is under way, and nothing new for some seconds.
         within(60, lambda: len(programs(SECOND)) == 2)
@@ -192,7 +192,7 @@ def test_a_host_that_dies_takes_the_others_back_and_is_one_with_them_after_the_n
     source = str(changed("# killed"))
     # What was in flight there fails, and nothing else.
     with loaded(allowed=8):
-        run = Running(app_source=source, app_watch_seconds=8)
+        run = Running(app_source=source, app_watch_seconds=4)
         run.reaches(f"step.yml for {SECOND.name}\n")
         time.sleep(1)
         podman("kill", SECOND.name)
@@ -215,7 +215,7 @@ def test_a_run_that_is_killed_in_the_middle_is_finished_or_undone(changed: Calla
     before = uniform()
     source = str(changed(f"# {then}"))
     with loaded():
-        run = Running(app_source=source, app_watch_seconds=8)
+        run = Running(app_source=source, app_watch_seconds=4)
         run.reaches(f"step.yml for {SECOND.name}\n")
         time.sleep(0.5)
         run.kill()
