@@ -27,6 +27,7 @@ from molecule.conftest import INVENTORY, ROOT, Host, Run
 from slipway.controller.build import BuildAction
 from slipway.controller.fetch.action import FetchAction
 from slipway.controller.identity import machine
+from slipway.controller.image import ImageAction
 from slipway.controller.step import StepAction
 from tests.unit.rendering import Host as Rendered
 
@@ -120,6 +121,12 @@ class Build(Step, BuildAction):
     run = BuildAction.run
 
 
+class Image(Step, ImageAction):
+    """The step that has an image, likewise."""
+
+    run = BuildAction.run
+
+
 @cache
 def variables_of_hosts() -> dict[str, dict[str, Any]]:
     """Return the variables of each test host, and what Ansible adds to them."""
@@ -174,10 +181,14 @@ class Controller:
         self.take(Step, self.arguments("slipway", "own.yml"))
         told = self.arguments("slipway_fetch", "fetch.yml")
         fetched = Fetch(self.host, told).run(task_vars={"inventory_hostname": self.host.name})
-        told = self.arguments("slipway_build", "make.yml", __app_fetched=fetched, __app_waits="", __app_theirs={})
-        made = self.take(Build, told)
+        if self.role["app_runtime"] == "container":
+            told = self.arguments("slipway_image", "image.yml", __app_fetched=fetched)
+            made = {"__app_image_build": self.take(Image, told)}
+        else:
+            told = self.arguments("slipway_build", "make.yml", __app_fetched=fetched, __app_waits="", __app_theirs={})
+            made = {"__app_venv_build": self.take(Build, told)}
         for name in (["prepare", "migrate"] if self.role["app_migrate_command"] else []) + ["release"]:
-            self.take(Step, self.arguments("slipway", "step.yml", __app_step=name, __app_venv_build=made))
+            self.take(Step, self.arguments("slipway", "step.yml", __app_step=name, **made))
 
     def roll_back(self) -> None:
         """Do what the role does to roll the app back."""
