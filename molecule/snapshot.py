@@ -13,16 +13,22 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from molecule.conftest import ROOT, Host, inventory, play, podman, within
 
 CACHE = Path.home() / ".cache" / "slipway"
+
+# What lets a host run containers of its own beside cgroups of version 1, and what is there where the machine has those.
+NEST = ROOT / "molecule" / "nest.sh"
+CGROUPS_1 = Path("/sys/fs/cgroup/memory")
 
 # What a converged host is made of, beside the image of the bare one.
 PARTS = (
     "ansible.cfg",
     "app",
     "molecule/inventory",
+    "molecule/nest.sh",
     "molecule/release/shop",
     "molecule/snapshot.py",
     "playbooks",
@@ -39,6 +45,10 @@ OPTIONS = ["--detach", "--systemd=always", "--cap-add=SYS_ADMIN,SYS_PTRACE,NET_A
 
 # Where directories are renamed, as releases are before they are removed: those of an image cannot be.
 CHANGED = ["--volume=/opt"]
+
+# What a host needs beside that to run containers of its own. Images need a file system that is not laid over another one.
+NESTED = ["--cap-add=MKNOD,AUDIT_WRITE", "--device-cgroup-rule=a *:* rwm"]
+NESTED += ["--volume=/var/lib/containers", "--volume=/var/lib/docker"]
 
 # What tells one boot, or one machine, from another. /run and /tmp are not in an image.
 IDENTITY = "truncate --size=0 /etc/machine-id; rm -rf /var/log/journal/* /var/lib/dbus/machine-id"
@@ -65,11 +75,20 @@ def remove(container: str) -> None:
         subprocess.run(command, capture_output=True, check=True)
 
 
+def variables(name: str) -> dict[str, Any]:
+    """Return what the inventory says of a host."""
+    return dict(inventory()["_meta"]["hostvars"][name])
+
+
 def boot(image: str, host: Host, *options: str) -> None:
-    """Start a container and wait until it has booted."""
+    """Start a container and wait until it has booted, and can run containers of its own if the inventory says that it does."""
     remove(host.container)
-    podman("run", *OPTIONS, f"--name={host.container}", f"--hostname={host.name}", *options, image)
+    nested = variables(host.name).get("test_nested", False)
+    options = (*OPTIONS, *(NESTED if nested else []), *options)
+    podman("run", *options, f"--name={host.container}", f"--hostname={host.name}", image)
     within(60, lambda: host.run("systemctl is-system-running", check=False).strip() in ("running", "degraded"), 0.2)
+    if nested and CGROUPS_1.is_dir():
+        host.run(NEST.read_text(encoding="utf-8"))
 
 
 def address_of(host: Host) -> dict[str, str]:
@@ -82,7 +101,8 @@ def make(bare: str, host: Host, image: str) -> None:
     # Packages are downloaded once, not once for each image.
     boot(bare, host, f"--volume=slipway-packages-{host.name}:/var/cache/apt/archives")
     try:
-        run = play(f"--limit={host.name}", f"--extra-vars={json.dumps(address_of(host))}")
+        engine = {"container_engine": "podman"} if variables(host.name).get("test_nested") else {}
+        run = play(f"--limit={host.name}", f"--extra-vars={json.dumps(address_of(host) | engine)}")
         assert run.code == 0, run.output[-3000:]
         host.run(IDENTITY)
         podman("stop", host.container)
@@ -95,7 +115,7 @@ def make(bare: str, host: Host, image: str) -> None:
 def snapshot(name: str) -> str:
     """Return the image of the converged host that the inventory calls `name`, made first where it is absent."""
     bare = subprocess.run(
-        [ROOT / "script" / "image", inventory()["_meta"]["hostvars"][name]["test_image"]],
+        [ROOT / "script" / "image", variables(name)["test_image"]],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -118,9 +138,9 @@ def started(name: str, label: str) -> Iterator[Host]:
         name: what the inventory calls the host.
         label: what tells its container from others of the same snapshot.
     """
-    host = Host(name, inventory()["_meta"]["hostvars"][name].get("app_name"), container=f"{label}-{name}")
+    host = Host(name, variables(name).get("app_name"), container=f"{label}-{name}")
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "snapshot.lock").open("w", encoding="utf-8") as lock:
+    with (CACHE / f"snapshot-{name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process makes it, and none removes it before it is used
         subprocess.run(["podman", "network", "create", "slipway"], capture_output=True, check=False)  # or it is there
         boot(snapshot(name), host, *CHANGED)

@@ -68,10 +68,10 @@ def serves(host: Host) -> int:
 
 def have_engine(host: Host, name: str) -> None:
     """Have an engine on the host, and the image that others are made from, which no registry has here."""
-    if not host.run(f"{name} image inspect {base()} 2>/dev/null", check=False).startswith("[\n"):
+    if not host.run(f"command -v {name}", check=False):
         run = deploy(host, "--tags=container", playbook="site.yml", app_runtime="container", app_container_engine=name)
         assert run.code == 0, run.output[-3000:]
-        subprocess.run(f"podman save {base()} | podman exec --interactive {host.container} {name} load", shell=True, check=True)
+    subprocess.run(f"podman save {base()} | podman exec --interactive {host.container} {name} load", shell=True, check=True)
 
 
 class Load:
@@ -87,7 +87,7 @@ class Load:
 
     def command(self) -> list[str]:
         """Return what is asked for where, and who vouches for it."""
-        certificate = ROOT / ".artefacts" / f"{self.host.name}.pem"
+        certificate = ROOT / ".artefacts" / f"{self.host.container}.pem"
         certificate.write_text(self.host.run(f"cat /etc/nginx/slipway/{self.host.app}/fullchain.pem"), encoding="ascii")
         return [self.host.address, self.host.name, str(certificate), str(self.pause)]
 

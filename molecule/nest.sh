@@ -1,7 +1,9 @@
 # Containers in a container, beside cgroups of version 1: with runc, cgroups that can be written to, and no systemd for them.
 set -eu
-apt-get update -qq
-apt-get install -qqy --no-install-recommends runc >/dev/null
+if ! command -v runc >/dev/null; then
+    apt-get update -qq
+    apt-get install -qqy --no-install-recommends runc >/dev/null
+fi
 mkdir -p /etc/containers/containers.conf.d
 cat >/etc/containers/containers.conf.d/50-nested.conf <<'END'
 [containers]
