@@ -10,17 +10,23 @@ from typing import Any
 import pytest
 
 from molecule.conftest import ROOT, SECRET, Host, Run, podman, polling, within
-from molecule.release.conftest import base, deploy, flat, have_engine, rollback, serves
+from molecule.release import program
+from molecule.release.conftest import base, deploy, flat, have_engine, serves
 from molecule.release.logs import SAYS, TOKEN, files, journal, leaks
 
-HOSTS = ["other.test"]
+SNAPSHOT = "other.test"
 REGISTRY = "127.0.0.1:5000"
 
 
-def ship(host: Host, *arguments: str, **variables: Any) -> Run:
-    """Release the app in a container."""
+def boxed(**variables: Any) -> dict[str, Any]:
+    """Return the variables by which the app is run in a container, and others on top of them."""
     settings: dict[str, Any] = {"app_runtime": "container", "app_image_base": base(), "app_watch_seconds": 1}
-    return deploy(host, *arguments, **{**settings, **variables})
+    return {**settings, **variables}
+
+
+def ship(host: Host, **variables: Any) -> Run:
+    """Release the app in a container."""
+    return program.deploy(host, **boxed(**variables))
 
 
 def inside(host: Host, command: str) -> str:
@@ -38,14 +44,19 @@ def engine(host: Host) -> None:
     have_engine(host, "podman")
 
 
-def test_a_second_run_changes_nothing_and_a_dry_one_says_so(host: Host) -> None:
-    release = {"app_env": {"GREETING": "boxed"}}
-    assert ship(host, playbook="site.yml", **release).code == 0
+def test_a_release_in_a_container_is_told_what_a_playbook_tells_it_and_a_second_run_changes_nothing(host: Host) -> None:
+    release = boxed(app_env={"GREETING": "boxed"})
+    run = deploy(host, **release)
+    assert (run.code, run.changed[host.name]) == (0, 2), run.output[-3000:]  # an image, and a release of it
     number = serves(host)
+    by_playbook = host.run("cat /etc/slipway/apps/shop.json")
+    run = program.deploy(host, **release)
+    assert (run.code, run.changed) == (0, {host.name: 0}), run.output
+    assert host.run("cat /etc/slipway/apps/shop.json") == by_playbook
     for arguments in ((), ("--check",)):
-        run = ship(host, *arguments, playbook="site.yml", **release)
+        run = deploy(host, *arguments, playbook="site.yml", **release)
         assert (run.code, run.changed[host.name]) == (0, 0), run.output[-3000:]
-    assert ship(host, "--check", app_env={"GREETING": "another"}).changed[host.name] == 1
+    assert deploy(host, "--check", **boxed(app_env={"GREETING": "another"})).changed[host.name] == 1
     assert serves(host) == number
 
 
@@ -145,19 +156,20 @@ def test_a_migration_and_hooks_run_in_the_image(host: Host, shop: Path) -> None:
     assert serves(host) == number
 
 
-def test_back_to_a_virtual_environment_and_forth(host: Host, changed: Callable[[str], Path]) -> None:
-    boxed = serves(host)
-    plain = deploy(host, app_watch_seconds=1)
+def test_back_to_a_virtual_environment_and_forth(host: Host) -> None:
+    assert ship(host, app_env={"GREETING": "forth"}).code == 0
+    in_container = serves(host)
+    plain = program.deploy(host, app_watch_seconds=1)
     assert plain.code == 0, plain.output[-3000:]
-    unboxed = serves(host)
+    beside = serves(host)
     assert host.run("podman ps --all --quiet") == ""
     with polling(host, "/items/1") as failures:
-        for number in (boxed, unboxed):
-            run = rollback(host, f"--extra-vars=release={number}", app_watch_seconds=1)
+        for number in (in_container, beside):
+            run = program.rollback(host, release=number, app_watch_seconds=1)
             assert run.code == 0, run.output[-3000:]
             assert serves(host) == number
     assert failures == []
-    run = rollback(host, f"--extra-vars=release={boxed}", app_rollback_settings="current")
+    run = program.rollback(host, release=in_container, app_rollback_settings="current")
     assert run.code != 0
     assert "was built for another app_runtime than today's" in flat(run)
 
@@ -203,7 +215,7 @@ def test_images_go_with_their_releases(host: Host, changed: Callable[[str], Path
 
 def test_an_image_that_the_controller_builds(host: Host, changed: Callable[[str], Path]) -> None:
     before = podman("images", "--format={{.Repository}}")
-    run = ship(host, app_source=str(changed("# from the controller")), app_image_builder="controller")
+    run = deploy(host, **boxed(app_source=str(changed("# from the controller")), app_image_builder="controller"))
     assert run.code == 0, run.output[-3000:]
     serves(host)
     assert podman("images", "--format={{.Repository}}") == before
@@ -247,6 +259,7 @@ def registry(host: Host) -> Iterator[str]:
 
 
 def test_an_image_that_is_pulled(host: Host, registry: str) -> None:
+    assert ship(host, app_env={"GREETING": "pushed"}).code == 0
     build = host.run("readlink /opt/shop/current/build | xargs basename").strip()
     host.run(f"podman push --creds=ann:open-sesame localhost/slipway-shop:{build} {registry}:v1")
     login = {"app_registry_username": "ann", "app_registry_password": "open-sesame"}
@@ -255,8 +268,8 @@ def test_an_image_that_is_pulled(host: Host, registry: str) -> None:
     assert run.code != 0
     assert f"The image {registry}:v1 (app_image) cannot be pulled." in flat(run)
     assert serves(host) == live
-    for image, version in ((registry, "v1"), (f"{registry}:v1", "")):
-        run = ship(host, app_image=image, app_version=version, app_env={"GREETING": "pulled"}, **login)
+    for by, image, version in ((deploy, registry, "v1"), (program.deploy, f"{registry}:v1", "")):
+        run = by(host, **boxed(app_image=image, app_version=version, app_env={"GREETING": "pulled"}, **login))
         assert run.code == 0, run.output[-3000:]
         assert "open-sesame" not in run.output
     number = serves(host)
@@ -279,7 +292,7 @@ def test_docker_does_the_same(host: Host, changed: Callable[[str], Path]) -> Non
             live = serves(host)
         host.run(f"kill -9 {host.master()}")
         within(10, lambda: "attach" in host.run(f"ps -o args= --ppid {host.master()}", check=False))
-        run = rollback(host, app_runtime="container", app_watch_seconds=1, **docker)
+        run = program.rollback(host, app_runtime="container", app_watch_seconds=1, **docker)
         assert run.code == 0, run.output[-3000:]
     assert failures == []
     assert serves(host) < live
@@ -287,8 +300,3 @@ def test_docker_does_the_same(host: Host, changed: Callable[[str], Path]) -> Non
     assert host.run("podman ps --all --quiet") == ""
     kept = host.run("docker images --format '{{.Tag}}' localhost/slipway-shop").split()
     assert sorted(kept) == sorted(host.run("ls /opt/shop/builds").split())
-
-
-def test_the_usual_way_again(host: Host) -> None:
-    assert deploy(host, app_env={"GREETING": "usual"}).code == 0
-    serves(host)
