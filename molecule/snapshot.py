@@ -122,11 +122,13 @@ def snapshot(name: str) -> str:
     ).stdout.strip()
     repository = f"localhost/slipway-snapshot-{name}"
     image = f"{repository}:{state(bare)}"
-    images = podman("images", "--format={{.Repository}}:{{.Tag}}", f"--filter=reference={repository}").split()
-    if image not in images:
+    if subprocess.run(["podman", "image", "exists", image], check=False).returncode:
         make(bare, Host(name, container=f"snapshot-{name}"), image)
-        for old in images:  # but for those that a container uses
-            subprocess.run(["podman", "rmi", old], capture_output=True, check=False)
+        # But for those that a container uses; none where another process removes one while they are listed.
+        listing = ["podman", "images", "--format={{.Repository}}:{{.Tag}}", f"--filter=reference={repository}"]
+        for each in subprocess.run(listing, capture_output=True, text=True, check=False).stdout.split():
+            if each != image:
+                subprocess.run(["podman", "rmi", each], capture_output=True, check=False)
     return image
 
 
