@@ -1,66 +1,18 @@
-"""Two operators at once, two hosts of one app, and a controller that is gone."""
+"""Two hosts of one app: they change together or not at all, and a dry run of all changes nothing."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from molecule.conftest import Host, Run, polling
+from molecule.conftest import Host, podman, within
+from molecule.release import program
 from molecule.release.conftest import FLEET, deploy, flat, rollback, serves
+from molecule.release.test_doctor import examine
 
 HOSTS = ["release.test"]
-
-
-@pytest.mark.parametrize("round_", range(3))
-def test_of_two_operators_one_wins(host: Host, changed: Callable[[str], Path], round_: int) -> None:
-    source = changed(f"# race {round_}")
-    runs: dict[str, tuple[Run, float]] = {}
-
-    def operate(name: str) -> None:
-        settings = {"USER": name}
-        begin = time.monotonic()
-        run = deploy(host, settings=settings, app_source=str(source), app_env={"GREETING": name}, app_watch_seconds=0)
-        runs[name] = (run, time.monotonic() - begin)
-
-    before = host.live()
-    operators = [threading.Thread(target=operate, args=(name,)) for name in ("ann", "bob")]
-    with polling(host, "/items/1") as failures:
-        for operator in operators:
-            operator.start()
-        for operator in operators:
-            operator.join()
-    assert failures == []
-    winners = [name for name, (run, _) in runs.items() if run.code == 0]
-    assert len(winners) == 1, [run.output[-1500:] for run, _ in runs.values()]
-    (loser,) = {"ann", "bob"} - set(winners)
-    said = flat(runs[loser][0])
-    assert f"Another change of this app is under way: {winners[0]} on " in said
-    assert " since " in said
-    assert runs[loser][1] < runs[winners[0]][1]
-    assert host.ask("/items/1").json()["greeting"] == winners[0]
-    assert serves(host) == before + 1
-
-
-def test_a_run_that_is_gone_for_good_is_taken_over_from(host: Host) -> None:
-    entry = {"id": "elsewhere 1 1", "who": "eve", "where": "runner-7", "since": time.time(), "until": time.time() + 600}
-    host.run(f"echo '{json.dumps(entry)}' >/opt/shop/.lock")
-    wanted: dict[str, Any] = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
-    refused = deploy(host, **wanted)
-    assert refused.code != 0
-    assert "under way: eve on runner-7 since " in flat(refused)
-    assert (
-        "If that run is gone, take the app over from it: ansible-playbook playbooks/deploy.yml -i molecule/inventory "
-        "-l release.test -e app_take_over=true"
-    ) in flat(refused)
-    run = deploy(host, app_take_over=True, **wanted)
-    assert run.code == 0, run.output[-3000:]
-    serves(host)
 
 
 def test_a_migration_runs_once_for_all_hosts(host: Host, changed: Callable[[str], Path]) -> None:
@@ -96,7 +48,7 @@ def test_a_rollback_asks_every_host_first(host: Host) -> None:
 
     # Both may have kept the same releases, until one has one more.
     while not only_here():
-        assert deploy(host, app_env={"GREETING": f"{time.time()}"}, app_watch_seconds=0).code == 0
+        assert program.deploy(host, app_env={"GREETING": f"{time.time()}"}, app_watch_seconds=0).code == 0
     before = (host.live(), twin.live())
     run = rollback(FLEET, release=max(only_here(), key=int))
     assert run.code != 0
@@ -105,7 +57,10 @@ def test_a_rollback_asks_every_host_first(host: Host) -> None:
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(host: Host) -> None:
-    assert deploy(FLEET).code == 0
+    twin = Host("twin.test", "shop")
+    # So that there is one to go back to.
+    assert program.deploy(host, app_env={"GREETING": f"{time.time()}"}, app_watch_seconds=0).code == 0
+    assert [program.deploy(each).code for each in (host, twin)] == [0, 0]
     before = (host.live(), host.run("cat /opt/shop/history.jsonl"))
     for playbook in ("site.yml", "playbooks/deploy.yml", "playbooks/releases.yml"):
         run = deploy(FLEET, "--check", "--diff", playbook=playbook)
@@ -117,3 +72,27 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(host: Host) -> Non
     assert (back.code, back.changed) == (0, {host.name: 1}), back.output[-3000:]
     assert (serves(host), host.run("cat /opt/shop/history.jsonl")) == before
     assert host.run("ls /tmp/migrated", check=False) == ""
+
+
+def test_the_status_of_hosts_of_which_one_is_down(host: Host, tmp_path: Path) -> None:
+    twin = Host("twin.test", "shop")
+    assert program.deploy(twin, app_env={"GREETING": f"{time.time()}"}, app_watch_seconds=0).code == 0
+    podman("pause", host.name)
+    try:
+        run = deploy(FLEET, "--timeout=5", playbook="playbooks/status.yml", status_directory=str(tmp_path))
+        _, silent = examine(host, tmp_path)
+    finally:
+        podman("unpause", host.name)
+    assert run.code != 0
+    rows = {row["host"]: row for row in json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))["hosts"]}
+    row = rows[twin.name]
+    assert (row["health"], row["release"], row["workers"], row["last"]) == ("ok", serves(twin), 2, f"{serves(twin)} live")
+    assert (row["server"], row["certificate_days"] > 21, 0 < row["disk_percent"] < 100) == ("gunicorn", True, True)
+    assert set(rows) == {host.name, twin.name}
+    assert rows[host.name]["health"] != "ok"
+    assert list(silent) == ["The host does not answer"]
+    assert f"Not well: {host.name}" in flat(run)
+    page = (tmp_path / "status.html").read_text(encoding="utf-8")
+    assert "1 of 2 hosts are well" in page
+    assert f'<a href="https://{twin.name}/">' in page
+    within(10, host.healthy)
