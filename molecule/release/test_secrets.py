@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from molecule.conftest import INVENTORY, ROOT, SHOP, Host, Run, play
+from molecule.conftest import INVENTORY, ROOT, SHOP, Host, Run, play, within
+from molecule.release.conftest import deploy as operate
 from molecule.release.conftest import serves
+from molecule.snapshot import address_of
 from slipway.controller.fetch.cache import cache_directory
 
-HOSTS = ["release.test"]
+SNAPSHOT = "twin.test"
 CANARY = "canary-7f3a9c"
 
 # Each comes with a canary, so that it can be found where it should not be.
@@ -70,19 +71,17 @@ def quoted(value: str) -> str:
     return f"!unsafe {text}"
 
 
-@pytest.fixture(scope="module")
-def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """An inventory beside the usual one that holds the secrets in a vault, and the vault's password file.
-
-    Afterwards the site is again as the usual one has it.
-    """
-    folder = tmp_path_factory.mktemp("vault")
+@pytest.fixture
+def vault(tmp_path: Path) -> tuple[Path, Path]:
+    """An inventory beside the usual one that holds the secrets in a vault, and the vault's password file."""
+    folder = tmp_path / "vault"
+    folder.mkdir()
     password = folder / "password"
     password.write_text("a password\n", encoding="ascii")
     inventory = folder / "secret"
-    variables = inventory / "host_vars" / "release.test" / "vault.yml"
+    variables = inventory / "host_vars" / SNAPSHOT / "vault.yml"
     variables.parent.mkdir(parents=True)
-    (inventory / "hosts.yml").write_text("all: {hosts: {release.test: }}\n", encoding="ascii")
+    (inventory / "hosts.yml").write_text(f"all: {{hosts: {{{SNAPSHOT}: }}}}\n", encoding="ascii")
     lines = ["app_secrets:", *(f"  {name}: {quoted(value)}" for name, value in SECRETS.items())]
     assert {option["type"] for option in KEPT.values()} == {"str"}
     lines += [f"{name}: {CANARY}-{name.replace('_', '-')}" for name in sorted(KEPT)]
@@ -92,14 +91,14 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path
     variables.write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = ["ansible-vault", "encrypt", f"--vault-password-file={password}", str(variables)]
     subprocess.run(command, check=True, capture_output=True)
-    yield inventory, password
-    assert play("--limit=release.test", "--tags=nginx").code == 0
+    return inventory, password
 
 
-def deploy(vault: tuple[Path, Path], *arguments: str, playbook: str = "playbooks/deploy.yml") -> Run:
+def deploy(host: Host, vault: tuple[Path, Path], *arguments: str, playbook: str = "playbooks/deploy.yml") -> Run:
+    """Run a playbook with the vault, and have it say all that it can."""
     inventory, password = vault
-    options = [f"--inventory={inventory}", f"--vault-password-file={password}", "--limit=release.test", "-vvvv", "--diff"]
-    return play(*options, *arguments, playbook=playbook)
+    options = [f"--inventory={inventory}", f"--vault-password-file={password}", f"--limit={host.name}", "-vvvv", "--diff"]
+    return play(*options, f"--extra-vars={json.dumps(address_of(host))}", *arguments, playbook=playbook)
 
 
 def digest(value: str) -> str:
@@ -107,12 +106,17 @@ def digest(value: str) -> str:
 
 
 def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: tuple[Path, Path], tmp_path: Path) -> None:
-    good = deploy(vault)
+    good = deploy(host, vault)
     assert good.code == 0, good.output[-3000:]
-    settings = f"/opt/shop/releases/{host.live()}/settings.json"
-    digests = host.ask("/digests").json()
-    assert {name: digests.get(name) for name in SECRETS} == {name: digest(value) for name, value in SECRETS.items()}
-    assert (digests["EMPTY"], digests["PLAIN"]) == (digest(""), digest(" pläin % $x "))
+    number = serves(host)
+    settings = f"/opt/shop/releases/{number}/settings.json"
+    # Also when it starts anew.
+    for _ in range(2):
+        digests = host.ask("/digests").json()
+        assert {name: digests.get(name) for name in SECRETS} == {name: digest(value) for name, value in SECRETS.items()}
+        assert (digests["EMPTY"], digests["PLAIN"]) == (digest(""), digest(" pläin % $x "))
+        host.run(f"supervisorctl restart shop-{number}")
+        within(10, host.healthy)
 
     # A release that says its settings aloud where it fails, and one whose migration does.
     loud = tmp_path / "loud"
@@ -121,17 +125,25 @@ def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: t
     (loud / "main.py").write_text(
         "import os\n[print(repr(v), v) for v in os.environ.values()]\nraise RuntimeError(dict(os.environ))\n", encoding="ascii"
     )
+
+    def back_and_forth() -> Run:
+        """Leave the release that has the secrets by the host's own command, and go back to it by a playbook."""
+        host.run(f"slipway rollback {host.app}")
+        assert serves(host) < number
+        return deploy(host, vault, f"--extra-vars=release={number}", playbook="playbooks/rollback.yml")
+
     runs = {
         "a release": good,
-        "a dry run": deploy(vault, "--check"),
-        "site.yml": deploy(vault, playbook="site.yml"),
-        "a failure": deploy(vault, f"--extra-vars=app_source={loud}"),
-        "a migration": deploy(vault, "--extra-vars={app_migrate_command: 'env; exit 1', app_env: {X: y}}"),
-        "a rollback": deploy(vault, playbook="playbooks/rollback.yml"),
-        "a list": deploy(vault, playbook="playbooks/releases.yml"),
+        "a dry run": deploy(host, vault, "--check"),
+        "site.yml": deploy(host, vault, playbook="site.yml"),
+        "a failure": deploy(host, vault, f"--extra-vars=app_source={loud}"),
+        "a migration": deploy(host, vault, "--extra-vars={app_migrate_command: 'env; exit 1', app_env: {X: y}}"),
+        "a rollback": back_and_forth(),
+        "a list": deploy(host, vault, playbook="playbooks/releases.yml"),
     }
     assert [what for what, run in runs.items() if run.code] == ["a failure", "a migration"]
     assert "RuntimeError" in runs["a failure"].output
+    assert serves(host) == number
     assert [what for what, run in runs.items() if CANARY in run.output] == []
     assert host.run("cat /etc/nginx/slipway/shop/private.htpasswd").startswith("monitor:")
 
@@ -174,21 +186,12 @@ def test_every_value_reaches_the_process_and_no_other_place(host: Host, vault: t
     assert leaked == []
 
 
-def test_settings_survive_a_restart(host: Host, vault: tuple[Path, Path]) -> None:
-    assert deploy(vault).code == 0
-    number = serves(host)
-    host.run(f"supervisorctl restart shop-{number}")
-    digests = host.ask("/digests").json()
-    assert {name: digests.get(name) for name in SECRETS} == {name: digest(value) for name, value in SECRETS.items()}
-
-
-@pytest.mark.parametrize("value", ["changeme", "CHANGE_ME", "example", "<your-secret-key>"])
-def test_a_placeholder_is_refused(host: Host, value: str) -> None:
-    before = host.live()
-    run = play("--limit=release.test", f'--extra-vars={{"app_secrets": {{"KEY": "{value}"}}}}', playbook="playbooks/deploy.yml")
+def test_a_placeholder_is_refused(host: Host) -> None:
+    before = serves(host)
+    run = operate(host, app_secrets={"KEY": "example"})
     assert run.code != 0
     said = " ".join(run.output.split())
     assert "Nothing was changed" in said
     assert "app_secrets" in said
     assert "placeholders such as changeme or example" in said
-    assert host.live() == before
+    assert serves(host) == before
