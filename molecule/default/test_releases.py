@@ -7,17 +7,21 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from molecule.conftest import ROOT, Host, Run, play, polling, within
+from molecule.release import program
+from molecule.release.conftest import deploy, flat
 
 HOSTS = ["debian12.test"]
+SITE = ("--tags=certbot,nginx",)
 
 
-def deploy(host: Host, playbook: str = "playbooks/deploy.yml", **variables: object) -> Run:
-    """Release to one host with `variables` on top of its inventory."""
-    return play(f"--limit={host.name}", f"--extra-vars={json.dumps(variables)}", playbook=playbook)
+def converge(host: Host, *arguments: str, **variables: Any) -> Run:
+    """Run site.yml on one host with `variables` on top of its inventory."""
+    return deploy(host, *arguments, playbook="site.yml", **variables)
 
 
 @pytest.fixture
@@ -28,11 +32,11 @@ def source(tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
 def restored(host: Host) -> Iterator[None]:
-    """Bring the host back to what the inventory says when the test is over."""
+    """Bring the host back to what the inventory says when the tests of this file are over."""
     yield
-    run = play(f"--limit={host.name}")
+    run = converge(host)
     assert run.code == 0, run.output[-3000:]
     assert "Hello" in host.ask("/").body
 
@@ -45,7 +49,7 @@ def programs(host: Host) -> list[str]:
 def test_a_changed_setting_is_a_release_that_drops_no_request(host: Host) -> None:
     before, venvs = host.live(), host.run(f"ls -i /opt/{host.app}/venvs")
     with polling(host) as failures:
-        run = deploy(host, app_env={"ENVIRONMENT": "staging", "APP_TITLE": "Changed"})
+        run = program.deploy(host, app_env={"ENVIRONMENT": "staging", "APP_TITLE": "Changed"})
     assert run.code == 0, run.output[-3000:]
     assert failures == []
     assert host.live() > before
@@ -53,7 +57,7 @@ def test_a_changed_setting_is_a_release_that_drops_no_request(host: Host) -> Non
     assert programs(host) == [f"{host.app}-{host.live()}"]
     assert host.run(f"ls /run/{host.app}").split() == [f"{host.live()}.metrics", f"{host.live()}.sock"]
     assert host.run(f"ls -i /opt/{host.app}/venvs") == venvs, "the lock did not change"
-    again = deploy(host, app_env={"ENVIRONMENT": "staging", "APP_TITLE": "Changed"})
+    again = program.deploy(host, app_env={"ENVIRONMENT": "staging", "APP_TITLE": "Changed"})
     assert again.changed == {host.name: 0}
 
 
@@ -89,16 +93,15 @@ def test_a_broken_release_leaves_the_old_one_serving(host: Host, source: Path, f
     (source / file).write_text(text, encoding="utf-8")
     before = host.live()
     with polling(host) as failures:
-        run = deploy(host, app_source=str(source), app_health_timeout=10)
-    flat = " ".join(run.output.split())
+        run = program.deploy(host, app_source=str(source), app_health_timeout=10)
     assert run.code != 0
-    assert message in flat, flat[-3000:]
+    assert message in flat(run), run.output[-3000:]
     assert failures == []
     assert host.live() == before
     assert programs(host) == [f"{host.app}-{before}"]
 
 
-def test_a_git_repository_at_a_version(host: Host, source: Path, restored: None) -> None:
+def test_a_git_repository_at_a_version(host: Host, source: Path) -> None:
     def git(*words: str) -> str:
         identity = ["-c", "user.name=Test", "-c", "user.email=test@test"]
         return subprocess.run(["git", *identity, *words], cwd=source, check=True, capture_output=True, text=True).stdout.strip()
@@ -112,39 +115,39 @@ def test_a_git_repository_at_a_version(host: Host, source: Path, restored: None)
     git("commit", "--quiet", "--all", "--message=Two")
 
     address = f"git+file://{source}"
-    run = deploy(host, app_source=address, app_version="v1")
+    run = program.deploy(host, app_source=address, app_version="v1")
     assert run.code == 0, run.output[-3000:]
     assert host.ask("/version").json()["revision"] == git("rev-parse", "v1")
-    assert deploy(host, app_source=address).code == 0
+    assert program.deploy(host, app_source=address).code == 0
     assert host.ask("/").json() == {"message": "Hello, git!"}
     assert host.ask("/version").json()["revision"] == git("rev-parse", "main")
-    missing = deploy(host, app_source=address, app_version="v9")
+    missing = program.deploy(host, app_source=address, app_version="v9")
     assert missing.code != 0
-    assert "has no branch, tag or commit v9: app_version names one" in " ".join(missing.output.split())
+    assert "has no branch, tag or commit v9: app_version names one" in flat(missing)
 
 
 def test_a_bad_inventory_changes_nothing(host: Host) -> None:
     host.run("touch /run/stamp")
-    run = deploy(host, "site.yml", app_workers="two", nginx_domain="x.test")
-    flat = " ".join(run.output.split())
+    run = converge(host, app_workers="two", nginx_domain="x.test")
+    said = flat(run)
     assert run.code != 0
-    assert f"{host.name}: 2 problems in the inventory. Nothing was changed." in flat
-    assert "app_workers is 'two'; it must be a whole number" in flat
-    assert "nginx_domain is not a variable of Slipway: did you mean nginx_domains?" in flat
+    assert f"{host.name}: 2 problems in the inventory. Nothing was changed." in said
+    assert "app_workers is 'two'; it must be a whole number" in said
+    assert "nginx_domain is not a variable of Slipway: did you mean nginx_domains?" in said
     touched = host.run("find / -xdev -newer /run/stamp -type f -not -path '/var/log/*' -not -path '/tmp/*'")
     assert [path for path in touched.split() if not path.startswith(("/run/", "/var/lib/systemd", "/root/.ansible"))] == []
 
 
 def test_an_unknown_system_is_refused(host: Host) -> None:
-    run = deploy(host, "site.yml", inventory_systems=["Debian 99"])
+    run = converge(host, inventory_systems=["Debian 99"])
     assert run.code != 0
-    assert f"{host.name} runs Debian 12" in " ".join(run.output.split())
+    assert f"{host.name} runs Debian 12" in flat(run)
 
 
 def test_a_user_with_sudo_will_do(host: Host) -> None:
     host.run("id deploy || useradd --create-home deploy; echo 'deploy ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/deploy")
     assert host.run("command -v setfacl", check=False) == "", "this is to work without acl"
-    run = deploy(host, "site.yml", ansible_user="deploy", app_env={"ENVIRONMENT": "staging", "APP_TITLE": "By sudo"})
+    run = converge(host, ansible_user="deploy", app_env={"ENVIRONMENT": "staging", "APP_TITLE": "By sudo"})
     assert run.code == 0, run.output[-3000:]
     assert "By sudo" in host.ask("/openapi.json").body
 
@@ -154,13 +157,13 @@ def test_a_configuration_that_nginx_refuses_is_put_back(host: Host) -> None:
     before = host.run(f"sha256sum {site}")
     host.run("echo 'nonsense;' > /etc/nginx/conf.d/zz-foreign.conf")
     try:
-        run = deploy(host, "site.yml", nginx_timeout=61)
+        run = converge(host, *SITE, nginx_timeout=61)
     finally:
         host.run("rm /etc/nginx/conf.d/zz-foreign.conf")
-    flat = " ".join(run.output.split())
+    said = flat(run)
     assert run.code != 0
-    assert "zz-foreign.conf" in flat
-    assert "It failed before this change, too" in flat
+    assert "zz-foreign.conf" in said
+    assert "It failed before this change, too" in said
     assert host.run(f"sha256sum {site}") == before
     assert host.healthy()
 
@@ -178,12 +181,12 @@ def test_two_apps_share_a_machine(host: Host, tmp_path: Path) -> None:
     assert "The second" not in host.ask("/openapi.json").body
     assert host.master() == first_master, "the neighbour was disturbed"
     assert play(inventory=inventory).changed == {"second.test": 0}
-    assert play(f"--limit={host.name}", "--check").code == 0
+    assert converge(host, "--check").code == 0
     host.run("supervisorctl stop second-test-1; rm /etc/*/conf.d/second-test*.conf")
     host.run("supervisorctl update second-test-1; systemctl reload nginx")
 
 
-def test_a_certificate_of_ones_own(host: Host, tmp_path: Path, restored: None) -> None:
+def test_a_certificate_of_ones_own(host: Host, tmp_path: Path) -> None:
     certificate, key = tmp_path / "own.pem", tmp_path / "own.key"
     subject = ["-subj", "/CN=own", "-addext", f"subjectAltName=DNS:{host.name}", "-days", "30"]
     command = [
@@ -201,27 +204,27 @@ def test_a_certificate_of_ones_own(host: Host, tmp_path: Path, restored: None) -
     ]
     subprocess.run(command, check=True, capture_output=True)
     settings = {"certbot_mode": "files", "certbot_own_certificate": str(certificate), "certbot_own_key": str(key)}
-    run = deploy(host, "site.yml", **settings)
+    run = converge(host, *SITE, **settings)
     assert run.code == 0, run.output[-3000:]
     assert "PRIVATE KEY" not in run.output
     vars(host).pop("trust", None)
     with host.connect() as connection:
         assert ("commonName", "own") in dict(connection.getpeercert() or {})["subject"][0]
-    assert deploy(host, "site.yml", **settings).changed == {host.name: 0}
+    assert converge(host, *SITE, **settings).changed == {host.name: 0}
     host.run(f"rm /etc/nginx/slipway/{host.app}/*.pem")
     vars(host).pop("trust", None)
 
 
-def test_plain_http_where_that_is_asked_for(host: Host, restored: None) -> None:
-    run = deploy(host, "site.yml", certbot_mode="none")
+def test_plain_http_where_that_is_asked_for(host: Host) -> None:
+    run = converge(host, *SITE, certbot_mode="none")
     assert run.code == 0, run.output[-3000:]
     answer = host.ask("/whoami", tls=False)
     assert (answer.status, answer.json()["scheme"]) == (200, "http")
     assert "strict-transport-security" not in answer.headers
 
 
-def test_answers_are_cached_where_that_is_asked_for(host: Host, restored: None) -> None:
-    assert deploy(host, "site.yml", nginx_cache_seconds=60).code == 0
+def test_answers_are_cached_where_that_is_asked_for(host: Host) -> None:
+    assert converge(host, *SITE, nginx_cache_seconds=60).code == 0
     release = f"{host.app}-{host.live()}"
     assert host.ask("/items/99").status == 200
     host.run(f"supervisorctl stop {release}")

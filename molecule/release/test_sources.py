@@ -236,6 +236,11 @@ def test_no_code_of_a_package_runs_as_root_and_the_apps_pins_are_kept(host: Host
 
 
 def test_a_project_with_uv_lock_and_a_src_layout(host: Host, kiosk: Path) -> None:
+    (kiosk / ".python-version").write_text("3.99\n", encoding="ascii")
+    refused = program.deploy(host, app_source=str(kiosk))
+    assert refused.code != 0
+    assert ".python-version says 3.99" in refused.output and "there is Python 3.13." in refused.output
+    (kiosk / ".python-version").unlink()
     run = program.deploy(
         host, app_source=str(kiosk), app_module="kiosk.main:app", app_env={"GREETING": "locked"}, app_watch_seconds=0
     )
