@@ -121,7 +121,6 @@ def test_faults_that_no_client_sees_yet(host: Host, tmp_path: Path) -> None:
         f"umount /tmp; rm /run/reboot-required; touch -d '-1 day' {release}/build/main.py; chmod 0640 {release}/settings.json"
     )
     host.run("chown shop /opt/shop/shared; systemctl reload nginx")
-    host.run(f"mv /root/section /etc/supervisor/conf.d/shop-{number}.conf; supervisorctl stop shop-500")
     run = deploy(host, playbook="site.yml")
     assert run.code == 0, run.output[-3000:]
     healthy(host, tmp_path)

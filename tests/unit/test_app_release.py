@@ -529,6 +529,14 @@ def test_a_bad_candidate_leaves_the_old_release_serving(host: Host, mode: str, w
     assert host.run() is None
 
 
+def test_a_release_whose_section_somebody_removed_ends_with_the_next_release(host: Host) -> None:
+    host.run()
+    (section,) = host.sections()
+    (host.supervisor.sections / section).unlink()
+    assert host.run(settings='{"A": "1"}') == 2
+    host.is_served_by(2)
+
+
 def test_a_first_release_that_fails_leaves_nothing_live(host: Host) -> None:
     host.clock.haste = 5
     with pytest.raises(ReleaseError, match=r"Release 1 failed[\s\S]*Nothing was live before"):

@@ -107,7 +107,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
     # Not before all that comes through the door reaches this release.
     context.warnings.extend(context.door.findings(context.token(number)) if context.token(number) else [])
     time.sleep(max(0.0, switched + context.arguments["drain"] - time.monotonic()) if old is not None else 0)
-    for leftover in context.supervisor.installed():
+    for leftover in context.supervisor.known():
         if leftover != number:
             stop(context, leftover)
     remember(context, number, back_from=None)
