@@ -11,6 +11,7 @@ import socketserver
 import ssl
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -382,6 +383,29 @@ def test_the_authority_is_made_once_and_vouches_once(
     assert (second["changed"], second["certificate"]) == (False, first["certificate"])
     other = run_step("tls_ca", ca=settings["authority"], certificate=first["certificate"])
     assert other["changed"], "another authority's word counts"
+
+
+def test_of_several_that_ask_at_once_one_creates_the_authority(
+    short: Path, run_step: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, created = ca.create, list[Path]()
+
+    def create_slowly(file: Path, *arguments: Any) -> None:
+        created.append(file)
+        time.sleep(0.2)
+        create(file, *arguments)
+
+    monkeypatch.setattr(ca, "create", create_slowly)
+    authority = short / "new" / "authority.pem"
+    pair = short / "own.pem", short / "own.key"
+    certify(*pair, ["shop.test"], "Slipway placeholder")
+    asked = {"ca": str(authority), "certificate": pair[0].read_text(encoding="ascii")}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: run_step("tls_ca", **asked), range(8)))
+    assert created == [authority]
+    assert {answer["ca"] for answer in answers} == {authority.read_text(encoding="ascii")}
+    for answer in answers:
+        certificate.openssl("verify", "-CAfile", authority, written(short, answer))
 
 
 # Status

@@ -6,9 +6,13 @@ issued is issued again when the CA is another one or the certificate is about to
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import secrets
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,22 @@ extendedKeyUsage = serverAuth
 authorityKeyIdentifier = keyid
 subjectAltName = {names}
 """
+
+
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Have a directory to oneself: a run asks for all balancers and all hosts behind them at once.
+
+    Raises:
+        OSError: when it cannot be created.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def create_ca(certificate: Path, key: Path) -> None:
@@ -91,7 +111,10 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         return {"changed": True, "ca": "", "certificate": text}
     try:
         if missing:
-            create_ca(ca, key)
+            with alone_in(ca.parent):
+                missing = not (ca.exists() and key.exists())
+                if missing:
+                    create_ca(ca, key)
         certificate, changed = issued(text, ca, key) if text else ("", False)
     except FileNotFoundError as error:
         raise ReleaseError(f"openssl cannot be started ({error.strerror}): run site.yml for this balancer first") from error
