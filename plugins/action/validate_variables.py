@@ -13,18 +13,20 @@ description:
   - The rules add what a specification cannot say, such as ranges, and that one variable needs another.
   - All problems are reported at once. Nothing is sent to the host.
 options:
-  rules:
+  roles:
     description:
-      - For each role its rules, by its name. The roles are neighbours of the one that the task belongs to.
+      - The roles, by name. They are neighbours of the one that the task belongs to.
+      - The rules of a role are its variable C(__<role>_rules), a list.
       - A rule has C(variable), C(that) (one or more conditions) and C(expected) (what it may be, in words).
-    type: dict
+    type: list
+    elements: str
     required: true
 """
 
 EXAMPLES = """
 - name: Check the variables of the role app
   validate_variables:
-    rules: {app: [{variable: app_keep_releases, that: "app_keep_releases | int > 0", expected: at least 1}]}
+    roles: [app]
 """
 
 RETURN = """

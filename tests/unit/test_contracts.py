@@ -27,8 +27,6 @@ TEMPLATES = sorted(path for path in ROOT.glob("roles/*/templates/**/*") if path.
 
 # The names of other roles that a role speaks all the same.
 SPOKEN = {
-    # It checks what all may be set to.
-    "inventory": {f"__{role}_rules" for role in ROLES if role != "inventory"},
     # What an operator is told to set.
     "metrics": {"certbot_mode"},
     # That, too; what the inventory says of other hosts, of whose roles no default is known on the one that watches them; and a

@@ -175,9 +175,8 @@ def judge(tmp_path: Path, inventory: Path) -> Callable[..., dict[str, Any]]:
             {"variable": name, "that": [trust_as_template(part) for part in that] if isinstance(that, list) else that}
             for name, that in rules
         ]
-        task = SimpleNamespace(
-            args={"rules": {"shop": [{**rule, "expected": "better"} for rule in conditions]}}, check_mode=False
-        )
+        variables["__shop_rules"] = [{**rule, "expected": "better"} for rule in conditions]
+        task = SimpleNamespace(args={"roles": ["shop"]}, check_mode=False)
         task.async_val, task.action = 0, "validate_variables"
         task._role = SimpleNamespace(_role_path=str(meta.parent.with_name("inventory"))) if role else None
         connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))

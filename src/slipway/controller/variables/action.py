@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class ValidateAction(ActionBase):
     """Check the variables of roles, on the controller."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset(("rules",))
+    _VALID_ARGS = frozenset(("roles",))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return a failed result that lists every problem, or an unchanged one.
@@ -47,8 +48,10 @@ class ValidateAction(ActionBase):
         declared = _declared(roles)
         problems: list[str] = []
         wrong: set[str] = set()
-        for role, rules in self._task.args["rules"].items():
+        for role in self._task.args["roles"]:
             specs = _options(roles / role / "meta" / "argument_specs.yml")
+            # As they stand in their file: to work them all out would take longer than to apply them.
+            rules = variables[f"__{role}_rules"]
             problems += self._problems(role, specs, rules, variables, known, declared, wrong)
         if problems:
             host = variables["inventory_hostname"]
@@ -125,7 +128,8 @@ class ValidateAction(ActionBase):
             if name in faulty or any(mentions(condition, unsound) for condition in conditions):
                 continue
             if not fits_one_line(values.get(name)) or not all(self._holds(condition) for condition in conditions):
-                text = f"{name} is {shown(values.get(name), specs.get(name, {}))}; it must be {rule['expected']}."
+                expected = self._templar.template(rule["expected"])
+                text = f"{name} is {shown(values.get(name), specs.get(name, {}))}; it must be {expected}."
                 report(name, f"{text}{self._reason(rule.get('because'))}", variables.get(name))
         for name in sorted(values.keys() - ruled - faulty):
             if not fits_one_line(values[name]):
@@ -155,6 +159,7 @@ def _declared(roles: Path) -> set[str]:
     return names
 
 
+@cache
 def _options(file: Path) -> dict[str, Any]:
     """Return the options in a file of argument specifications."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is
