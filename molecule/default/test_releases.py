@@ -13,7 +13,7 @@ import pytest
 
 from molecule.conftest import ROOT, Host, Run, play, polling, within
 from molecule.release import program
-from molecule.release.conftest import deploy, flat
+from molecule.release.conftest import deploy, flat, programs
 
 HOSTS = ["debian12.test"]
 SITE = ("--tags=certbot,nginx",)
@@ -39,11 +39,6 @@ def restored(host: Host) -> Iterator[None]:
     run = converge(host)
     assert run.code == 0, run.output[-3000:]
     assert "Hello" in host.ask("/").body
-
-
-def programs(host: Host) -> list[str]:
-    """Return the programs under Supervisor."""
-    return [line.split()[0] for line in host.run("supervisorctl status", check=False).splitlines()]
 
 
 def test_a_changed_setting_is_a_release_that_drops_no_request(host: Host) -> None:
