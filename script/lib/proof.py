@@ -151,8 +151,8 @@ def main() -> int:
     """Run the steps; a failed one does not keep the next from running."""
     parser = argparse.ArgumentParser(prog="script/test", description="The proof: what --fast does, and the main job on one host.")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--fast", action="store_true", help="lint, types, unit tests and templates: no container; 2 minutes")
-    choice.add_argument("--all", action="store_true", help="every scenario; 45 minutes")
+    choice.add_argument("--fast", action="store_true", help="lint, types, unit tests and templates: no container; some 6 minutes")
+    choice.add_argument("--all", action="store_true", help="every scenario; more than an hour")
     choice.add_argument("--only", choices=sorted(SCENARIOS), help="nothing but this scenario")
     choice.add_argument("--bench", action="store_true", help="instead, that every benchmark still runs: 15 minutes")
     chosen = parser.parse_args()
