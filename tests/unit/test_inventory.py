@@ -38,7 +38,7 @@ PLAYBOOK = """\
   tasks:
     - name: Check the variables of all roles
       ansible.builtin.import_role:
-        name: inventory
+        name: preflight
         tasks_from: variables
 """
 

@@ -178,7 +178,7 @@ def judge(tmp_path: Path, inventory: Path) -> Callable[..., dict[str, Any]]:
         variables["__shop_rules"] = [{**rule, "expected": "better"} for rule in conditions]
         task = SimpleNamespace(args={"roles": ["shop"]}, check_mode=False)
         task.async_val, task.action = 0, "validate_variables"
-        task._role = SimpleNamespace(_role_path=str(meta.parent.with_name("inventory"))) if role else None
+        task._role = SimpleNamespace(_role_path=str(meta.parent.with_name("preflight"))) if role else None
         connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
         templar = Templar(loader=loader, variables=variables)
         action = ValidateAction(task, connection, None, loader, templar, None)

@@ -31,7 +31,7 @@ def next_command(playbook: str, role: str, task: str, hosts: list[str]) -> str:
     if not role:
         command = ["ansible", *options, "-m", "ping", names]
         return f"{', '.join(hosts)} cannot be reached since [{task}]. Try it with:\n    {shlex.join(command)}"
-    path, word = (playbook, "Mend what it says, then") if role == "inventory" else (ROOT / "playbooks" / "doctor.yml", "Next")
+    path, word = (playbook, "Mend what it says, then") if role == "preflight" else (ROOT / "playbooks" / "doctor.yml", "Next")
     command = ["ansible-playbook", near(path), *options, "-l", names]
     return f"{', '.join(hosts)} failed at [{task}]. {word}:\n    {shlex.join(command)}"
 
