@@ -17,7 +17,6 @@ from slipway.host.values import arguments, merged
 
 # By the name of a step, the module that takes it.
 STEPS = {
-    "account": "account",
     "balancer_drain": "balancer_drain",
     "balancer_status": "balancer_status",
     "build": "build.step",
@@ -25,9 +24,9 @@ STEPS = {
     "configuration": "configure.step",
     "doctor": "doctor",
     "image": "build.image",
-    "install": "install",
     "logs": "read_logs",
     "pack": "build.packing",
+    "preflight": "preflight",
     "release": "release.step",
     "releases": "releases",
     "run": "run",
