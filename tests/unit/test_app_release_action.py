@@ -104,7 +104,7 @@ def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.Mon
 def test_a_run_that_is_told_to_takes_over(told: object, wanted: bool) -> None:
     step = Action({"changed": True})
     step._templar = SimpleNamespace(template=lambda value: value)
-    step.step("release", {}, {"__app_take_over": told})
+    step.step("release", {}, {"__app_take_over_lock": told})
     assert [run["take_over"] for run in step.runs] == [wanted]
 
 

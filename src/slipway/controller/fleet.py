@@ -1,4 +1,4 @@
-"""What the hosts of one app do as one: agree on a release, take turns, and say what became of it."""
+"""Plan a release or a rollback for all hosts of one app, and report what became of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ NOTHING: dict[str, Any] = {
     "to": "",
     "hosts": [],
     "reasons": {},
-    "turns": [],
-    "undo": False,
+    "batches": [],
+    "revert": False,
     "canaries": [],
     "compared": [],
     "no_canary": "",
@@ -22,7 +22,7 @@ NOTHING: dict[str, Any] = {
 }
 
 
-def turns(hosts: Sequence[str], fleet: int, batch: str, canaries: int = 0) -> list[list[str]]:
+def batches(hosts: Sequence[str], fleet: int, batch: str, canaries: int = 0) -> list[list[str]]:
     """Return which hosts switch together, one group after the other.
 
     Args:
@@ -56,7 +56,7 @@ def number(plans: Results) -> int:
     return new
 
 
-def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
+def release_plan(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
     """Return what the hosts do for a release.
 
     Args:
@@ -65,9 +65,9 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
         canaries: how many are to take traffic alone first.
 
     Returns:
-        `release`, its number; `hosts` that switch, their `reasons` and `turns`, what each had `before`; in `canaries` and
-        `compared` whom to measure, and in `no_canary` why nobody is. `undo` says whether those that have switched are taken back
-        where one fails: where no host has an earlier release, one that serves is better than none.
+        `release`, its number; `hosts` that switch, their `reasons` and `batches`, what each had `before`; in `canaries` and
+        `compared` whom to measure, and in `no_canary` why nobody is. `revert` says whether those that have switched are
+        reverted if one fails: if no host has an earlier release, one that serves is better than none.
     """
     before = {host: plan.get("release") for host, plan in plans.items()}
     plan: dict[str, Any] = {**NOTHING, "before": before}
@@ -82,13 +82,13 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
     elif canaries:
         plan["no_canary"] = "No canary: there is no other host with an earlier release to compare it with."
     reasons = {host: plans[host]["reason"] or "another host of the app needed it" for host in hosts}
-    order = turns(hosts, len(plans), batch, len(plan["canaries"]))
-    undo = any(before[host] not in (None, release) for host in plans)
-    return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "turns": order, "undo": undo}
+    order = batches(hosts, len(plans), batch, len(plan["canaries"]))
+    revert = any(before[host] not in (None, release) for host in plans)
+    return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "batches": order, "revert": revert}
 
 
-def agree_back(looks: Results, name: str, to: str, renew: bool, batch: str) -> dict[str, Any]:
-    """Return what the hosts do for a rollback: a plan as `agree` returns it.
+def rollback_plan(looks: Results, name: str, to: str, renew: bool, batch: str) -> dict[str, Any]:
+    """Return what the hosts do for a rollback: a plan as `release_plan` returns it.
 
     Args:
         looks: what the step `look` found on each.
@@ -123,8 +123,8 @@ def agree_back(looks: Results, name: str, to: str, renew: bool, batch: str) -> d
     release = max(look["next"] for look in serving.values()) if renew else int(to)
     hosts = [host for host in serving if before[host] != int(to)]
     reasons = {host: f"rolled back from release {before[host]}" for host in hosts}
-    order = turns(hosts, len(looks), batch)
-    return {**plan, "release": release, "to": to, "hosts": hosts, "reasons": reasons, "turns": order, "undo": True}
+    order = batches(hosts, len(looks), batch)
+    return {**plan, "release": release, "to": to, "hosts": hosts, "reasons": reasons, "batches": order, "revert": True}
 
 
 def failed(result: Mapping[str, Any]) -> bool:
@@ -132,7 +132,7 @@ def failed(result: Mapping[str, Any]) -> bool:
     return bool(result.get("failed") or result.get("unreachable"))
 
 
-def troubles(results: Results) -> dict[str, str]:
+def failures(results: Results) -> dict[str, str]:
     """Return what went wrong, by host, in the first line of what the host said."""
     found = {}
     for host, result in results.items():
@@ -145,18 +145,18 @@ def troubles(results: Results) -> dict[str, str]:
     return found
 
 
-def report(results: Results, plan: Mapping[str, Any], trouble: Mapping[str, str], name: str, command: str) -> str:
+def report(results: Results, plan: Mapping[str, Any], failures: Mapping[str, str], name: str, command: str) -> str:
     """Return what became of a release that some host could not have.
 
     Args:
         results: what each host said last.
-        plan: what `agree` or `agree_back` returned.
-        trouble: what went wrong first, by host.
+        plan: what `release_plan` or `rollback_plan` returned.
+        failures: what went wrong first, by host.
         name: the app's.
         command: what to run next, once that is mended.
     """
     what = f"Release {plan['release']} of {name}" if plan["release"] else f"The release of {name}"
-    lines = [f"{what} failed on {host}: {said}." for host, said in trouble.items()]
+    lines = [f"{what} failed on {host}: {said}." for host, said in failures.items()]
     lost = [host for host, result in results.items() if failed(result)]
     now = {host: result.get("release") for host, result in results.items() if host not in lost}
     words = [f"{host} {release or 'nothing'}" for host, release in now.items()]
@@ -166,12 +166,12 @@ def report(results: Results, plan: Mapping[str, Any], trouble: Mapping[str, str]
         lines.append(f"{host} cannot be asked: it served {before} before, and may serve {plan['release']} when it is back.")
     left = [host for host, release in now.items() if release == plan["release"] and plan["before"].get(host) != release]
     mixed = len(set(now.values()) | {plan["before"].get(host) for host in lost}) > 1
-    if left and plan["undo"]:
+    if left and plan["revert"]:
         lines.append(f"{', '.join(left)} could not be taken back. To have them back, too: playbooks/rollback.yml")
     elif left:
         lines.append(f"{', '.join(left)} can serve it, and no host has an earlier one, so nothing was taken back.")
     elif not mixed and not lost:
         lines.append("That is what served before on every host; nothing is left half done.")
-    hosts = ",".join(trouble)
+    hosts = ",".join(failures)
     lines.append(f"To see why: playbooks/doctor.yml -l {hosts}. Mend it, and run {command} again: that makes all hosts one.")
     return "\n".join(lines)
