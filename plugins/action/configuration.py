@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from slipway.controller.step import StepAction
+from slipway.controller.configuration import ConfigurationAction
 from slipway.host.configure.step import PARAMETERS
 
 DOCUMENTATION = r"""
@@ -20,18 +18,18 @@ options:
     elements: dict
     required: true
     description:
-      - Each has C(path), and C(content) or C(edit). Directories are created. What begins with C(#!) can be executed.
+      - Each has C(path), and one of C(content), C(template) (of the role), C(copy) (a file of the role) and C(edit). Directories
+        are created. What begins with C(#!) can be executed.
       - C(edit) is for a file that is somebody else's, and maps patterns for its lines to what each such line is replaced with,
         C(\1) being what the pattern has in its first group.
-      - C(group) is for a file that holds a secret, whose content is in C(secrets). Nobody else may read it, and what it holds is
-        not shown.
-  secrets: {type: dict, default: {}, description: "The content of those of C(files) that hold a secret, by path. No log has it."}
+      - C(group) is for a file that holds a secret. Nobody else may read it, and what it holds is not shown.
   absent: {type: list, elements: path, default: [], description: "Files that must not exist."}
   directories: {type: list, elements: path, default: [], description: "Directories that must exist."}
   reads: {type: list, elements: path, default: [], description: "Files of others that the service reads on a reload."}
   test: {type: list, elements: str, default: [], description: "Command that fails if the files are wrong."}
   apply: {type: list, elements: str, default: [], description: "Command to run if the files changed."}
   service: {type: str, description: "Service that must run, now and at boot."}
+  more_services: {type: list, elements: str, default: [], description: "Further services that must run, now and at boot."}
   workers: {type: str, description: "Title of the service's processes that a reload replaces. Without it nothing is reloaded."}
 """
 
@@ -39,7 +37,7 @@ EXAMPLES = r"""
 - name: Configure the site
   configuration:
     files:
-      - {path: /etc/nginx/conf.d/shop.conf, content: "{{ lookup('ansible.builtin.template', 'site.conf.j2') }}"}
+      - {path: /etc/nginx/conf.d/shop.conf, template: site.conf.j2}
     test: [nginx, -t]
     apply: [systemctl, reload, nginx]
 """
@@ -49,13 +47,7 @@ diff: {type: list, returned: success, description: "The files that changed, each
 """
 
 
-class ActionModule(StepAction):
-    """Has the program take the step `configuration`."""
+class ActionModule(ConfigurationAction):
+    """Puts the files in place."""
 
-    _VALID_ARGS = frozenset(PARAMETERS)
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the result of the step."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        result.update(self.step("configuration", self._task.args, task_vars))
-        return result
+    _VALID_ARGS = frozenset(PARAMETERS) - {"secrets"}

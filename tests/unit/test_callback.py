@@ -199,7 +199,7 @@ def test_a_failure_is_told_with_the_command_to_run_next(play: Play) -> None:
 def test_hosts_that_fail_alike_are_told_at_once(play: Play) -> None:
     run = play(roles={"preflight": [FAILING]})
     assert run.summary()[-3:-1] == [
-        "a.example.com, b.example.com failed at [inventory : Fail]. Mend what it says, then:",
+        "a.example.com, b.example.com failed at [preflight : Fail]. Mend what it says, then:",
         "    ansible-playbook site.yml -i hosts.yml -l a.example.com,b.example.com",
     ]
 
@@ -209,7 +209,7 @@ def test_who_cannot_be_reached_is_told(play: Play) -> None:
     run = play(roles={"preflight": [away]})
     assert run.summary()[1:-1] == [
         "b.example.com  nothing",
-        "b.example.com cannot be reached since [inventory : Look]. Try it with:",
+        "b.example.com cannot be reached since [preflight : Look]. Try it with:",
         "    ansible -i hosts.yml -m ping b.example.com",
     ]
 
@@ -222,7 +222,7 @@ def test_a_sudo_that_ansible_cannot_speak_to_is_told_with_the_setting_that_helps
     assert done.code != 0
     summary = done.summary()
     (told,) = [
-        number for number, line in enumerate(summary) if line.startswith("b.example.com failed at [inventory : Look]: sudo ")
+        number for number, line in enumerate(summary) if line.startswith("b.example.com failed at [preflight : Look]: sudo ")
     ]
     assert "sudo-rs" in summary[told]
     assert summary[told + 1] == "    ansible_become_exe: sudo.ws"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from slipway.host import account, packages
@@ -16,14 +18,16 @@ PARAMETERS: dict[str, Any] = {
 
 
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Fail if the app would take something over, and return the host's packages as a fact.
+    """Fail if the app would take something over, and return what later tasks need to know of the host.
 
     Returns:
-        `ansible_facts`, with the names of the installed packages as `slipway_packages`.
+        `ansible_facts`: the names of the installed packages as `slipway_packages`, and the version of this program as
+        `slipway_program`.
 
     Raises:
         ReleaseError: when an account or a directory of the app's name is another's.
     """
     if given["app"]:
         account.check(given["app"], given["user"])
-    return {"changed": False, "ansible_facts": {"slipway_packages": packages.installed()}}
+    facts = {"slipway_packages": packages.installed(), "slipway_program": Path(sys.argv[0]).parent.name}
+    return {"changed": False, "ansible_facts": facts}
