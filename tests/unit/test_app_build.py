@@ -725,7 +725,7 @@ def test_a_full_disk_is_told_before_anything_is_sent(
 ) -> None:
     for archive in (None, str(source)):
         result = module(**arguments(layout, index, archive=archive, room=1e9))
-        assert re.search(r"nearly full: \d+ MiB are free, and app_room_mb asks for 1000000000", result["msg"])
+        assert re.search(r"nearly full: \d+ MiB are free, and app_min_free_disk_mb asks for 1000000000", result["msg"])
     assert list(layout.builds.iterdir()) == list(layout.venvs.iterdir()) == []
     assert not (layout.home / ".lock").exists()
     # What is built already needs none.

@@ -275,7 +275,7 @@ def test_who_is_refused_learns_when_a_claim_ends_and_of_a_step_under_way_nothing
 
 @pytest.mark.parametrize(("entry", "who"), [({}, "someone on some controller"), ({"who": "bob", "where": "desk"}, "bob on desk")])
 def test_who_was_taken_over_from_learns_by_whom_and_that_this_was_asked_for(entry: dict[str, Any], who: str) -> None:
-    said = "has taken this app over from this run (app_take_over). Nothing more is done in its name."
+    said = "has taken this app over from this run (app_break_lock). Nothing more is done in its name."
     assert str(TakenOver(entry)) == f"{who} {said}"
 
 

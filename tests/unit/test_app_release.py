@@ -203,7 +203,7 @@ class Host:
             "number": 0,
             "limit": 0.0,
             "across_migrations": False,
-            "rollback_settings": "theirs",
+            "rollback_settings": "original",
             "run": ANN,
         }
         self.files = {**FILES, **changes.pop("files", {})}
@@ -364,7 +364,7 @@ def test_a_release_of_an_earlier_version_with_files_of_its_own_serves_on_and_is_
     assert host.run() == 2
     host.is_served_by(2)
     assert (old / "server.py").exists()
-    assert roll_back(host.context(), 1, "theirs") == 1
+    assert roll_back(host.context(), 1, "original") == 1
     host.is_served_by(1)
 
 
@@ -563,7 +563,7 @@ def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> Non
     with pytest.raises(ReleaseError, match="Release 3 failed: One file for the app and another"):
         host.run(files={"launch.py": "unfit\n"})
     with pytest.raises(
-        ReleaseError, match="Release 4 failed: It has /metrics at /api/metrics, too: add that path to nginx_closed_paths"
+        ReleaseError, match="Release 4 failed: It has /metrics at /api/metrics, too: add that path to nginx_blocked_paths"
     ):
         host.run(files={"launch.py": "opened\n"})
     with pytest.raises(
@@ -669,7 +669,7 @@ def test_a_page_that_a_release_or_a_way_back_changes_is_newer_than_what_was_serv
     host.run(run={**ANN, "at": str(at + 60)}, build="b2")
     assert (one.stat().st_mtime, two.stat().st_mtime) == (at, at + 60)
     context = host.context(run={**ANN, "at": str(at + 120)})
-    roll_back(context, 1, "theirs")
+    roll_back(context, 1, "original")
     assert one.stat().st_mtime == at + 120
     # The next one is live for a moment only, and what it served must not stay with those who saw it.
     host.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 1\r\nContent-Length: 0\r\n\r\n"
@@ -1572,7 +1572,7 @@ def test_the_old_release_runs_as_long_as_the_new_one_is_watched(host: Host) -> N
 # The way back
 
 
-def go_back(host: Host, to: str = "", across: bool = False, settings: str = "theirs", **changes: Any) -> int:
+def go_back(host: Host, to: str = "", across: bool = False, settings: str = "original", **changes: Any) -> int:
     """Take the step `rollback`, and return the release that is live then."""
     wanted: dict[str, Any] = {"to": to, "across_migrations": across, "rollback_settings": settings}
     context = host.context(build="", revision="", origin="", **wanted, **changes)
@@ -2194,7 +2194,7 @@ def test_with_nothing_to_compare_an_interface_to_there_is_a_warning(host: Host, 
 
 def test_a_disk_that_is_nearly_full_is_said_before_anything_is_done(host: Host) -> None:
     host.run()
-    with pytest.raises(ReleaseError, match=r"nearly full: \d+ MiB are free, and app_room_mb asks for"):
+    with pytest.raises(ReleaseError, match=r"nearly full: \d+ MiB are free, and app_min_free_disk_mb asks for"):
         host.run(settings="{}", room=1e9)
     assert host.layout.numbers() == [1]
 
@@ -2237,7 +2237,7 @@ def test_a_release_with_fewer_instances_answers_at_all_links(host: Host) -> None
     host.run()
     host.run(**several(host, 3))
     context = host.context(**several(host, 3))
-    assert roll_back(context, 1, "theirs") == 1
+    assert roll_back(context, 1, "original") == 1
     assert further(host) == ["1 at 1.sock", "1 at 1.sock"]
     assert roll_back(context, 2, "theirs") == 2
     assert further(host) == ["2 at 2.1.sock", "2 at 2.2.sock"]

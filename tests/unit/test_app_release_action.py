@@ -82,7 +82,7 @@ def test_a_live_run_is_not_disturbed() -> None:
     step = Action({"failed": True, "msg": "held.", "holder": living})
     result = step.step("release", {}, {})
     assert result["failed"]
-    words = "held. If that run is gone, take the app over from it: ansible-playbook site.yml -e app_take_over=true (it waits"
+    words = "held. If that run is gone, take the app over from it: ansible-playbook site.yml -e app_break_lock=true (it waits"
     assert result["msg"].startswith(words)
     assert [run["take_over"] for run in step.runs] == [False]
 
@@ -96,7 +96,7 @@ def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.Mon
     }
     monkeypatch.setattr(context, "CLIARGS", given)
     monkeypatch.chdir(tmp_path)
-    wanted = "ansible-playbook playbooks/deploy.yml -i 'my hosts' -l one,two -e app_take_over=true"
+    wanted = "ansible-playbook playbooks/deploy.yml -i 'my hosts' -l one,two -e app_break_lock=true"
     assert commands.taking_over() == f"{wanted}, with what else was given as -e"
 
 
@@ -104,7 +104,7 @@ def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.Mon
 def test_a_run_that_is_told_to_takes_over(told: object, wanted: bool) -> None:
     step = Action({"changed": True})
     step._templar = SimpleNamespace(template=lambda value: value)
-    step.step("release", {}, {"__app_take_over_lock": told})
+    step.step("release", {}, {"__app_break_lock": told})
     assert [run["take_over"] for run in step.runs] == [wanted]
 
 

@@ -133,7 +133,7 @@ def test_a_rollback_is_one_as_by_a_playbook(slipway: Callable[..., Answer], host
     code, said, _ = slipway("rollback", "shop", "--to", "7")
     assert code == 1 and "7" in said
     host.is_served_by(1)
-    assert configuration.load("shop")["rollback_settings"] == "theirs"
+    assert configuration.load("shop")["rollback_settings"] == "original"
 
 
 def test_a_rollback_and_a_playbook_exclude_each_other(slipway: Callable[..., Answer], host: Host) -> None:

@@ -352,7 +352,7 @@ def test_streams_are_neither_buffered_nor_cached_and_may_be_silent() -> None:
 
 
 def test_closed_paths_are_closed_with_what_is_below_them() -> None:
-    locations = main_server(Host({"nginx_closed_paths": ["/metrics", "/internal/"]})).locations()
+    locations = main_server(Host({"nginx_blocked_paths": ["/metrics", "/internal/"]})).locations()
     closed = {path for path, location in locations.items() if location.find("return") == [["404"]]}
     assert {"= /metrics", "^~ /internal/"} <= closed
     # Where the app mounts /metrics, its answer lies at /metrics/.
@@ -897,7 +897,7 @@ sys.modules["fastapi.routing"].iter_route_contexts = lambda routes: iter([Route]
 }
 
 
-CLOSED = Host({"nginx_closed_paths": ["/metrics", "/internal/"]})
+CLOSED = Host({"nginx_blocked_paths": ["/metrics", "/internal/"]})
 
 
 @pytest.fixture
@@ -1042,7 +1042,7 @@ def test_routes_that_a_router_brings_are_looked_at_too(preflight: Any) -> None:
 
 
 def test_a_path_that_is_closed_below_the_root_path_as_well_is_none_to_refuse(preflight: Any) -> None:
-    host = Host({"nginx_closed_paths": ["/metrics", "/api/metrics/"]})
+    host = Host({"nginx_blocked_paths": ["/metrics", "/api/metrics/"]})
     assert preflight("below /api with /metrics", host) == (0, "")
     assert preflight("below /api with /internal/users", host) == (0, "")
 

@@ -60,6 +60,11 @@ def test_choices_are_listed_and_the_nearest_one_is_offered() -> None:
     assert type_problem("zzz", spec) == "one of corner, market"
 
 
+def test_an_old_value_is_refused_with_the_new_one() -> None:
+    assert type_problem("plaza", SPECS["shop_kind"], {"plaza": "market"}) == "one of corner, market (plaza was renamed market)"
+    assert type_problem("market", SPECS["shop_kind"], {"plaza": "market"}) is None
+
+
 def test_elements_are_judged_too() -> None:
     spec = SPECS["shop_goods"]
     assert type_problem(["a", "b"], spec) is None
@@ -213,6 +218,31 @@ def test_all_problems_are_told_at_once(judge: Callable[..., dict[str, Any]]) -> 
     for line, name in enumerate(text.splitlines(), start=1):
         place = f"Edit inventories/demo/host_vars/api.example.com.yml:{line}"
         assert place in message, name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("shop_sort: corner\n", "shop_sort was renamed shop_kind."),
+        ("shop_sort: [corner]\n", "shop_sort was renamed shop_kind."),
+        ("market_sort: corner\n", "market_sort was renamed shop_goods."),
+        (
+            "shop_sort: plaza\n",
+            "shop_sort was renamed shop_kind, and its value plaza was renamed market: write shop_kind: market.",
+        ),
+        ("shop_kind: plaza\n", "shop_kind is 'plaza'; it must be one of corner, market (plaza was renamed market)."),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(judge: Callable[..., dict[str, Any]], text: str, words: str) -> None:
+    extra = {
+        "__shop_renamed": {"shop_sort": "shop_kind", "market_sort": "shop_goods"},
+        "__shop_renamed_values": {"shop_kind": {"plaza": "market"}},
+    }
+    assert judge(text, extra=extra)["msg"].splitlines() == [
+        "api.example.com: 1 problem in the inventory. Nothing was changed.",
+        words,
+        "  Edit inventories/demo/host_vars/api.example.com.yml:1",
+    ]
 
 
 def test_one_problem_is_one_problem(judge: Callable[..., dict[str, Any]]) -> None:

@@ -79,5 +79,5 @@ def taking_over() -> str:
     given = context.CLIARGS
     playbook = next(iter(given.get("args") or ()), "site.yml")
     limit = ["-l", str(given["subset"])] if given.get("subset") else []
-    command = shlex.join(["ansible-playbook", playbook, *given_options(), *limit, "-e", "app_take_over=true"])
+    command = shlex.join(["ansible-playbook", playbook, *given_options(), *limit, "-e", "app_break_lock=true"])
     return f"{command}{', with what else was given as -e' if given.get('extra_vars') else ''}"

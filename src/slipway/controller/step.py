@@ -31,7 +31,7 @@ class StepAction(ActionBase):
             run: dict[str, Any] = this_run()
         except DeadRun as error:
             raise AnsibleActionFail(str(error)) from error
-        asked = (task_vars or {}).get("__app_take_over_lock", False)
+        asked = (task_vars or {}).get("__app_break_lock", False)
         run["take_over"] = boolean(self._templar.template(asked)) if asked else False
         plain, secret = split(arguments)
         for _ in range(2):

@@ -112,7 +112,7 @@ def do(given: argparse.Namespace) -> int:
         return 0
     from slipway.host import operator  # most of the program, which a step need not read
 
-    settings = {"original": "theirs", None: None}.get(getattr(given, "settings", None), "current")
+    settings = getattr(given, "settings", None)
     words = given.words[1:] if given.command == "run" and given.words[:1] == ["--"] else getattr(given, "words", [])
     return {
         "status": lambda: operator.show_status(given.app, given.json),

@@ -108,7 +108,8 @@ def room(layout: Layout, needed: float) -> None:
     free = system.f_bavail * system.f_frsize / 2**20
     if free < needed:
         raise ReleaseError(
-            f"The disk that holds {layout.home} is nearly full: {free:.0f} MiB are free, and app_room_mb asks for {needed:.0f}. "
+            f"The disk that holds {layout.home} is nearly full: {free:.0f} MiB are free, "
+            f"and app_min_free_disk_mb asks for {needed:.0f}. "
             "Make room, or keep fewer releases (app_keep_releases)."
         )
     if system.f_files and system.f_favail < 20000:

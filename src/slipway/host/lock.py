@@ -47,7 +47,7 @@ class TakenOver(ReleaseError):
     def __init__(self, entry: dict[str, Any]) -> None:
         super().__init__(
             f"{entry.get('who', 'someone')} on {entry.get('where', 'some controller')} has taken this app over from this run "
-            "(app_take_over). Nothing more is done in its name."
+            "(app_break_lock). Nothing more is done in its name."
         )
 
 

@@ -12,7 +12,7 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from slipway.controller.variables.names import mentions, misspelt
+from slipway.controller.variables.names import mentions, misspelt, renamed_problem
 from slipway.controller.variables.origin import follows, where
 from slipway.controller.variables.types import LONGEST, fits_one_line, type_problem
 
@@ -45,7 +45,9 @@ class ValidateAction(ActionBase):
         # What is worked out once stays so: Ansible works a variable out anew each time that another one names it.
         self._templar.available_variables = known = dict(variables)
         roles = Path(self._task._role._role_path).parent
-        declared = _declared(roles)
+        # An old name is refused below, and is no slip of the pen.
+        renamed = {old for role in self._task.args["roles"] for old in variables.get(f"__{role}_renamed", {})}
+        declared = _declared(roles) | renamed
         problems: list[str] = []
         wrong: set[str] = set()
         for role in self._task.args["roles"]:
@@ -80,7 +82,7 @@ class ValidateAction(ActionBase):
             rules: what they must be besides.
             variables: all variables of the host, as they stand in files.
             known: the same for templates; this puts there what it has worked out.
-            declared: the names of the options of all roles.
+            declared: the names of the options of all roles, old ones included.
             wrong: the names of variables that were found to be wrong, or are made from one; this adds to it.
         """
         problems: list[str] = []
@@ -96,6 +98,11 @@ class ValidateAction(ActionBase):
         for name, near in misspelt(variables.keys() - (declared - specs.keys()), role, specs).items():
             hint = f"did you mean {near}?" if near else "ansible-doc -t role lists the variables that exist"
             report(name, f"{name} is not a variable of Slipway: {hint}", variables[name])
+
+        old_values = variables.get(f"__{role}_renamed_values", {})
+        for name, new in variables.get(f"__{role}_renamed", {}).items():
+            if name in variables:
+                report(name, renamed_problem(name, new, variables[name], old_values.get(new, {})), variables[name])
 
         values: dict[str, Any] = {}
         for name, spec in specs.items():
@@ -115,7 +122,7 @@ class ValidateAction(ActionBase):
                 if name not in faulty:
                     report(name, f"{name} cannot be worked out: {why}", raw)
                 continue
-            problem = type_problem(values[name], spec)
+            problem = type_problem(values[name], spec, old_values.get(name, {}))
             if problem and name not in faulty:
                 report(name, f"{name} is {shown(values[name], spec)}; it must be {problem}.", raw)
 

@@ -35,7 +35,7 @@ def adopt(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
                 run(command, 60, own, venv, user=builder.user, confined=True)
         except ReleaseError as error:
             raise ReleaseError(
-                f"The other host's environment does not run here: set app_builder: each for this host.\n{error}"
+                f"The other host's environment does not run here: set app_build_strategy: per_host for this host.\n{error}"
             ) from error
         complete(venv)
     remove(partial)

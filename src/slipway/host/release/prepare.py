@@ -104,7 +104,7 @@ def preflight(context: Context, number: int) -> None:
         answer = run(command, context.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
     told = HEADLINE.findall(answer.stdout)
     if told and answer.returncode in (UNFIT, OPEN):  # an app may end with such a code by itself, too
-        remedy = ": add that path to nginx_closed_paths, or take root_path out of the app"
+        remedy = ": add that path to nginx_blocked_paths, or take root_path out of the app"
         raise ReleaseError(told[-1] + (remedy if answer.returncode == OPEN else ""))
     if answer.returncode:
         said = tail(HEADLINE.sub("", answer.stdout), 30)

@@ -77,7 +77,7 @@ def roll_back(context: Context, target: int, settings: str, agreed: int | None =
     Args:
         context: the step, and its host.
         target: the release; it is on this host.
-        settings: `theirs` for those that it ran with, `current` for today's, which make it a new release of its build.
+        settings: `original` for those that it ran with, `current` for today's, which make it a new release of its build.
         agreed: the number that such a new release has on all hosts of the app; None where the host is alone.
         back: what becomes of the live release by this.
 
@@ -97,7 +97,7 @@ def roll_back(context: Context, target: int, settings: str, agreed: int | None =
         if bool(image_of(context, record["build"])) != bool(context.arguments["runtime"]["container"]):
             raise ReleaseError(
                 f"Release {target} was built for another app_runtime than today's: it can be gone back to with its own "
-                "settings only (app_rollback_settings: theirs)."
+                "settings only (app_rollback_settings: original)."
             )
         again = {"build": record["build"], "revision": record["revision"], "origin": record["source"]}
         context = replace(context, arguments={**context.arguments, **again, "version": record.get("version", "")})
@@ -128,7 +128,7 @@ def revert(context: Context, number: int, before: int | None) -> None:
         ReleaseError: when that failed; `number` still is live.
     """
     if before is not None:
-        roll_back(context, before, "theirs", back="taken back")
+        roll_back(context, before, "original", back="taken back")
         return
     switch_back(context, None, {})
     remember(context, number, outcome="rolled back", reason="taken back: nothing was live before it")
