@@ -1,17 +1,17 @@
-"""What the hosts of one app do as one: agree on a release, take turns, and say what became of it."""
+"""Release and roll back an app over several hosts: agree on a release, split hosts into batches, and report the outcome."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from slipway.controller.fleet import agree, agree_back, report, troubles
+from slipway.controller.fleet import agree, agree_rollback, failures, report
 
 DOCUMENTATION = """
 name: app_agree
-short_description: What the hosts of one app do as one
+short_description: Plan a release or a rollback over the hosts of one app
 description:
-  - C(app_agree) and C(app_agree_back) make a plan of what each host has, for a release and for a rollback; C(app_troubles) and
-    C(app_report) say what went wrong. All take results of the step release by host, in the order of the inventory.
+  - C(app_agree) and C(app_agree_rollback) plan a release or a rollback from what each host has; C(app_failures) and C(app_report)
+    report what failed. All take results of the step release by host, in the order of the inventory.
 options:
   _input: {type: dict, required: true, description: "Results of the hosts."}
 """
@@ -21,7 +21,7 @@ plan: "{{ results | app_agree('25%', 0) }}"
 """
 
 RETURN = """
-_value: {type: dict, description: "The plan, such as the C(release) that all can have and the C(turns) in which they get it."}
+_value: {type: dict, description: "The plan, such as the C(release) that all can have and the C(batches) in which they activate it."}
 """
 
 
@@ -30,4 +30,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return them by name."""
-        return {"app_agree": agree, "app_agree_back": agree_back, "app_troubles": troubles, "app_report": report}
+        return {"app_agree": agree, "app_agree_rollback": agree_rollback, "app_failures": failures, "app_report": report}
