@@ -187,7 +187,7 @@ class Controller:
         else:
             told = self.arguments("slipway_build", "venv.yml", __app_fetched=fetched, __app_waits_for="", __app_prebuilt={})
             made = {"__app_venv_build": self.take(Build, told)}
-        for name in (["prepare", "migrate"] if self.role["app_migrate_command"] else []) + ["release"]:
+        for name in (["prepare", "migrate"] if self.role["app_migrate_command"] else []) + ["activate"]:
             self.take(Step, self.arguments("slipway", "step.yml", __app_step=name, **made))
 
     def roll_back(self) -> None:

@@ -83,26 +83,26 @@ def test_a_canary_needs_others_to_be_compared_with() -> None:
     assert len(fleet.release_plan({f"h{index}": plan(7, True, 8) for index in range(40)}, "1", 2)["compared"]) == 10
 
 
-def look(live: int | None, *good: int, newest: int = 0, problems: dict[str, str] | None = None) -> dict[str, Any]:
+def inspected(live: int | None, *good: int, newest: int = 0, problems: dict[str, str] | None = None) -> dict[str, Any]:
     """Return what a host says in the step `look`."""
     said = {**{str(number): "" for number in good}, **(problems or {})}
-    return {"release": live, "newest": newest or live or 0, "choices": list(good), "problems": said, "next": 20}
+    return {"release": live, "newest": newest or live or 0, "choices": list(good), "rejections": said, "next": 20}
 
 
 @pytest.mark.parametrize(
     ("looks", "release", "hosts"),
     [
-        pytest.param([look(8, 6, 7, 8), look(8, 6, 7, 8)], 7, "ab", id="all from one"),
-        pytest.param([look(8, 6, 7, 8), look(8, 6, 8)], 6, "ab", id="to what all have"),
-        pytest.param([look(8, 6, 7, 8), look(7, 6, 7)], 7, "a", id="half switched: it is undone"),
-        pytest.param([look(7, 6, 7, newest=8), look(8, 6, 7, 8)], 7, "b", id="half gone back: the rest follows"),
-        pytest.param([look(7, 6, 7, newest=8), look(7, 6, 7)], 7, "", id="gone back, and not said so yet"),
-        pytest.param([look(8, 7, 8), look(None)], 7, "a", id="one that serves nothing yet keeps no other"),
+        pytest.param([inspected(8, 6, 7, 8), inspected(8, 6, 7, 8)], 7, "ab", id="all from one"),
+        pytest.param([inspected(8, 6, 7, 8), inspected(8, 6, 8)], 6, "ab", id="to what all have"),
+        pytest.param([inspected(8, 6, 7, 8), inspected(7, 6, 7)], 7, "a", id="half switched: it is undone"),
+        pytest.param([inspected(7, 6, 7, newest=8), inspected(8, 6, 7, 8)], 7, "b", id="half gone back: the rest follows"),
+        pytest.param([inspected(7, 6, 7, newest=8), inspected(7, 6, 7)], 7, "", id="gone back, and not said so yet"),
+        pytest.param([inspected(8, 7, 8), inspected(None)], 7, "a", id="one that serves nothing yet keeps no other"),
     ],
 )
 def test_the_hosts_agree_on_what_to_go_back_to(looks: list[dict[str, Any]], release: int, hosts: str) -> None:
     agreed = fleet.rollback_plan(dict(zip("abc", looks, strict=False)), "shop", "", False, "1")
-    assert (agreed["release"], agreed["hosts"], agreed["problem"]) == (release, list(hosts), "")
+    assert (agreed["release"], agreed["hosts"], agreed["refusal"]) == (release, list(hosts), "")
     assert agreed["to"] == str(release)
 
 
@@ -110,7 +110,7 @@ def test_the_hosts_agree_on_what_to_go_back_to(looks: list[dict[str, Any]], rele
     ("batch", "order"), [("1", [["a"], ["b"], ["c"]]), ("50%", [["a", "b"], ["c"]]), ("100%", [["a", "b", "c"]])]
 )
 def test_hosts_roll_back_in_batches_of_the_whole_fleet_and_are_reverted_if_one_fails(batch: str, order: list[list[str]]) -> None:
-    agreed = fleet.rollback_plan({**{host: look(8, 7, 8) for host in "abc"}, "d": look(None)}, "shop", "", False, batch)
+    agreed = fleet.rollback_plan({**{host: inspected(8, 7, 8) for host in "abc"}, "d": inspected(None)}, "shop", "", False, batch)
     assert agreed["batches"] == order
     assert agreed["reasons"] == dict.fromkeys("abc", "rolled back from release 8")
     assert agreed["before"] == {**dict.fromkeys("abc", 8), "d": None}
@@ -118,22 +118,22 @@ def test_hosts_roll_back_in_batches_of_the_whole_fleet_and_are_reverted_if_one_f
 
 
 def test_all_that_keeps_hosts_from_a_release_is_told_a_line_for_each() -> None:
-    lacking = {host: look(8, 8, problems={"6": f"not on {host}"}) for host in "ab"}
-    assert fleet.rollback_plan(lacking, "shop", "6", False, "1")["problem"] == "a: not on a\nb: not on b"
-    assert fleet.rollback_plan({"a": look(8), "b": look(8, 8)}, "shop", "", False, "1")["problem"].endswith(
+    lacking = {host: inspected(8, 8, problems={"6": f"not on {host}"}) for host in "ab"}
+    assert fleet.rollback_plan(lacking, "shop", "6", False, "1")["refusal"] == "a: not on a\nb: not on b"
+    assert fleet.rollback_plan({"a": inspected(8), "b": inspected(8, 8)}, "shop", "", False, "1")["refusal"].endswith(
         "Good ones: a: none; b: 8."
     )
 
 
 def test_what_one_of_them_lacks_is_gone_back_to_by_none() -> None:
-    lacks = {"a": look(8, 6, 8), "b": look(8, 7, 8, problems={"6": "There is no release 6 of shop on this host."})}
-    assert fleet.rollback_plan(lacks, "shop", "6", False, "1")["problem"] == "b: There is no release 6 of shop on this host."
+    lacks = {"a": inspected(8, 6, 8), "b": inspected(8, 7, 8, problems={"6": "There is no release 6 of shop on this host."})}
+    assert fleet.rollback_plan(lacks, "shop", "6", False, "1")["refusal"] == "b: There is no release 6 of shop on this host."
     said = fleet.rollback_plan(lacks, "shop", "", False, "1")
-    assert "before release 8 that all its hosts have. Good ones: a: 6, 8; b: 7, 8." in said["problem"]
+    assert "before release 8 that all its hosts have. Good ones: a: 6, 8; b: 7, 8." in said["refusal"]
     assert said["hosts"] == []
-    assert "nothing to go back from" in fleet.rollback_plan({"a": look(None)}, "shop", "", False, "1")["problem"]
+    assert "nothing to go back from" in fleet.rollback_plan({"a": inspected(None)}, "shop", "", False, "1")["refusal"]
     # With today's settings it is a new release.
-    two = {"a": look(8, 7, 8), "b": {**look(8, 7, 8), "next": 23}}
+    two = {"a": inspected(8, 7, 8), "b": {**inspected(8, 7, 8), "next": 23}}
     assert [fleet.rollback_plan(two, "shop", "7", True, "1")[key] for key in ("to", "release")] == ["7", 23]
 
 
@@ -287,7 +287,7 @@ def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, r
 def test_a_canary_is_judged(new: dict[str, Any], old: dict[str, Any], says: str) -> None:
     half = {**old, "total": old["total"]}
     verdict = canary.verdict({"a": new, "b": half}, ["a"], 1, 50)
-    assert verdict["words"].startswith(says)
+    assert verdict["message"].startswith(says)
     assert verdict["promoted"] is says.startswith("promoted")
     assert [row["role"] for row in verdict["rows"]] == ["canary", "other"]
     assert verdict["rows"][0]["requests"] == new["total"]

@@ -499,7 +499,7 @@ def test_a_file_has_one_source(sources: dict[str, str], said: str) -> None:
 
 
 def test_the_content_of_a_file_is_rendered_or_read_and_that_of_a_secret_one_is_apart() -> None:
-    given = [
+    given: list[dict[str, Any]] = [
         {"path": "/a", "template": "a.j2"},
         {"path": "/b", "copy": "b"},
         {"path": "/c", "template": "c.j2", "group": "app"},

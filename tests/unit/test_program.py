@@ -18,7 +18,7 @@ from plugins.modules import slipway as module
 from slipway.controller import program as programs
 from slipway.controller.secrets import split
 from slipway.host.errors import ReleaseError
-from slipway.host.steps import STEPS, take
+from slipway.host.steps import STEPS, run_step
 from slipway.host.values import arguments, merged
 
 SOURCE = Path(programs.__file__).parents[2]
@@ -57,7 +57,7 @@ def test_it_runs_by_itself(file: Path) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_says_what_it_is_told(step: str) -> None:
-    said = take(step, {"nonsense": 1}, {}, False)
+    said = run_step(step, {"nonsense": 1}, {}, False)
     assert said["failed"] and said["msg"].startswith("This step knows no nonsense; it knows ")
 
 

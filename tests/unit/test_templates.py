@@ -24,7 +24,7 @@ from rendering import ROOT, Block, Host, load, parse_nginx
 
 from slipway.host import configuration
 from slipway.host.release.context import Context
-from slipway.host.release.record import told_to
+from slipway.host.release.record import runtime_settings
 from slipway.host.release.step import PARAMETERS
 from slipway.host.store import Store
 from slipway.runtime import launch
@@ -391,11 +391,11 @@ def test_a_release_is_not_proved_by_what_is_cached(monkeypatch: pytest.MonkeyPat
         raise ConnectionRefusedError
 
     monkeypatch.setattr("http.client.HTTPConnection.request", request)
-    monkeypatch.setattr("slipway.host.endpoint.Door.open", lambda door: None)
+    monkeypatch.setattr("slipway.host.endpoint.PublicEndpoint.open", lambda door: None)
     arguments = release_arguments(host)
     arguments["door"]["tls"] = False
     with pytest.raises(ConnectionRefusedError):
-        Context.of({**arguments, "run": {}}).door.ask("/healthz")
+        Context.of({**arguments, "run": {}}).endpoint.ask("/healthz")
     names = {f"$http_{name.lower().replace('-', '_')}" for name, value in sent.items() if value not in ("", "0")}
     assert names & set(bypass), "the answer of the old release would be taken for the new one's"
 
@@ -630,7 +630,7 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     assert {*arguments, "configuration", "run"} == {*PARAMETERS, *configuration.PARAMETERS}
     assert "@RELEASE@" in arguments["program"]
     # All that a release goes by, and nothing else.
-    assert Release(**told_to(Context.of({**arguments, "run": {}}), 7)) == released.told(host, revision="r1")
+    assert Release(**runtime_settings(Context.of({**arguments, "run": {}}), 7)) == released.told(host, revision="r1")
     health = {"path": "/healthz", "status": 200, "body": "", "headers": {}, "attempts": 0, "timeout": 60}
     assert arguments["health"] == {**health, "host": host["nginx_domains"][0]}
     assert arguments["access_log"] == host["nginx_access_log"]

@@ -32,11 +32,11 @@ class RunCallback(CallbackBase):
         self.summary = Summary()
         self.ticker: Ticker | None = None
         # The groups that plays are for, how many plays there were, and in how many of them no host was.
-        self.wanted: set[str] = set()
+        self.patterns: set[str] = set()
         self.plays = self.empty = 0
         # What other callbacks print may be for programs.
         printer = callback_loader.get(C.DEFAULT_STDOUT_CALLBACK, class_only=True)
-        self.silent = not (printer and issubclass(printer, Default))
+        self.quiet = not (printer and issubclass(printer, Default))
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Check that there is an inventory, also beside what programs read, and begin, at a terminal, to show late hosts."""
@@ -44,15 +44,15 @@ class RunCallback(CallbackBase):
         for path in context.CLIARGS["inventory"]:
             if "," not in path and not os.path.exists(path):
                 self.stop(no_inventory(path))
-        self.disabled = self.silent
-        if not self.silent and sys.stdout.isatty() and color.ANSIBLE_COLOR:
+        self.disabled = self.quiet
+        if not self.quiet and sys.stdout.isatty() and color.ANSIBLE_COLOR:
             self.ticker = Ticker(self._display, self.get_option("patience"))
             self.ticker.start()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Count the play, and its roles."""
         self.plays += 1
-        self.wanted |= set(map(str, play.hosts if isinstance(play.hosts, list) else [play.hosts]))
+        self.patterns |= set(map(str, play.hosts if isinstance(play.hosts, list) else [play.hosts]))
         self.steps.begin_play(play)
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
@@ -109,8 +109,8 @@ class RunCallback(CallbackBase):
                 self._display.display(f"\n{next_command(self.playbook, role, task, hosts)}", color=C.COLOR_ERROR)
             self._display.display(f"\nTook {duration(time.monotonic() - self.began)}.")
         # A group that only some inventories have is named in another way by a playbook, and is not in here then.
-        if self.plays == self.empty and self.wanted - {""}:
-            self.stop(no_host(self.playbook, self.wanted))
+        if self.plays == self.empty and self.patterns - {""}:
+            self.stop(no_host(self.playbook, self.patterns))
 
     def stop(self, why: str) -> None:
         """End the run here, as one that failed: Ansible itself calls it a success that no host was found.
@@ -120,5 +120,5 @@ class RunCallback(CallbackBase):
         """
         if self.ticker:
             self.ticker.stop()
-        self._display.display(f"\n{why}", color=C.COLOR_ERROR, stderr=self.silent)
+        self._display.display(f"\n{why}", color=C.COLOR_ERROR, stderr=self.quiet)
         raise SystemExit(2)

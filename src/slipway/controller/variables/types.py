@@ -28,7 +28,7 @@ WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
 DECIMAL = re.compile(WHOLE.pattern + r"(\.[0-9]{1,9})?")
 
 
-def type_problem(value: Any, spec: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> str | None:
+def type_error(value: Any, spec: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> str | None:
     """Say what `value` must be, where it does not fit the option `spec` of an argument specification.
 
     Ansible's own check converts what it can, so that a list passes as text; this one takes a value as it stands.
@@ -73,9 +73,9 @@ def type_problem(value: Any, spec: Mapping[str, Any], renamed: Mapping[str, str]
         return expected + (f" (did you mean {near[0]}?)" if near else "")
     if kind == "list" and "elements" in spec:
         for element in value:
-            problem = type_problem(element, {"type": spec["elements"]})
-            if problem:
-                return f"{expected}; each element must be {problem}"
+            error = type_error(element, {"type": spec["elements"]})
+            if error:
+                return f"{expected}; each element must be {error}"
     return None
 
 

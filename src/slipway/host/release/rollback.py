@@ -16,12 +16,12 @@ from slipway.host.release.prepare import prepare
 from slipway.host.release.record import GOOD, image_of, remember
 
 
-def find_target(context: Context, wanted: str, across: bool) -> int:
+def find_target(context: Context, requested: str, across: bool) -> int:
     """Return the release to go back to.
 
     Args:
         context: the step, and its host.
-        wanted: its number as the operator gave it; empty for the last good one before the live one.
+        requested: its number as the operator gave it; empty for the last good one before the live one.
         across: whether the database's schema may be another one than it was then.
 
     Raises:
@@ -33,14 +33,14 @@ def find_target(context: Context, wanted: str, across: bool) -> int:
     there = f"To choose from: {listed}." if listed else "There is none to choose from."
     if live is None:
         raise ReleaseError(f"Nothing of {context.arguments['name']} is live here, so there is nothing to go back from.")
-    if wanted:
-        if not wanted.isdigit() or int(wanted) not in kept:
-            raise ReleaseError(f"There is no release {wanted} of {context.arguments['name']} on this host. {there}")
-        number = int(wanted)
+    if requested:
+        if not requested.isdigit() or int(requested) not in kept:
+            raise ReleaseError(f"There is no release {requested} of {context.arguments['name']} on this host. {there}")
+        number = int(requested)
         outcome = kept[number].get("outcome")
         if outcome not in (GOOD, "rolled back"):
-            said = kept[number].get("reason", "it was never live")
-            raise ReleaseError(f"Release {number} of {context.arguments['name']} failed when it was tried: {said}. {there}")
+            reason = kept[number].get("reason", "it was never live")
+            raise ReleaseError(f"Release {number} of {context.arguments['name']} failed when it was tried: {reason}. {there}")
     elif kept.get(live, {}).get("back_from"):
         return live
     else:
