@@ -18,15 +18,16 @@ options:
 """
 
 EXAMPLES = """
-- name: Gather the status of the app
+- name: Measure the release for a minute
   slipway:
     step: canary
     arguments: {layout: "{{ layout }}", name: shop, program_directory: /etc/supervisor/conf.d, program_suffix: .conf,
                 access_log: /var/log/nginx/shop.access.log, seconds: 60}
+  register: measured
 """
 
 RETURN = """
-program: {type: str, returned: success, description: "The version of the program that took it. All else is the step's own."}
+program: {type: str, returned: success, description: "Version of the program that took it. Other keys are the step's own."}
 """
 
 

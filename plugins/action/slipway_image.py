@@ -30,8 +30,17 @@ options:
 """
 
 EXAMPLES = """
-- name: Pull the app's image
-  slipway_image: "{{ told | combine({'source': fetched.source, 'name': 'shop', 'engine': 'podman', 'builder': 'host'}) }}"
+- name: Build the app's image on the host
+  slipway_image:
+    layout: {home: /opt/shop, runtime: /run/shop, logs: /var/log/shop}
+    source: "{{ fetched.source }}"
+    name: shop
+    engine: podman
+    builder: host
+    cache: /opt/uv/cache/shop
+    user: _build-shop
+    room: 500
+  register: built
 """
 
 RETURN = """

@@ -18,7 +18,11 @@ options:
 
 EXAMPLES = """
 - name: Pack the build for other hosts
-  slipway_pack: {layout: "{{ layout }}", build: 33613584d06b, venv: true}
+  slipway_pack:
+    layout: {home: /opt/shop, runtime: /run/shop, logs: /var/log/shop}
+    build: 33613584d06b
+    venv: true
+  register: packed
 """
 
 RETURN = """

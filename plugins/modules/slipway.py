@@ -30,6 +30,7 @@ EXAMPLES = r"""
 - name: Gather the status of the app
   slipway:
     step: status
+    program: 0123456789ab
     arguments: {name: shop}
 """
 
