@@ -7,11 +7,11 @@ from slipway.host.configure.step import PARAMETERS
 
 DOCUMENTATION = r"""
 action: configuration
-short_description: Put a set of configuration files in place as a whole, and have a service work with them
+short_description: Install a set of configuration files as a whole, and reload the service
 description:
-  - If the test fails with the new files, all of them are put back and what runs is not touched.
-  - Whether a reload took effect is seen by the service's workers, since the reload itself reports success either way. If they
-    are older than the files, because an earlier run was interrupted or a reload failed, the service is reloaded again.
+  - If the test fails with the new files, the old ones are restored and the running service is not touched.
+  - A reload is verified by the age of the service's workers, since the command itself reports success either way. If they are
+    older than the files, because a run was interrupted or a reload failed, the service is reloaded again.
 options:
   files:
     type: list
@@ -19,17 +19,16 @@ options:
     required: true
     description:
       - Each has C(path), and one of C(content), C(template) (of the role), C(copy) (a file of the role) and C(edit). Directories
-        are created. What begins with C(#!) can be executed.
-      - C(edit) is for a file that is somebody else's, and maps patterns for its lines to what each such line is replaced with,
-        C(\1) being what the pattern has in its first group.
-      - C(group) is for a file that holds a secret. Nobody else may read it, and what it holds is not shown.
+        are created. A file that begins with C(#!) is executable.
+      - C(edit) changes a file of another package. It maps patterns of lines to replacements, in which C(\1) is the first group.
+      - C(group) is the only group that may read a file with a secret. Its content is not shown.
   absent: {type: list, elements: path, default: [], description: "Files that must not exist."}
   directories: {type: list, elements: path, default: [], description: "Directories that must exist."}
-  reads: {type: list, elements: path, default: [], description: "Files of others that the service reads on a reload."}
+  reads: {type: list, elements: path, default: [], description: "Other files that the service reads on a reload."}
   test: {type: list, elements: str, default: [], description: "Command that fails if the files are wrong."}
   apply: {type: list, elements: str, default: [], description: "Command to run if the files changed."}
-  service: {type: str, description: "Service that must run, now and at boot."}
-  more_services: {type: list, elements: str, default: [], description: "Further services that must run, now and at boot."}
+  service: {type: str, description: "Service to start and to enable at boot."}
+  more_services: {type: list, elements: str, default: [], description: "Further services to start and to enable at boot."}
   workers: {type: str, description: "Title of the service's processes that a reload replaces. Without it nothing is reloaded."}
 """
 

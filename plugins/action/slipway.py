@@ -8,25 +8,26 @@ from slipway.controller.step import StepAction
 
 DOCUMENTATION = """
 action: slipway
-short_description: Take a step on a host by its program
+short_description: Run a step with the program on a host
 description:
-  - The program is sent first where the host has another version of it.
-  - If a run of this controller that is dead held the app, the step is taken once more.
+  - The program is uploaded first if the host has another version.
+  - The step is repeated once if the app was locked by a run of this controller that no longer exists.
 options:
-  step: {type: str, required: true, description: "The name of the step; src/slipway/host/steps.py has them all."}
-  arguments: {type: dict, description: "What the step is told; PARAMETERS of its module says what that may be."}
+  step: {type: str, required: true, description: "Name of the step, one of those in src/slipway/host/steps.py."}
+  arguments: {type: dict, description: "Parameters of the step: PARAMETERS of its module."}
 """
 
 EXAMPLES = """
-- name: Gather the status of the app
+- name: Measure the release for a minute
   slipway:
     step: canary
     arguments: {layout: "{{ layout }}", name: shop, program_directory: /etc/supervisor/conf.d, program_suffix: .conf,
                 access_log: /var/log/nginx/shop.access.log, seconds: 60}
+  register: measured
 """
 
 RETURN = """
-program: {type: str, returned: success, description: "The version of the program that took it. All else is the step's own."}
+program: {type: str, returned: success, description: "Version of the program that took it. Other keys are the step's own."}
 """
 
 

@@ -34,7 +34,19 @@ options:
 
 EXAMPLES = """
 - name: Build the app
-  slipway_build: "{{ told | combine({'source': fetched.source, 'interpreter': '/usr/bin/python3', 'installer': 'uv'}) }}"
+  slipway_build:
+    layout: {home: /opt/shop, runtime: /run/shop, logs: /var/log/shop}
+    source: "{{ fetched.source }}"
+    interpreter: /usr/bin/python3
+    minimum: "3.11"
+    installer: uv
+    uv: /opt/uv/bin/uv
+    cache: /opt/uv/cache/shop
+    server: [gunicorn, uvicorn-worker]
+    server_modules: [gunicorn, uvicorn_worker]
+    user: _build-shop
+    room: 500
+  register: built
 """
 
 RETURN = """

@@ -8,28 +8,28 @@ DOCUMENTATION = """
 action: slipway_fetch
 short_description: Fetch an app's source on the controller and pack it
 description:
-  - The packed source is named by its content, so that the same content is sent to a host once, and fetched from git once.
-  - A package and a wheel become a source of one requirements file, so that all that comes after is the same.
+  - The packed source is named by its content, so that the same content is uploaded once and fetched from git once.
+  - A package and a wheel become a source of one requirements file, so that all later steps are the same.
 options:
   source: {type: str, required: true, description: "A directory, git repository, archive, wheel, or package as name==version."}
-  version: {type: str, description: "The branch, tag or commit of a git repository. Its default branch where it is empty."}
+  version: {type: str, description: "Branch, tag or commit of a git repository. Empty for its default branch."}
   checksum: {type: str, description: "The digest of an archive or a wheel, as sha256 and 64 hex digits after a colon."}
-  git_key: {type: str, description: "The file of a private key that lets git in by SSH."}
-  git_token: {type: str, description: "A token that lets git in by HTTPS."}
-  directory: {type: str, description: "The folder of the source that holds the app. The source itself where it is empty."}
-  requirements: {type: str, description: "The file in that folder that names the app's dependencies. Found where it is empty."}
-  installer: {type: str, description: "What will install them, uv or pip."}
-  elsewhere: {type: bool, description: "Whether packages come from another place than a lock file says."}
+  git_key: {type: str, description: "File with the private key for git over SSH."}
+  git_token: {type: str, description: "Token for git over HTTPS."}
+  directory: {type: str, description: "Directory of the app in the source. Empty for the source itself."}
+  requirements: {type: str, description: "File in that directory with the app's dependencies. Empty to detect it."}
+  installer: {type: str, description: "Installer that will be used, uv or pip."}
+  elsewhere: {type: bool, description: "Whether packages come from another index than the lock file names."}
   environment: {type: dict, description: "Environment for the installer, with the operator's package indexes in it."}
   source_builds: {type: bool, description: "Whether packages may be built from source."}
-  interpreter: {type: str, description: "The host's Python, to be asked for its version. Empty where an image has one."}
-  base: {type: str, description: "The image that the app's own is made from, where it runs in a container."}
-  known: {type: dict, description: "What this returned before in the same run, which is returned again."}
+  interpreter: {type: str, description: "The host's Python, whose version is checked. Empty if an image brings its own."}
+  base: {type: str, description: "Base of the app's image, if it runs in a container."}
+  known: {type: dict, description: "Earlier result of this action in the same run, which is returned again."}
   wheelhouse: {type: str, description: "A directory of wheels for hosts without a package index."}
-  exclude: {type: list, elements: str, description: "Names of files and folders that are left out, with wildcards."}
+  exclude: {type: list, elements: str, description: "Names of files and directories to leave out, with wildcards."}
   timeout: {type: float, required: true, description: "Seconds that git, or a download, may take."}
-  image: {type: str, description: "An image to pull instead, whose tag C(version) takes the place of."}
-  dockerfiles: {type: list, elements: str, description: "Names of recipes for an image; the first that is there is taken."}
+  image: {type: str, description: "Image to pull instead; C(version) replaces its tag."}
+  dockerfiles: {type: list, elements: str, description: "Names of Dockerfiles; the first that exists is used."}
   hooks: {type: dict, description: "Shell commands; C(before_fetch) and C(after_fetch) run here."}
   hook_timeout: {type: float, description: "Seconds that one of them may take."}
 """
@@ -45,8 +45,8 @@ source:
   type: dict
   returned: success
   description: >-
-    Where the packed source is (C(archive), C(digest)), what it was made from (C(revision), C(origin)), and what names its
-    dependencies (C(kind), C(requirements)), for C(slipway_build) and C(slipway_image).
+    The packed source (C(archive), C(digest)), its origin (C(revision), C(origin)), and its dependencies (C(kind),
+    C(requirements)), for C(slipway_build) and C(slipway_image).
 """
 
 

@@ -7,31 +7,40 @@ from slipway.host.build.image import PARAMETERS
 
 DOCUMENTATION = """
 action: slipway_image
-short_description: Have an app's image on a host
+short_description: Build or pull an app's image on a host
 description:
-  - It is built there, or here and sent over, or pulled from a registry.
+  - It is built on the host, or on the controller and uploaded, or pulled from a registry.
 options:
   layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
   source: {type: dict, required: true, description: "What slipway_fetch returned."}
   name: {type: str, required: true, description: "The app's name."}
-  engine: {type: str, required: true, description: "What builds and runs containers."}
+  engine: {type: str, required: true, description: "Program that builds and runs containers."}
   builder: {type: str, required: true, description: "Where the image is built."}
-  recipe: {type: str, description: "The Dockerfile, where the source has none of its own."}
+  recipe: {type: str, description: "The Dockerfile, if the source has none of its own."}
   arguments: {type: dict, description: "Build arguments."}
-  static: {type: str, description: "The folder with static files, from the working directory of the image."}
-  files: {type: dict, description: "Files by name, which C(recipe) finds in the folder .slipway beside the source."}
-  cache: {type: str, required: true, description: "Where the build's user keeps what was downloaded for this app."}
+  static: {type: str, description: "Directory of static files, relative to the image's working directory."}
+  files: {type: dict, description: "Files by name, which C(recipe) finds in the directory .slipway beside the source."}
+  cache: {type: str, required: true, description: "Download cache of the build's user for this app."}
   credentials: {type: dict, description: "C(username) and C(password) for the registry."}
   environment: {type: dict, description: "Environment for the build, such as an index or a proxy."}
-  user: {type: str, required: true, description: "The build's user, who has no rights: hooks and C(recipe) run as that."}
+  user: {type: str, required: true, description: "Unprivileged user that runs hooks and C(recipe)."}
   room: {type: float, required: true, description: "MiB that must be free before a build."}
   hooks: {type: dict, description: "Shell commands; C(before_build) and C(after_build) run here."}
   hook_timeout: {type: float, description: "Seconds that one of them may take."}
 """
 
 EXAMPLES = """
-- name: Pull the app's image
-  slipway_image: "{{ told | combine({'source': fetched.source, 'name': 'shop', 'engine': 'podman', 'builder': 'host'}) }}"
+- name: Build the app's image on the host
+  slipway_image:
+    layout: {home: /opt/shop, runtime: /run/shop, logs: /var/log/shop}
+    source: "{{ fetched.source }}"
+    name: shop
+    engine: podman
+    builder: host
+    cache: /opt/uv/cache/shop
+    user: _build-shop
+    room: 500
+  register: built
 """
 
 RETURN = """

@@ -7,9 +7,9 @@ from slipway.host.build.packing import PARAMETERS
 
 DOCUMENTATION = """
 action: slipway_pack
-short_description: Have a host pack what it built, and bring that here for others
+short_description: Pack a build on a host, and fetch it for other hosts
 description:
-  - What was packed lies in the directory that ends with this run of Ansible.
+  - The packed files are in a directory that is removed at the end of this run of Ansible.
 options:
   layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
   build: {type: str, required: true, description: "The name of the build."}
@@ -18,7 +18,11 @@ options:
 
 EXAMPLES = """
 - name: Pack the build for other hosts
-  slipway_pack: {layout: "{{ layout }}", build: 33613584d06b, venv: true}
+  slipway_pack:
+    layout: {home: /opt/shop, runtime: /run/shop, logs: /var/log/shop}
+    build: 33613584d06b
+    venv: true
+  register: packed
 """
 
 RETURN = """

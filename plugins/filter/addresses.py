@@ -7,7 +7,7 @@ from typing import Any
 
 DOCUMENTATION = """
 name: addresses
-short_description: The addresses that a name leads to
+short_description: Resolve a name to its addresses
 options:
   _input: {type: str, required: true, description: "A domain name or an address."}
 """
@@ -17,7 +17,7 @@ addresses: "{{ 'shop.example.com' | addresses }}"
 """
 
 RETURN = """
-_value: {type: list, description: "The addresses, none if the name leads nowhere."}
+_value: {type: list, description: "The addresses, none if the name does not resolve."}
 """
 
 

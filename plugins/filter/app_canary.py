@@ -8,12 +8,12 @@ from slipway.controller.canary import verdict
 
 DOCUMENTATION = """
 name: app_verdict
-short_description: Whether a release that is tried on a few hosts is as good as what the others have
+short_description: Compare a release on the canaries with the release of the other hosts
 options:
   _input: {type: dict, required: true, description: "What the step canary measured, by host."}
   canaries: {type: list, elements: str, required: true, description: "The hosts that have the new release."}
-  errors_percent: {type: float, required: true, description: "Percentage points that its share of 5xx may be above the others'."}
-  slower_percent: {type: float, required: true, description: "How much longer its p95 may be than the others'."}
+  errors_percent: {type: float, required: true, description: "Percentage points by which its 5xx share may exceed the others'."}
+  slower_percent: {type: float, required: true, description: "Percent by which its p95 may exceed the others'."}
 """
 
 EXAMPLES = """
@@ -21,7 +21,7 @@ verdict: "{{ measured | app_verdict(['one.example.com'], 1, 50) }}"
 """
 
 RETURN = """
-_value: {type: dict, description: "C(promoted), the reason in C(words), and in C(rows) the figures of each host."}
+_value: {type: dict, description: "C(promoted), the reason in C(words), and in C(rows) the measurements of each host."}
 """
 
 

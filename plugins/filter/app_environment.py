@@ -8,9 +8,9 @@ from slipway.controller.environment import unfit
 
 DOCUMENTATION = """
 name: app_unfit
-short_description: Say which values of an environment are not what somebody wrote
+short_description: Find values of an environment that YAML has changed
 description:
-  - Texts and whole numbers are taken as they stand. Of a truth value nobody knows how it was written.
+  - Texts and whole numbers are accepted. How a truth value or a number with a point was written is not known any more.
 options:
   _input: {type: dict, required: true, description: "Names to values."}
 """
@@ -20,7 +20,7 @@ unfit: "{{ app_env | app_unfit }}"
 """
 
 RETURN = """
-_value: {type: list, description: "What is unfit, in words."}
+_value: {type: list, description: "What is wrong with each such value."}
 """
 
 

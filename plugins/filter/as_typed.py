@@ -8,11 +8,11 @@ from slipway.controller.commands import as_given, as_typed, given_options
 
 DOCUMENTATION = """
 name: as_typed
-short_description: A text whose commands of Ansible can be typed as they stand
+short_description: Complete the commands of Ansible in a text for this inventory
 description:
-  - C(as_typed) completes each playbook of the project that a text names to a command, with the inventory, the limit and the vault
-    that this run was given. C(given_options) are those options but the limit.
-  - C(as_given) is the value of an extra variable with the words that followed it, which Ansible takes for others.
+  - C(as_typed) turns the name of each playbook in a text into a command with the inventory, the limit and the vault options of
+    this run. C(given_options) returns those options without the limit.
+  - C(as_given) returns the whole value of an extra variable, also if Ansible took its later words for something else.
 options:
   _input: {type: raw, required: true, description: "The text, or a list or dict of texts."}
 """
@@ -22,7 +22,7 @@ text: "{{ 'Run playbooks/status.yml' | as_typed }}"
 """
 
 RETURN = """
-_value: {type: raw, description: "The same with commands as they are typed for this inventory."}
+_value: {type: raw, description: "The same with complete commands."}
 """
 
 

@@ -8,13 +8,13 @@ from slipway.controller.balancers import balancer_relations
 
 DOCUMENTATION = """
 name: balancer_relations
-short_description: What a host has to do with the balancers of the inventory
+short_description: Work out which load balancers and hosts belong together
 description:
-  - It is one filter and not a dozen templates, since Ansible works all of those out each time that one of them is named.
+  - One filter replaces a dozen templates, which Ansible would evaluate anew for each use.
 options:
   _input: {type: dict, required: true, description: "The groups of the inventory."}
-  hostvars: {type: dict, required: true, description: "What the inventory and their facts say of its hosts."}
-  host: {type: str, required: true, description: "The host that is asked about."}
+  hostvars: {type: dict, required: true, description: "Variables and facts of its hosts."}
+  host: {type: str, required: true, description: "The host in question."}
 """
 
 EXAMPLES = """
@@ -22,7 +22,7 @@ relations: "{{ groups | balancer_relations(hostvars, inventory_hostname) }}"
 """
 
 RETURN = """
-_value: {type: dict, description: "What the host has to do with them."}
+_value: {type: dict, description: "Load balancers in front of the host, its peers, addresses, domains, the issuer and the CA."}
 """
 
 

@@ -8,12 +8,12 @@ from slipway.host.tables import text_table
 
 DOCUMENTATION = """
 name: text_table
-short_description: Lines of a table with aligned columns
+short_description: Format rows as a table with aligned columns
 description:
-  - A column in which no row has anything is left out.
+  - Empty columns are left out.
 options:
   _input: {type: list, elements: dict, required: true, description: "The rows."}
-  columns: {type: dict, required: true, description: "Keys of the rows, in order, to the headings of their columns."}
+  columns: {type: dict, required: true, description: "Keys of the rows, in order, with the headings of their columns."}
 """
 
 EXAMPLES = """

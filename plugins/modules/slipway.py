@@ -12,29 +12,30 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: slipway
-short_description: Take a step on a host by the host's program
+short_description: Run a step with the program on a host
 description:
-  - The program is C(/opt/slipway/<version>/slipway.pyz), and C(slipway) on the path leads to it. What steps there are, and what
-    each one does, tells C(slipway step --help) on a host.
-  - Where the host has another version of it, the action of the same name sends the one of this project first.
+  - The program is C(/opt/slipway/<version>/slipway.pyz), with the command C(slipway). On a host, C(slipway step --help) lists the
+    steps.
+  - If the host has another version, the action of the same name sends this project's first.
 options:
   step: {type: str, required: true, description: "The name of the step."}
-  arguments: {type: dict, default: {}, description: "What the step is told."}
-  secrets: {type: dict, default: {}, description: "What it is told besides, and is shown nowhere."}
-  run: {type: dict, default: {}, description: "The run of Ansible that this is a step of."}
-  program: {type: str, required: true, description: "The version of the program."}
-  file: {type: path, description: "The program on this host, where the host lacks it."}
+  arguments: {type: dict, default: {}, description: "Parameters of the step."}
+  secrets: {type: dict, default: {}, description: "Parameters that are never shown."}
+  run: {type: dict, default: {}, description: "Identity of this run of Ansible, for the deploy lock."}
+  program: {type: str, required: true, description: "Version of the program."}
+  file: {type: path, description: "Path of the uploaded program, if the host lacks it."}
 """
 
 EXAMPLES = r"""
 - name: Gather the status of the app
   slipway:
     step: status
+    program: 0123456789ab
     arguments: {name: shop}
 """
 
 RETURN = r"""
-program_missing: {type: bool, returned: "when the host lacks the program", description: "Whether it is to be sent."}
+program_missing: {type: bool, returned: "if the host lacks the program", description: "Whether it must be uploaded first."}
 """
 
 HOME = "/opt/slipway"

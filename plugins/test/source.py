@@ -8,11 +8,11 @@ from slipway.controller.fetch.kind import is_download, may_be_fetched
 
 DOCUMENTATION = """
 name: source
-short_description: What an app's source may be
+short_description: Test what kind of source an app has
 description:
-  - C(fetchable) is what can be fetched, as far as the controller sees it before anything is asked. What is said to lie on the
-    controller must be there.
-  - C(download) is an archive or a wheel by its address.
+  - C(fetchable) is a source that can be fetched, as far as that is known without a connection. A path must exist on
+    the controller.
+  - C(download) is the address of an archive or a wheel.
 options:
   _input: {type: str, required: true, description: "The source, as in app_source."}
 """

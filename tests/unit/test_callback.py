@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import pty
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,7 +46,10 @@ class Run:
 
     Attributes:
         lines: as they stand on a terminal in the end, without their colours.
+        result: the file with its result; None if there is none.
     """
+
+    result: Any = None
 
     def __init__(self, code: int, output: str) -> None:
         self.code = code
@@ -92,11 +97,15 @@ def play(tmp_path: Path) -> Play:
             "ANSIBLE_ROLES_PATH": "roles",
             "ANSIBLE_FORKS": "1",  # so that hosts come in order
             "TERM": "xterm-256color",
+            "SLIPWAY_RESULT_FILE": str(tmp_path / "results" / "run.json"),
             **settings,
         }
         ansible = Path(sys.executable).with_name("ansible-playbook")
         command = [str(ansible), "-i", "hosts.yml", "site.yml", *arguments]
-        return at_terminal(command, environment) if terminal else in_pipe(command, environment, given)
+        done = at_terminal(command, environment) if terminal else in_pipe(command, environment, given)
+        result = tmp_path / "results" / "run.json"
+        done.result = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
+        return done
 
     def write(file: str, content: str) -> None:
         path = tmp_path / file
@@ -308,3 +317,114 @@ def test_a_limit_that_leaves_no_host_of_a_playbook_is_a_failure(play: Play) -> N
     words = "No host that -l b.example.com leaves is in a.example.com, which site.yml is for: nothing was done."
     assert f"{words} The hosts there are: ansible-inventory -i hosts.yml --graph" in run.lines
     assert play("-l", "typo").code != 0
+
+
+def test_the_result_of_a_run_is_written_as_json(play: Play, tmp_path: Path) -> None:
+    run = play()
+    file = tmp_path / "results" / "run.json"
+    assert (stat.filemode(file.stat().st_mode), [path.name for path in file.parent.iterdir()]) == ("-rw-------", ["run.json"])
+    times = {key: run.result.pop(key) for key in ("start", "end", "seconds")}
+    begun, ended = (datetime.datetime.fromisoformat(times[key]) for key in ("start", "end"))
+    assert (begun.utcoffset(), 0 <= (ended - begun).total_seconds() < 60) == (datetime.timedelta(0), True)
+    assert 0 <= times["seconds"] < 60
+    noted = {"release": "8, new", "version": None, "canary": None, "certificate_days": 89, "certificate": None}
+    tasks = ["nginx : Write", "nginx : Write more", "app : Release it"]
+    assert run.result == {
+        "format": 1,
+        "playbook": "site.yml",
+        "inventories": ["hosts.yml"],
+        "check": False,
+        "exit": 0,
+        "error": None,
+        "hosts": {
+            f"{host}.example.com": {
+                "state": "changed",
+                "changed_tasks": tasks if host == "a" else tasks[:1],
+                "url": f"https://{host}.example.com/",
+                **noted,
+                "failure": None,
+            }
+            for host in "ab"
+        },
+    }
+
+
+@pytest.mark.parametrize("printer", ["ansible.posix.json", "minimal"])
+def test_the_result_is_written_beside_what_programs_read(play: Play, printer: str) -> None:
+    run = play(ANSIBLE_STDOUT_CALLBACK=printer)
+    assert [host["state"] for host in run.result["hosts"].values()] == ["changed", "changed"]
+
+
+BROKEN = {"name": "Break", "tell": {"failed": "{{ host == 'b' }}", "msg": "It is broken."}}
+AWAY = {"name": "Go away", "tell": {"unreachable": "{{ host == 'a' }}", "msg": "No route."}}
+RESCUED = {"name": "Try", "block": [BROKEN], "rescue": [{"name": "Go on", "tell": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "states", "code"),
+    [
+        ([], ["ok", "ok"], 0),
+        ([BROKEN], ["ok", "failed"], 2),
+        ([AWAY], ["unreachable", "ok"], 4),
+        ([AWAY, BROKEN], ["unreachable", "failed"], 4),
+        ([{**BROKEN, "ignore_errors": True}], ["ok", "ok"], 0),
+        ([RESCUED], ["ok", "ok"], 0),
+    ],
+    ids=["good", "failed", "unreachable", "both", "ignored", "rescued"],
+)
+def test_the_result_has_the_exit_code_and_each_hosts_state(
+    play: Play, tasks: list[dict[str, Any]], states: list[str], code: int
+) -> None:
+    run = play(roles={"app": tasks or [{"name": "Look", "tell": {}}]})
+    assert (run.code, run.result["exit"]) == (code, code)
+    assert [host["state"] for host in run.result["hosts"].values()] == states
+    for host in run.result["hosts"].values():
+        assert (host["failure"] is None) == (host["state"] == "ok")
+
+
+def test_the_result_of_a_host_that_failed_has_the_message_and_the_next_command(play: Play) -> None:
+    run = play(roles={"inventory": [AWAY, BROKEN]})
+    away, broken = (host["failure"] for host in run.result["hosts"].values())
+    assert away == {"task": "inventory : Go away", "message": "No route.", "next": "ansible -i hosts.yml -m ping a.example.com"}
+    command = "ansible-playbook site.yml -i hosts.yml -l b.example.com"
+    assert broken == {"task": "inventory : Break", "message": "It is broken.", "next": command}
+
+
+def test_a_failure_of_the_playbooks_own_has_no_next_command(play: Play) -> None:
+    run = play(roles={}, tasks=[BROKEN])
+    failure = run.result["hosts"]["b.example.com"]["failure"]
+    assert failure == {"task": "Break", "message": "It is broken.", "next": None}
+
+
+def test_the_result_holds_nothing_that_is_not_to_be_seen(play: Play, tmp_path: Path) -> None:
+    secret = {"changed": True, "failed": "{{ host == 'b' }}", "msg": "kestrel", "summary": {"url": "https://kestrel/"}}
+    odd = {"name": "Speak", "tell": {"summary": {"secret": "kestrel", "host": "x", "certificate_days": "soon"}}}
+    run = play("-e", "password=kestrel", roles={"nginx": [odd, {"name": "Hide", "no_log": True, "tell": secret}]})
+    assert run.code == 2
+    assert "kestrel" not in (tmp_path / "results" / "run.json").read_text(encoding="utf-8")
+    assert run.result["hosts"]["a.example.com"]["certificate_days"] is None
+    assert run.result["hosts"]["b.example.com"]["failure"]["message"] == ""
+
+
+def test_a_run_that_did_nothing_has_its_reason_in_the_result(play: Play) -> None:
+    run = play("-i", "nowhere.yml")
+    assert (run.result["exit"], run.result["hosts"]) == (2, {})
+    assert run.result["error"].startswith("There is no inventory nowhere.yml")
+    run = play("-l", "b.example.com", keywords={"hosts": "a.example.com"})
+    assert (run.result["exit"], run.result["error"][:31]) == (2, "No host that -l b.example.com l")
+
+
+def test_a_run_that_has_not_ended_has_no_exit_code(play: Play, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.json"
+    read = {"name": "Read", "command": {"argv": ["cp", str(tmp_path / "results" / "run.json"), str(copy)]}}
+    assert play("-l", "a.example.com", roles={"app": [read]}).result["exit"] == 0
+    during = json.loads(copy.read_text(encoding="utf-8"))
+    assert (during["playbook"], during["end"], during["exit"], during["hosts"]) == ("site.yml", None, None, {})
+
+
+def test_a_run_goes_on_if_its_result_cannot_be_written_or_is_not_wanted(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = play(SLIPWAY_RESULT_FILE=str(tmp_path / "file" / "run.json"))
+    assert (run.code, run.result, len(run.summary())) == (0, None, 4)
+    run = play(SLIPWAY_RESULT_FILE="")
+    assert (run.code, run.result, len(run.summary())) == (0, None, 4)

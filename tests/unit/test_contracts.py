@@ -348,6 +348,50 @@ def test_a_plugin_shows_how_it_is_used_and_what_it_returns(path: Path) -> None:
         assert yaml.safe_load(found[1]), name
 
 
+def document(path: Path, name: str) -> Any:
+    found = re.search(rf'^{name} = (?:r?)"""\n(.*?)^"""', path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert found is not None, name
+    return yaml.safe_load(found[1])
+
+
+@pytest.mark.parametrize("path", [*ACTIONS, *MODULES], ids=lambda path: "/".join(path.parts[-2:]))
+def test_an_example_is_a_task_that_gives_what_is_required_and_nothing_unknown(path: Path) -> None:
+    options = document(path, "DOCUMENTATION")["options"]
+    for task in document(path, "EXAMPLES"):
+        assert set(task) <= {"name", path.stem, "register", "loop", "when"}
+        given = set(task[path.stem])
+        assert given <= set(options), given - set(options)
+        assert {name for name, option in options.items() if option.get("required")} <= given
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_documentation_says_of_each_option_and_result_what_it_is(path: Path) -> None:
+    documented = document(path, "DOCUMENTATION")
+    assert documented["short_description"][0].isupper()
+    for name, entry in {**documented["options"], **document(path, "RETURN")}.items():
+        sentences = entry["description"] if isinstance(entry["description"], list) else [entry["description"]]
+        assert "type" in entry, name
+        assert all(sentence.endswith(".") for sentence in sentences), name
+    if path.parent.name in ("action", "modules"):
+        assert all("returned" in entry for entry in document(path, "RETURN").values())
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "listed"),
+    [
+        (path, kind, listed)
+        for kind, listed in (("FilterModule", "filters"), ("TestModule", "tests"))
+        for path in PLUGINS
+        if path.parent.name == listed[:-1]
+    ],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_an_example_of_a_filter_or_a_test_uses_it(path: Path, kind: str, listed: str) -> None:
+    plugin = getattr(importlib.import_module(f"plugins.{path.parent.name}.{path.stem}"), kind)()
+    used = re.findall(r"(?:\||\bis) (\w+)", str(document(path, "EXAMPLES")))
+    assert set(used) & set(getattr(plugin, listed)())
+
+
 def test_roles_have_no_code_of_their_own_that_ansible_finds() -> None:
     folders = ("library", "module_utils", "filter_plugins", "lookup_plugins", "action_plugins")
     assert [str(path) for folder in folders for path in ROOT.glob(f"roles/*/{folder}/*")] == []

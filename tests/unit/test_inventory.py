@@ -239,6 +239,7 @@ class Inventory:
             ANSIBLE_CACHE_PLUGIN_CONNECTION=str(self.directory / "facts"),
             ANSIBLE_FORKS="4",
             ANSIBLE_NOCOLOR="1",
+            SLIPWAY_RESULT_FILE="",
             **settings,
         )
         ansible = Path(__file__).with_name("compiled.py")

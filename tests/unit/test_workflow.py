@@ -1,13 +1,15 @@
-"""The workflow of GitHub Actions: that it leaves no step of the proof out."""
+"""What GitHub reads: the workflow leaves no step of the proof out, and its forms and settings are valid."""
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import proof
+import pytest
 import yaml
 from proof_steps import ROOT
 
@@ -43,3 +45,21 @@ def test_what_runs_on_hosts_is_tested_with_their_oldest_python_where_that_needs_
     text = (ROOT / "script" / "lib" / "test_host").read_text(encoding="utf-8")
     assert re.findall(r"^  (test_\w+\.py)$", text, re.MULTILINE) == able
     assert len(able) > 5
+
+
+@pytest.mark.parametrize(
+    ("schema", "pattern"),
+    [
+        ("github-workflows", "workflows/*.yml"),
+        ("dependabot", "dependabot.yml"),
+        ("github-issue-config", "ISSUE_TEMPLATE/config.yml"),
+        ("github-issue-forms", "ISSUE_TEMPLATE/[!c]*.yml"),
+    ],
+)
+def test_a_file_for_github_is_valid(schema: str, pattern: str) -> None:
+    program = Path(sys.executable).with_name("check-jsonschema")
+    files = [str(path) for path in sorted((ROOT / ".github").glob(pattern))]
+    assert files
+    command = [str(program), "--builtin-schema", f"vendor.{schema}", *files]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -14,8 +14,10 @@ from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.plugins.loader import callback_loader
 from ansible.utils import color
 
+from slipway.controller.commands import ROOT
 from slipway.controller.display.advice import UNKNOWN_PROMPT, next_command, no_host, no_inventory
 from slipway.controller.display.duration import duration
+from slipway.controller.display.result import FAILED, ResultFile, exit_code, host_results
 from slipway.controller.display.steps import Steps, role_of
 from slipway.controller.display.summary import Summary
 from slipway.controller.display.ticker import Ticker
@@ -31,6 +33,7 @@ class RunCallback(CallbackBase):
         self.steps = Steps()
         self.summary = Summary()
         self.ticker: Ticker | None = None
+        self.result: ResultFile | None = None
         # The groups that plays are for, how many plays there were, and in how many of them no host was.
         self.patterns: set[str] = set()
         self.plays = self.empty = 0
@@ -41,13 +44,26 @@ class RunCallback(CallbackBase):
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Check that there is an inventory, also beside what programs read, and begin, at a terminal, to show late hosts."""
         self.playbook = playbook._file_name
+        self.begin_result()
         for path in context.CLIARGS["inventory"]:
             if "," not in path and not os.path.exists(path):
                 self.stop(no_inventory(path))
-        self.disabled = self.quiet
         if not self.quiet and sys.stdout.isatty() and color.ANSIBLE_COLOR:
             self.ticker = Ticker(self._display, self.get_option("patience"))
             self.ticker.start()
+
+    def begin_result(self) -> None:
+        """Begin the file with the result. A run goes on without it if it cannot be written."""
+        name = self.get_option("result_file")
+        try:
+            self.result = ResultFile(ROOT / name if name else None, self.playbook, list(context.CLIARGS["inventory"]))
+        except OSError as error:
+            self._display.warning(f"The result of this run cannot be written: {error}")
+
+    def display(self, text: str, color: str | None) -> None:
+        """Print a line, unless what is printed is for programs."""
+        if not self.quiet:
+            self._display.display(text, color=color)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Count the play, and its roles."""
@@ -63,7 +79,7 @@ class RunCallback(CallbackBase):
         """Print a line when the first task of another role begins."""
         step = self.steps.begin(role_of(task))
         if step:
-            self._display.display(f"\n{step}, after {duration(time.monotonic() - self.began)}", color=C.COLOR_HIGHLIGHT)
+            self.display(f"\n{step}, after {duration(time.monotonic() - self.began)}", C.COLOR_HIGHLIGHT)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """Note that a host is at work, unless it is people who are waited for."""
@@ -75,6 +91,7 @@ class RunCallback(CallbackBase):
         host = self.finish(result)
         if result.is_changed() and result.task.check_mode == context.CLIARGS["check"]:
             self.summary.changed[host][role_of(result.task) or "playbook"] += 1
+            self.summary.changed_tasks[host].append(result.task.get_name())
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         """Note that the host is done."""
@@ -82,12 +99,12 @@ class RunCallback(CallbackBase):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Note what failed. Whether that was the end of it is known later."""
-        self.summary.failed[self.finish(result)] = (role_of(result.task), result.task.get_name())
+        self.summary.fail(self.finish(result), role_of(result.task), result.task.get_name(), result.result.get("msg"))
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Note that it could not be reached, or that its sudo could not be spoken to."""
         role = UNKNOWN_PROMPT if UNKNOWN_PROMPT in str(result.result.get("msg")) else ""
-        self.summary.failed[self.finish(result)] = (role, result.task.get_name())
+        self.summary.fail(self.finish(result), role, result.task.get_name(), result.result.get("msg"))
 
     def finish(self, result: Any) -> str:
         """Note that a host has done its task and what it wants in the table, and return its name."""
@@ -98,18 +115,20 @@ class RunCallback(CallbackBase):
         return host
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Print the table, and what to run next."""
+        """Write the result, and print the table and what to run next."""
         if self.ticker:
             self.ticker.stop()
+        if self.result:
+            self.result.finish(exit_code(stats), host_results(self.playbook, self.summary, stats))
         table = self.summary.table(stats, context.CLIARGS["check"])
         if table:
             for line, shade in table:
-                self._display.display(line, color=shade)
+                self.display(line, shade)
             for (role, task), hosts in self.summary.failures(stats).items():
-                self._display.display(f"\n{next_command(self.playbook, role, task, hosts)}", color=C.COLOR_ERROR)
-            self._display.display(f"\nTook {duration(time.monotonic() - self.began)}.")
+                self.display(f"\n{next_command(self.playbook, role, task, hosts)}", C.COLOR_ERROR)
+            self.display(f"\nTook {duration(time.monotonic() - self.began)}.", None)
         # A group that only some inventories have is named in another way by a playbook, and is not in here then.
-        if self.plays == self.empty and self.patterns - {""}:
+        if not self.quiet and self.plays == self.empty and self.patterns - {""}:
             self.stop(no_host(self.playbook, self.patterns))
 
     def stop(self, why: str) -> None:
@@ -120,5 +139,7 @@ class RunCallback(CallbackBase):
         """
         if self.ticker:
             self.ticker.stop()
+        if self.result:
+            self.result.finish(FAILED, {}, why)
         self._display.display(f"\n{why}", color=C.COLOR_ERROR, stderr=self.quiet)
-        raise SystemExit(2)
+        raise SystemExit(FAILED)

@@ -28,20 +28,36 @@ class Summary:
 
     Attributes:
         changed: hosts, with how many changes there were in each role.
+        changed_tasks: hosts, with the names of the tasks that changed something.
         noted: hosts, with what roles want in the table.
         failed: hosts, with the role, empty for the playbook's own tasks, and the task that failed last.
+        messages: hosts, with the message of that task.
     """
 
     def __init__(self) -> None:
         self.changed: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        self.changed_tasks: dict[str, list[str]] = collections.defaultdict(list)
         self.noted: dict[str, dict[str, str]] = collections.defaultdict(dict)
         self.failed: dict[str, tuple[str, str]] = {}
+        self.messages: dict[str, str] = {}
 
     def note(self, host: str, summary: Any) -> None:
         """Note what the `summary` of a result says, which is whatever a host likes."""
         if isinstance(summary, Mapping):
             for key, value in summary.items():
                 self.noted[host][key] = "".join(filter(str.isprintable, str("" if value is None else value)))
+
+    def fail(self, host: str, role: str, task: str, message: Any) -> None:
+        """Note a failure of a host, in place of an earlier one.
+
+        Args:
+            host: its name.
+            role: the role of the task; empty for the playbook's own.
+            task: its name.
+            message: that of its result; None if there is none.
+        """
+        self.failed[host] = (role, task)
+        self.messages[host] = "" if message is None else str(message)
 
     def failures(self, stats: Any) -> dict[tuple[str, str], list[str]]:
         """Return the role and the task of each failure, with its hosts in order.
