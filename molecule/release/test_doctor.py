@@ -112,7 +112,7 @@ def test_faults_that_no_client_sees_yet(host: Host, tmp_path: Path) -> None:
         "Nginx serves another certificate than the one in its file": "error",
     }
     assert SITE in found[drift]["evidence"]
-    assert "mend it: systemctl enable nginx" in flat(run)
+    assert "fix: systemctl enable nginx" in flat(run)
     # What is told on the host itself is the same, but for what only a controller knows.
     del severities[drift]
     assert looked_over(host) == severities

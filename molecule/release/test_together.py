@@ -90,9 +90,9 @@ def test_the_status_of_hosts_of_which_one_is_down(host: Host, tmp_path: Path) ->
     assert (row["server"], row["certificate_days"] > 21, 0 < row["disk_percent"] < 100) == ("gunicorn", True, True)
     assert set(rows) == {host.name, twin.name}
     assert rows[host.name]["health"] != "ok"
-    assert list(silent) == ["The host does not answer"]
-    assert f"Not well: {host.name}" in flat(run)
+    assert list(silent) == ["The host is unreachable"]
+    assert f"Unhealthy: {host.name}" in flat(run)
     page = (tmp_path / "status.html").read_text(encoding="utf-8")
-    assert "1 of 2 hosts are well" in page
+    assert "1 of 2 hosts are healthy" in page
     assert f'<a href="https://{twin.name}/">' in page
     within(10, host.healthy)

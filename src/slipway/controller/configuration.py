@@ -52,6 +52,8 @@ class ConfigurationAction(StepAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the result of the step.
 
+        In check mode the names of the files that would change are added to the fact `slipway_drift`.
+
         Raises:
             AnsibleActionFail: when a file has no source, or more than one.
         """
@@ -72,4 +74,7 @@ class ConfigurationAction(StepAction):
         arguments = dict(self._task.args)
         files, secrets = contents(arguments["files"], render, lambda name: text("files", name))
         result.update(self.step("configuration", {**arguments, "files": files, "secrets": secrets}, task_vars))
+        if self._task.check_mode and result.get("diff"):
+            drift = variables.get("ansible_facts", {}).get("slipway_drift", [])
+            result["ansible_facts"] = {"slipway_drift": [*drift, *(change["after_header"] for change in result["diff"])]}
         return result
