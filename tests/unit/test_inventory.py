@@ -110,7 +110,7 @@ def bad_cases() -> Iterator[Case]:
     says = {
         "app_name": "1 to 32 lower-case letters.*set app_name",
         "nginx_domains": "domain names in lower case.*name the host in the inventory after its domain, or set it",
-        "certbot_mode": "no public authority certifies it",
+        "certbot_mode": "no public CA certifies it",
     }
     for host, variable in TABLE["hosts"].items():
         yield Case(f"host-{host}", host, {"certbot_email": "ops@example.com"}, variable, says[variable], alone=False, plain=True)

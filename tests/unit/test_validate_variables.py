@@ -263,7 +263,7 @@ def test_templates_are_worked_out_first(judge: Callable[..., dict[str, Any]]) ->
     assert not judge("shop_size: '{{ other * 2 }}'\nother: 2\n").get("failed")
     assert "shop_size is 'x-2'" in judge("shop_size: 'x-{{ other }}'\nother: 2\n")["msg"]
     message = judge("shop_size: '{{ nowhere }}'\n")["msg"]
-    assert "shop_size cannot be worked out" in message
+    assert "shop_size cannot be evaluated" in message
     assert "nowhere" in message
 
 

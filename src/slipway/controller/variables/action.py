@@ -120,7 +120,7 @@ class ValidateAction(ActionBase):
             except Exception as error:
                 why = "it is secret, so the reason is not shown" if spec.get("no_log") else str(error)
                 if name not in faulty:
-                    report(name, f"{name} cannot be worked out: {why}", raw)
+                    report(name, f"{name} cannot be evaluated: {why}", raw)
                 continue
             mismatch = type_error(values[name], spec, old_values.get(name, {}))
             if mismatch and name not in faulty:
