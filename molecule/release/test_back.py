@@ -59,7 +59,7 @@ def test_what_cannot_be_gone_back_to(host: Host, changed: Callable[[str], Path])
     before = serves(host)
     missing = rollback(host, release=99999)
     assert missing.code != 0
-    assert "There is no release 99999 of shop on this host. To choose from: " in flat(missing)
+    assert "There is no release 99999 of shop on this host. Available: " in flat(missing)
     assert program.deploy(host, app_source=str(changed("import nothing_at_all"))).code != 0
     failed = max(listed(host.run("slipway releases shop")))
     refused = program.rollback(host, release=failed)

@@ -80,7 +80,7 @@ CASES = {
         "        await asyncio.sleep(600)\n    return await call_next(request)\n",
     ),
     "hangs at its root": Broken(
-        ["it hangs: GET / has no answer after 3 s", "and release"],
+        ["it hangs: GET / had no answer after 3 s", "and release"],
         '@app.middleware("http")\nasync def hang(request, call_next):\n    if request.url.path == "/":\n'
         "        await asyncio.sleep(600)\n    return await call_next(request)\n",
         variables={"app_watch_hang_seconds": 3},

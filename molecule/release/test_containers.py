@@ -111,7 +111,7 @@ def test_the_sources_own_recipe_is_taken(host: Host, shop: Path) -> None:
     (shop / "Dockerfile").write_text("FROM localhost/nobody\n", encoding="utf-8")
     run = ship(host, app_source=str(shop), app_server="uvicorn")
     assert run.code != 0
-    assert "The build failed; what was live still is." in flat(run)
+    assert "The build failed. The live release is unchanged." in flat(run)
     assert serves(host) == number
 
 

@@ -62,7 +62,7 @@ def test_of_two_operators_one_wins(host: Host, changed: Callable[[str], Path], b
     assert len(winners) == 1, [run.output[-1500:] for run, _ in runs.values()]
     (loser,) = {"ann", "bob"} - set(winners)
     said = flat(runs[loser][0])
-    assert f"Another change of this app is under way: {winners[0]} on " in said
+    assert f"This app is locked by another run: {winners[0]} on " in said
     assert " since " in said
     assert runs[loser][1] < runs[winners[0]][1]
     assert host.ask("/items/1").json()["greeting"] == winners[0]

@@ -21,7 +21,7 @@ plan: "{{ results | app_agree('25%', 0) }}"
 """
 
 RETURN = """
-_value: {type: dict, description: "The plan, such as the C(release) that all can have and the C(batches) in which they activate it."}
+_value: {type: dict, description: "The plan: the C(release) that all can have, the C(batches) that activate it, and more."}
 """
 
 

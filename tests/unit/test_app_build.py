@@ -353,7 +353,7 @@ def test_the_apps_own_pins_are_kept(tmp_path: Path, layout: Layout, newer: tuple
     for text, server in (("gunicorn==1.0\n", ["gunicorn>=1.5", "uvicorn-worker"]), ("gunicorn==1.0\n", ["gunicorn>=1.5"])):
         requirements.write_text(text, encoding="utf-8")
         with pytest.raises(
-            ReleaseError, match=r"^The server does not go with the app's own pins: it needs gunicorn>=1\.5.* gunicorn at"
+            ReleaseError, match=r"^The server conflicts with the app's own pins: it needs gunicorn>=1\.5.* gunicorn at"
         ):
             install(layout.venvs / "v2", tmp_path, arguments(layout, newer, server=server))
 
@@ -726,7 +726,7 @@ def test_a_full_disk_is_told_before_anything_is_sent(
 ) -> None:
     for archive in (None, str(source)):
         result = module(**arguments(layout, index, archive=archive, room=1e9))
-        assert re.search(r"nearly full: \d+ MiB are free, and app_room_mb asks for 1000000000", result["msg"])
+        assert re.search(r"nearly full: \d+ MiB are free, and app_room_mb requires 1000000000", result["msg"])
     assert list(layout.builds.iterdir()) == list(layout.venvs.iterdir()) == []
     assert not (layout.home / ".lock").exists()
     # What is built already needs none.
@@ -1113,7 +1113,7 @@ def test_a_hook_that_leaves_a_link_out_of_the_build_fails(
     monkeypatch.setattr(make, "compile_code", lambda *words: None)
     usual = hooked(open_layout, index, builder, **{name: f"ln -s .. up; ln -s {link.format(short=short)} __pycache__"})
     result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
-    assert "backend/__pycache__ in the build is a link that leads out of it" in result["msg"]
+    assert "backend/__pycache__ in the build is a link that points outside it" in result["msg"]
     assert "app_hooks" in result["msg"]
     assert list(open_layout.builds.glob("[!.]*")) == []
     assert [path.stat() for path in (victim, victim / "file")] == before_it

@@ -145,7 +145,7 @@ def secure(server: Server, tmp_path: Path) -> Server:
     [
         ("", []),
         ("plain scheme", ["the scheme http where its clients use https", "X-Forwarded-Proto", "forwarded_allow_ips"]),
-        ("plain redirect", ["leads to http://shop.test/.slipway/door and not to https://", "X-Forwarded-Proto"]),
+        ("plain redirect", ["leads to http://shop.test/.slipway/door instead of https://", "X-Forwarded-Proto"]),
     ],
 )
 def test_behind_tls_the_app_must_know_of_it(secure: Server, fault: str, words: list[str]) -> None:
@@ -175,7 +175,7 @@ def test_a_door_that_nobody_keeps(server: Server) -> None:
     server.server_close()
     findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
     assert [finding.split(" could not be tried")[0] for finding in findings] == [
-        "What the app sees of a client",
+        "The client address that the app sees",
         "A redirect of the app",
         "A WebSocket",
         "An event stream",
@@ -228,7 +228,7 @@ def dripping(short: Path) -> Iterator[Callable[..., Any]]:
 )
 def test_an_answer_that_drips_is_given_up_as_a_whole(dripping: Callable[..., Any], parts: list[bytes]) -> None:
     begin = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz had not come to its end after 0\.5 s"):
+    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz was incomplete after 0\.5 s"):
         dripping(parts, 0.1)
     assert time.monotonic() - begin < 2
 
@@ -247,7 +247,7 @@ def test_no_answer_in_time_is_the_same_on_each_python(short: Path, monkeypatch: 
     connection = UnixConnection(short / "nobody.sock", timeout=0.5)
     for name in ("connect", "send", "getresponse")[: ("connect", "send", "getresponse").index(step) + 1]:
         monkeypatch.setattr(connection, name, late if name == step else lambda *_, **__: None)
-    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz had not come to its end after 0\.5 s"):
+    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz was incomplete after 0\.5 s"):
         ask(connection, "/healthz", "shop.test")
 
 

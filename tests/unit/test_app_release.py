@@ -221,7 +221,7 @@ class Host:
         return int(done["release"]) if done["reason"] is not None else None
 
     def who_answers(self) -> str:
-        """Return the release that answers at the door; or the status, where it is not 200."""
+        """Return the release that answers at the public endpoint; or the status, where it is not 200."""
         connection = http.client.HTTPConnection("127.0.0.1", self.door.port, timeout=5)
         with contextlib.closing(connection):
             connection.request("GET", "/healthz", headers={"Host": HOST, "X-Forwarded-Proto": "https"})
@@ -514,10 +514,10 @@ def test_a_bad_candidate_leaves_the_old_release_serving(host: Host, mode: str, w
     with pytest.raises(ReleaseError) as error:
         host.run(mode, health=health)
     message = str(error.value)
-    for word in ["Release 2 failed", "Release 1 serves as before", *words]:
+    for word in ["Release 2 failed", "Release 1 still serves", *words]:
         assert word in message
     if "public door" not in message:
-        assert f"The end of {host.layout.log(2)}:\nrelease 2 starts" in message
+        assert f"Last lines of {host.layout.log(2)}:\nrelease 2 starts" in message
     if mode == "crash":
         # Not after the whole timeout.
         assert host.clock.monotonic() - before < patient["timeout"] - 1
@@ -698,7 +698,7 @@ def test_a_switch_that_is_only_half_done_is_undone(host: Host, monkeypatch: pyte
         atomic_symlink(link, target)
 
     monkeypatch.setattr(release_activate, "atomic_symlink", half)
-    with pytest.raises(ReleaseError, match="Release 1 serves as before"):
+    with pytest.raises(ReleaseError, match="Release 1 still serves"):
         host.run(settings="{}")
     host.is_served_by(1)
 
@@ -1176,15 +1176,15 @@ def test_the_module_has_something_for_the_end_of_a_run(host: Host, module: Any) 
     assert told("activate", build="none")["release"] == "none"
     assert told("prepare")["release"] == "none"
     assert told("activate")["release"] == "1, new"
-    assert told("activate")["release"] == told("activate", check=True)["release"] == "1, as before"
+    assert told("activate")["release"] == told("activate", check=True)["release"] == "1, unchanged"
     assert told("activate", check=True, settings="{}")["release"] == "1, then a new one"
     assert told("activate", settings="{}")["release"] == "2, new"
-    assert told("activate", mode="500", health=IMPATIENT)["release"] == "2, as before"
-    assert told("inspect")["release"] == "2, as before"
+    assert told("activate", mode="500", health=IMPATIENT)["release"] == "2, unchanged"
+    assert told("inspect")["release"] == "2, unchanged"
     assert told("rollback", check=True)["release"] == "2, then 1"
-    assert told("rollback")["release"] == "1, back from 2"
+    assert told("rollback")["release"] == "1, rolled back from 2"
     with lock(host.layout, BOB):
-        assert told("activate", settings="{}")["release"] == "1, as before"
+        assert told("activate", settings="{}")["release"] == "1, unchanged"
 
 
 def test_the_module_shows_no_secret_and_nothing_to_try_secrets_against(host: Host, module: Any) -> None:
@@ -1214,7 +1214,7 @@ def test_a_failure_fails_the_module(host: Host, module: Any) -> None:
     host.run()
     result = module(step="activate", **host.arguments("500", health=IMPATIENT))
     assert result["failed"]
-    assert "Release 1 serves as before" in result["msg"]
+    assert "Release 1 still serves" in result["msg"]
 
 
 def test_a_change_under_way_refuses_the_module(host: Host, module: Any) -> None:
@@ -1261,7 +1261,7 @@ def test_the_module_goes_back(host: Host, module: Any) -> None:
         result = module(check=check, step="rollback", **{**arguments, "to": "2"})
         assert (result["changed"], result["reason"]) == (False, None)
     result = module(step="rollback", **{**arguments, "to": "9"})
-    assert "There is no release 9 of shop on this host. To choose from: 1." in result["msg"]
+    assert "There is no release 9 of shop on this host. Available: 1." in result["msg"]
 
 
 # With other hosts beside it
@@ -1278,7 +1278,7 @@ def test_a_host_says_what_it_has_for_an_agreement(host: Host, module: Any) -> No
     assert said() == (1, None, 2, None, None)
     wanted: dict[str, Any] = {"settings": "{}"}
     module(step="prepare", **host.arguments(number=7, **wanted))
-    assert said(**wanted) == said(check=True, **wanted) == (1, "the build or its settings changed", 8, 7, 7)
+    assert said(**wanted) == said(check=True, **wanted) == (1, "the build or its settings have changed", 8, 7, 7)
     # What is prepared for something else is no use.
     assert said(settings='{"A": "1"}')[2:] == (8, None, None)
     # What another run left under way is ended, and told.
@@ -1297,12 +1297,12 @@ def test_a_release_takes_the_number_that_the_hosts_agreed_on(host: Host, module:
     host.is_served_by(5)
     # Nothing of this host has changed, but the others need one.
     result = module(step="activate", **host.arguments(number=6, settings="{}"))
-    assert (result["release"], result["reason"]) == (6, "another host of the app needed it")
+    assert (result["release"], result["reason"]) == (6, "another host of the app needs it")
     host.is_served_by(6)
     assert module(step="activate", **host.arguments(number=6, settings="{}"))["changed"] is False
     # In the meantime somebody has given that number to something else.
     result = module(step="activate", **host.arguments(number=5))
-    assert "Release 5, as the hosts of shop had agreed to call it, is another one here by now." in result["msg"]
+    assert "Release number 5, agreed on by the hosts of shop, has been taken on this host meanwhile." in result["msg"]
     host.is_served_by(6)
 
 
@@ -1313,8 +1313,8 @@ def test_a_host_is_taken_back_with_the_others(host: Host, module: Any) -> None:
     # Until the fleet is through, nobody else changes the app.
     assert "ann on laptop" in module(step="activate", **host.arguments(run=BOB))["msg"]
     result = module(step="revert", **host.arguments(**wanted, before=1, lease=60.0))
-    assert (result["changed"], result["release"], result["reason"]) == (True, 1, "taken back from release 4")
-    assert result["summary"]["release"] == "1, taken back from 4"
+    assert (result["changed"], result["release"], result["reason"]) == (True, 1, "reverted from release 4")
+    assert result["summary"]["release"] == "1, reverted from 4"
     host.is_served_by(1)
     record = host.layout.record(4)
     assert (record["outcome"], record["reason"]) == ("rolled back", "taken back to release 1")
@@ -1328,7 +1328,7 @@ def test_a_host_is_taken_back_with_the_others(host: Host, module: Any) -> None:
 def test_a_host_that_served_nothing_is_taken_back_to_that(host: Host, module: Any) -> None:
     module(step="activate", **host.arguments(number=4))
     result = module(step="revert", **host.arguments(number=4, before=0))
-    assert (result["changed"], result["release"], result["summary"]["release"]) == (True, None, "none, taken back from 4")
+    assert (result["changed"], result["release"], result["summary"]["release"]) == (True, None, "none, reverted from 4")
     assert (host.layout.live(), host.sections(), host.supervisor.running()) == (None, [], [])
     assert host.layout.record(4)["outcome"] == "rolled back"
     assert module(step="revert", **host.arguments(number=4, before=0))["changed"] is False
@@ -1427,7 +1427,7 @@ def test_a_release_that_answers_with_more_errors_than_usual_is_taken_back(host: 
         ReleaseError, match=r"\d+ of \d+ requests were answered with a 5xx.*before it were 2 of 100 requests"
     ) as error:
         host.run(settings="{}", watch=10.0)
-    assert "Release 1 serves as before" in str(error.value)
+    assert "Release 1 still serves" in str(error.value)
     host.is_served_by(1)
 
 
@@ -1546,7 +1546,7 @@ def test_a_release_that_stops_being_healthy_is_taken_back(host: Host) -> None:
 
     before = len(host.clock.naps)
     when_live(host, 2, ail)
-    with pytest.raises(ReleaseError, match=r"it stopped being healthy .*GET /healthz answers 503, not 200"):
+    with pytest.raises(ReleaseError, match=r"it became unhealthy .*GET /healthz answers 503, not 200"):
         host.run(settings="{}", watch=10.0)
     host.door.answer = None
     host.is_served_by(1)
@@ -1613,9 +1613,9 @@ def test_back_to_what_is_live_is_nothing(host: Host) -> None:
 @pytest.mark.parametrize(
     ("to", "words"),
     [
-        ("9", "There is no release 9 of shop on this host. To choose from: 1, 2."),
+        ("9", "There is no release 9 of shop on this host. Available: 1, 2."),
         ("x", "There is no release x of shop"),
-        ("4", "Release 4 of shop failed when it was tried: it stopped right after its start"),
+        ("4", "Release 4 of shop was never good: it stopped right after its start"),
     ],
 )
 def test_what_cannot_be_gone_back_to_is_said(host: Host, to: str, words: str) -> None:
@@ -1629,10 +1629,10 @@ def test_what_cannot_be_gone_back_to_is_said(host: Host, to: str, words: str) ->
 
 
 def test_there_may_be_nothing_to_go_back_to(host: Host) -> None:
-    with pytest.raises(ReleaseError, match="Nothing of shop is live here"):
+    with pytest.raises(ReleaseError, match="No release of shop is live on this host"):
         go_back(host)
     host.run()
-    with pytest.raises(ReleaseError, match="There is no good release of shop before release 1"):
+    with pytest.raises(ReleaseError, match="No good release of shop before release 1"):
         go_back(host)
     host.is_served_by(1)
 
@@ -1640,7 +1640,7 @@ def test_there_may_be_nothing_to_go_back_to(host: Host) -> None:
 def test_a_build_that_is_gone_cannot_be_gone_back_to(host: Host) -> None:
     three(host)
     shutil.rmtree(host.layout.builds / "b2")
-    with pytest.raises(ReleaseError, match="The build of release 2 is gone"):
+    with pytest.raises(ReleaseError, match="The build of release 2 is missing"):
         go_back(host)
     assert go_back(host, "1") == 1
 
@@ -1888,7 +1888,7 @@ def test_the_schema_that_the_code_expects_is_remembered(
 def test_a_migration_that_fails_changes_nothing(shell: Host, command: str, words: list[str]) -> None:
     shell.run()
     context = shell.context(settings="{}", migrate={"command": command, "timeout": 0.3 if "sleep" in command else 9})
-    with pytest.raises(ReleaseError, match="Release 1 serves as before") as error:
+    with pytest.raises(ReleaseError, match="Release 1 still serves") as error:
         migrate(context, prepare(context))
     for word in ["the migration (app_migrate_command)", *words]:
         assert word in str(error.value)
@@ -1959,7 +1959,7 @@ def test_a_hook_that_failed_after_a_way_back_is_run_again_by_another_one(shell: 
     with pytest.raises(ReleaseError, match=r"then run it again: playbooks/rollback\.yml -e release=1\n") as told:
         go_back(shell, hooks=hooks)
     assert "deploy.yml" not in str(told.value)
-    with pytest.raises(ReleaseError, match="Where several hosts serve shop, nothing runs the hook again: do so by hand"):
+    with pytest.raises(ReleaseError, match="If shop has several hosts, nothing runs the hook again: run it manually"):
         go_back(shell, to="2", hooks=hooks, number=2)
     Path(f"{shell.preflights}.mended").touch()
     result = module(step="rollback", **shell.arguments(to="2", hooks=hooks))
@@ -2016,7 +2016,7 @@ def test_a_database_that_is_ahead_of_the_code_is_said(shell: Host) -> None:
 
 def test_what_was_written_where_the_code_lies_is_said(host: Host) -> None:
     shared = host.layout.home / "shared"
-    advice = f"The directory of the code is read-only: what the app writes belongs into {shared}"
+    advice = f"The code directory is read-only: the app must write to {shared}"
     for said in (
         "sqlite3.OperationalError: unable to open database file",
         "OSError: [Errno 30] Read-only file system: '/srv/x'",
@@ -2030,7 +2030,7 @@ def test_what_was_written_where_the_code_lies_is_said(host: Host) -> None:
 
 def test_a_release_that_hangs_at_its_root_does_not_become_live(host: Host) -> None:
     host.run()
-    words = r"it hangs: GET / has no answer after 0\.5 s \(app_watch_hang_seconds\), twice, and release 1"
+    words = r"it hangs: GET / had no answer after 0\.5 s \(app_watch_hang_seconds\), twice, and release 1"
     with pytest.raises(ReleaseError, match=words):
         host.run("hangs", hang=0.5)
     host.is_served_by(1)
@@ -2132,7 +2132,9 @@ def test_a_secret_that_was_changed_since_is_masked_on_the_way_back(shell: Host, 
 
 def test_attempts_are_counted(host: Host) -> None:
     host.run()
-    with pytest.raises(ReleaseError, match=r"at the 3\. attempt \(app_health_attempts\): GET /healthz answers 500"):
+    with pytest.raises(
+        ReleaseError, match=r"health check failed after 3 attempts \(app_health_attempts\): GET /healthz answers 500"
+    ):
         host.run("500", health={**IMPATIENT, "timeout": 600, "attempts": 3})
     host.is_served_by(1)
 
@@ -2164,7 +2166,7 @@ def test_an_interface_that_breaks_clients_is_stopped(host: Host) -> None:
     host.run(**gate)
     with pytest.raises(ReleaseError, match=r"would break clients of release 1 \(app_openapi_gate\)") as error:
         host.run(settings="{}", **gate)
-    for word in ["  - POST /items is gone", "GET /users is gone", "-e app_openapi_gate=false", "Release 1 serves as before"]:
+    for word in ["  - POST /items was removed", "GET /users was removed", "-e app_openapi_gate=false", "Release 1 still serves"]:
         assert word in str(error.value)
     host.is_served_by(1)
     assert host.layout.record(2)["outcome"] == "failed"
@@ -2257,7 +2259,7 @@ def test_one_lame_instance_is_reason_enough(host: Host) -> None:
     # One that dies later makes the same release again.
     os.kill(host.supervisor.pids("shop-1")[2], 9)
     host.supervisor.settle()
-    assert needed(host.context(**several(host, 3))) == "release 1 did not answer on its socket"
+    assert needed(host.context(**several(host, 3))) == "release 1 is unhealthy on its socket"
 
 
 def test_an_instance_that_dies_after_the_switch_leads_back(host: Host) -> None:
@@ -2297,8 +2299,8 @@ def test_the_status_of_an_app_that_is_not_well(host: Host) -> None:
     host.run()
     assert told(host, health={**IMPATIENT, "status": 204})["health"] == "200 at 1.sock"
     host.door.answer = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    assert told(host)["health"] == "502 at the door"
+    assert told(host)["health"] == "502 at the public endpoint"
     host.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 9\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    assert told(host)["health"] == "door answers from release 9"
+    assert told(host)["health"] == "public endpoint answers from release 9"
     host.supervisor.kill("shop-1")
     assert told(host)["health"].startswith("silent: ")

@@ -619,7 +619,7 @@ def test_a_line_that_is_not_there_is_told_and_a_file_that_is_not_there_is_left(t
     file = tmp_path / "main.conf"
     assert changes.edited(str(file), {"workers .*": "workers 1;"}) is None
     file.write_text("user x;\n", encoding="utf-8")
-    with pytest.raises(ReleaseError, match=r"main\.conf has no line workers \.\*, which is to be: workers 1;"):
+    with pytest.raises(ReleaseError, match=r"main\.conf has no line matching workers \.\* to replace with: workers 1;"):
         changes.edited(str(file), {"workers .*": "workers 1;"})
 
 

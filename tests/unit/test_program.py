@@ -162,7 +162,7 @@ def test_a_damaged_program_is_not_put_there(
 
 def test_a_program_that_cannot_be_put_there_is_told(call: Callable[..., dict[str, Any]], tmp_path: Path, file: Path) -> None:
     (tmp_path / "opt").write_text("in the way", encoding="utf-8")
-    assert call(file=str(file))["msg"].startswith("The program cannot be put on this host: ")
+    assert call(file=str(file))["msg"].startswith("The program cannot be installed on this host: ")
 
 
 def test_the_program_is_there_for_everybody_whatever_the_umask(

@@ -101,7 +101,7 @@ def test_no_variable_of_one_role_is_taken_for_another_roles() -> None:
 def test_a_value_is_shown_as_it_stands_and_a_secret_is_not() -> None:
     assert shown("x'y", {}) == repr("x'y")
     assert shown(["x"], {}) == "['x']"
-    assert shown("hunter2", SPECS["shop_secret"]) == "not shown, since it is secret"
+    assert shown("hunter2", SPECS["shop_secret"]) == "not shown because it is secret"
     assert len(shown("x" * 500, {})) == 80
     assert shown("x" * 500, {}).endswith("...")
     assert "hunter2" not in shown("https://ann:hunter2@host/x", {})
@@ -205,8 +205,8 @@ def test_all_problems_are_told_at_once(judge: Callable[..., dict[str, Any]]) -> 
         "shop_size is 12; it must be better.",
         "shop_open is 'perhaps'; it must be true or false.",
         "shop_kind is 'cornr'; it must be one of corner, market (did you mean corner?).",
-        "shop_xyz123456 is not a variable of Slipway: ansible-doc -t role lists",
-        "shp_name is not a variable of Slipway: did you mean shop_name?",
+        "shop_xyz123456 is not a Slipway variable: ansible-doc -t role lists",
+        "shp_name is not a Slipway variable: did you mean shop_name?",
         "shop_goods is 'a'; it must be a list.",
     ]:
         assert words in message
@@ -233,7 +233,7 @@ def test_templates_are_worked_out_first(judge: Callable[..., dict[str, Any]]) ->
     assert not judge("shop_size: '{{ other * 2 }}'\nother: 2\n").get("failed")
     assert "shop_size is 'x-2'" in judge("shop_size: 'x-{{ other }}'\nother: 2\n")["msg"]
     message = judge("shop_size: '{{ nowhere }}'\n")["msg"]
-    assert "shop_size cannot be worked out" in message
+    assert "shop_size cannot be evaluated" in message
     assert "nowhere" in message
 
 
@@ -260,7 +260,7 @@ def test_a_default_that_follows_a_faulty_variable_is_not_told_too(judge: Callabl
 
 def test_a_secret_is_in_no_message(judge: Callable[..., dict[str, Any]]) -> None:
     result = judge("shop_secret: hunter2\n", ("shop_secret", trust_as_template("shop_secret | length > 20")))
-    assert "shop_secret is not shown, since it is secret; it must be better." in result["msg"]
+    assert "shop_secret is not shown because it is secret; it must be better." in result["msg"]
     assert "hunter2" not in str(result)
     assert "hunter2" not in str(judge("shop_secret: [hunter2]\n"))
 

@@ -75,15 +75,15 @@ def findings(canary: Side, others: Side, errors_percent: float, slower_percent: 
     usual, of = (others.errors, others.total) if others.total else (0, canary.total)
     more = canary.share - (usual / of if of else 0.0)
     if canary.errors >= LEAST_ERRORS and more > errors_percent / 100 and chance(canary.errors, canary.total, usual, of) <= CHANCE:
-        found.append(f"{canary.share:.1%} of its answers are 5xx, {others.share:.1%} of the others'")
+        found.append(f"{canary.share:.1%} of its responses are 5xx, against {others.share:.1%} on the other hosts")
     if min(canary.timed, others.timed) >= LEAST_REQUESTS:
         limit = max(others.p95 * (1 + slower_percent / 100), others.p95 + LEAST_SECONDS)
         slow = canary.slower_than(limit)
         if canary.p95 > limit and chance(slow, canary.timed, others.slower_than(limit), others.timed) <= CHANCE:
-            found.append(f"its p95 is {canary.p95 * 1000:.0f} ms, the others' {others.p95 * 1000:.0f} ms")
+            found.append(f"its p95 is {canary.p95 * 1000:.0f} ms, against {others.p95 * 1000:.0f} ms on the other hosts")
     usual_ends = others.ends / others.hosts if others.hosts else 0.0
     if canary.hosts and canary.ends / canary.hosts > max(1.0, 2 * usual_ends):
-        found.append(f"{canary.ends} of its processes ended, {usual_ends:.1f} on each of the others")
+        found.append(f"{canary.ends} of its processes ended, against {usual_ends:.1f} on each of the other hosts")
     return found
 
 
@@ -105,9 +105,9 @@ def verdict(
     canary, others = sides
     found = findings(canary, others, float(errors_percent), float(slower_percent))
     if found:
-        message = f"taken back: {'; '.join(found)}"
+        message = f"reverted: {'; '.join(found)}"
     elif min(canary.timed, others.timed) < LEAST_REQUESTS:
-        few = f"{canary.total} requests, and {others.total} of the others"
+        few = f"{canary.total} requests, and {others.total} on the other hosts"
         message = f"promoted, though {few}, are too few to compare ({LEAST_REQUESTS})"
     else:
         message = (

@@ -43,7 +43,7 @@ class StepAction(ActionBase):
         if result.get("msg"):
             result["msg"] = as_typed(result["msg"])
         if owner:
-            result["msg"] += f" If that run is gone, take the app over from it: {taking_over()} (it waits for a step under way)."
+            result["msg"] += f" If that run is dead, take over its lock: {taking_over()} (this waits for a running step to end)."
         return result
 
     def call(self, options: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:

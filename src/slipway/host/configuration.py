@@ -122,9 +122,9 @@ def load(name: str) -> dict[str, Any]:
         return configured(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         there = ", ".join(apps()) or "none"
-        raise UnknownApp(f"This host has no app {name}; it has {there}. playbooks/deploy.yml brings one here.") from error
+        raise UnknownApp(f"This host has no app {name}; it has {there}. To deploy one: playbooks/deploy.yml") from error
     except (ValueError, ReleaseError) as error:  # it was cut off, or another version wrote it
-        raise ReleaseError(f"{file} cannot be used ({error}): playbooks/deploy.yml writes it anew.") from error
+        raise ReleaseError(f"{file} is invalid ({error}): playbooks/deploy.yml rewrites it.") from error
 
 
 def save(configuration: dict[str, Any], check: bool) -> bool:

@@ -51,7 +51,7 @@ def atomic_symlink(link: Path, target: str | Path, over_file: bool = False) -> N
         ReleaseError: when something other than a symbolic link stands at `link`.
     """
     if link.exists() and not link.is_symlink() and not (over_file and link.is_file()):
-        raise ReleaseError(f"{link} is in the way: it should be a symbolic link. Move it elsewhere, then run again.")
+        raise ReleaseError(f"{link} exists and is not a symbolic link. Move it away, then run again.")
     temporary = link.parent / f".{link.name}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
@@ -108,8 +108,8 @@ def require_free_space(layout: Layout, needed: float) -> None:
     free = system.f_bavail * system.f_frsize / 2**20
     if free < needed:
         raise ReleaseError(
-            f"The disk that holds {layout.home} is nearly full: {free:.0f} MiB are free, and app_room_mb asks for {needed:.0f}. "
-            "Make room, or keep fewer releases (app_keep_releases)."
+            f"The disk that holds {layout.home} is nearly full: {free:.0f} MiB are free, and app_room_mb requires {needed:.0f}. "
+            "Free some space, or keep fewer releases (app_keep_releases)."
         )
     if system.f_files and system.f_favail < 20000:
         raise ReleaseError(f"The file system that holds {layout.home} has only {system.f_favail} inodes left. Remove files.")

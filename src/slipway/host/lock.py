@@ -34,10 +34,10 @@ class Locked(ReleaseError):
 
     def __init__(self, owner: dict[str, Any]) -> None:
         self.owner = owner
-        lease_entry = "" if owner.get("until", 0) == 0 else f" If that run is dead, its claim ends at {_clock(owner['until'])}."
+        lease_entry = "" if owner.get("until", 0) == 0 else f" If that run is dead, its lock expires at {_clock(owner['until'])}."
         super().__init__(
-            f"Another change of this app is under way: {owner.get('who', 'someone')} on {owner.get('where', 'some controller')}"
-            f" since {_clock(owner.get('since', 0))}. Nothing was changed; try again when it ended.{lease_entry}"
+            f"This app is locked by another run: {owner.get('who', 'someone')} on {owner.get('where', 'some controller')}"
+            f" since {_clock(owner.get('since', 0))}. Nothing was changed. Try again once that run has ended.{lease_entry}"
         )
 
 
@@ -46,8 +46,8 @@ class LockTakenOver(ReleaseError):
 
     def __init__(self, entry: dict[str, Any]) -> None:
         super().__init__(
-            f"{entry.get('who', 'someone')} on {entry.get('where', 'some controller')} has taken this app over from this run "
-            "(app_take_over). Nothing more is done in its name."
+            f"{entry.get('who', 'someone')} on {entry.get('where', 'some controller')} has taken over the deploy lock of this "
+            "app from this run (app_take_over). This run stops here."
         )
 
 

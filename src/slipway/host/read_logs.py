@@ -43,7 +43,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     try:
         re.compile(given["grep"])
     except re.error as error:
-        raise ReleaseError(f"grep must be a regular expression, and {given['grep']!r} is none: {error}.") from error
+        raise ReleaseError(f"grep must be a regular expression, and {given['grep']!r} is not one: {error}.") from error
     time.sleep(given["wait"])
     layout = Store(**given["layout"])
     logs = [*sorted(layout.logs.glob("*.log")), *map(Path, given["others"])]

@@ -95,5 +95,5 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Return the `releases`, and a `table` of them for people."""
     rows = releases(Store(**given["layout"]))
-    lines = table(rows) if rows else ["There is no release yet: playbooks/deploy.yml makes the first."]
+    lines = table(rows) if rows else ["There are no releases yet. To deploy the first: playbooks/deploy.yml"]
     return {"changed": False, "releases": rows, "table": lines}

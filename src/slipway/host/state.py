@@ -48,12 +48,12 @@ def health(layout: Store, live: int, check: HealthCheck, endpoint: PublicEndpoin
             if flaw:
                 return f"{flaw} at {socket.name}"
     except NO_ANSWER as error:
-        return f"silent: {error}"
+        return f"no answer: {error}"
     try:
         answer = check.ask_endpoint(endpoint)
     except NO_ANSWER as error:
-        return f"door silent: {error}"
+        return f"no answer at the public endpoint: {error}"
     flaw = check.flaw(answer)
     if flaw:
-        return f"{flaw} at the door"
-    return "ok" if answer.release == str(live) else f"door answers from release {answer.release}"
+        return f"{flaw} at the public endpoint"
+    return "ok" if answer.release == str(live) else f"public endpoint answers from release {answer.release}"

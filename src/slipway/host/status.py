@@ -33,7 +33,7 @@ PARAMETERS: dict[str, Any] = {
 def hook_to_do(record: dict[str, Any]) -> str:
     """Say which hook the live release still owes; empty where it owes none."""
     pending = record.get("owed") or {}
-    return f", hook {pending['hook']} not done" if pending.get("hook") else ""
+    return f", hook {pending['hook']} pending" if pending.get("hook") else ""
 
 
 def status(arguments: dict[str, Any]) -> dict[str, Any]:

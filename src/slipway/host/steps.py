@@ -45,7 +45,7 @@ class Step(Protocol):
     PARAMETERS: dict[str, Any]
 
     def step(self, given: dict[str, Any], check: bool) -> dict[str, Any]:
-        """Take the step, and return its result; with `check`, say what it would do, and change nothing."""
+        """Take the step, and return its result; with `check`, only report what it would do."""
 
 
 def run_step(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check: bool) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def main(name: str, check: bool, places: Sequence[str] | None = None) -> int:
         try:
             install(*map(Path, places))
         except (ReleaseError, OSError) as error:
-            json.dump({"failed": True, "msg": f"The program cannot be put on this host: {error}"}, sys.stdout)
+            json.dump({"failed": True, "msg": f"The program cannot be installed on this host: {error}"}, sys.stdout)
             return 1
         os.execv(sys.executable, [sys.executable, places[0], "step", name])
     request = json.load(sys.stdin)

@@ -48,7 +48,9 @@ def arguments(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     """
     unknown = sorted(set(given) - set(parameters))
     if unknown:
-        raise ReleaseError(f"This step knows no {', '.join(unknown)}; it knows {', '.join(sorted(parameters)) or 'nothing'}.")
+        raise ReleaseError(
+            f"This step has no argument {', '.join(unknown)}; it knows {', '.join(sorted(parameters)) or 'nothing'}."
+        )
     found: dict[str, Any] = {}
     for name, default in parameters.items():
         required = isinstance(default, type)

@@ -105,7 +105,7 @@ def confine(release: Release) -> None:
     if release.container or not release.no_new_privileges:  # a container sees to it itself
         return
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        sys.exit(f"the app cannot be kept from new privileges: {os.strerror(ctypes.get_errno())} (app_no_new_privileges)")
+        sys.exit(f"new privileges cannot be denied to the app: {os.strerror(ctypes.get_errno())} (app_no_new_privileges)")
 
 
 def main(arguments: list[str]) -> None:

@@ -225,4 +225,4 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         except Locked:
             raise
         except ReleaseError as error:
-            raise ReleaseError(f"The build failed; what was live still is.\n{error}") from error
+            raise ReleaseError(f"The build failed. The live release is unchanged.\n{error}") from error

@@ -56,7 +56,7 @@ def examine(subject: Subject) -> list[dict[str, str]]:
         try:
             found.extend(check(subject))
         except (OSError, ReleaseError, ValueError, KeyError) as error:
-            found.append(warning(f"{check.__name__} could not be looked at", str(error), "Look by hand."))
+            found.append(warning(f"{check.__name__} could not be checked", str(error), "Inspect it manually."))
     return worst_first(found)
 
 

@@ -58,7 +58,7 @@ def in_time(context: Context) -> None:
         ReleaseError: when it has been given up on: other hosts of the app go back to what they had.
     """
     if time.monotonic() > context.deadline:
-        raise ReleaseError(f"it took longer than the {context.arguments['limit']:.0f} s after which the run gives up on a host.")
+        raise ReleaseError(f"it took longer than the limit of {context.arguments['limit']:.0f} s for one host.")
 
 
 def activate(context: Context, number: int, hooks: tuple[str, str], back: str = "") -> None:
@@ -131,11 +131,11 @@ def run_pending_hook(context: Context, number: int) -> str:
         context.hook(name, number, owed.get("from"), number)
     except ReleaseError as error:
         what, *output = str(error).split("\n")
-        again = "The hook is run again by the next run of playbooks/deploy.yml."
+        again = "The next run of playbooks/deploy.yml runs the hook again."
         if name == "after_rollback":  # a deploy would release again what was rolled back
-            again = f"Mend the hook, then run it again: playbooks/rollback.yml -e release={number}"
+            again = f"Fix the hook, then run it again: playbooks/rollback.yml -e release={number}"
             if context.arguments["number"]:
-                again = f"Where several hosts serve {context.arguments['name']}, nothing runs the hook again: do so by hand."
+                again = f"If {context.arguments['name']} has several hosts, nothing runs the hook again: run it manually."
         raise ReleaseError("\n".join([f"Release {number} is live, but {what}", again, *output])) from error
     remember(context, number, owed=None)
     return name

@@ -41,7 +41,7 @@ def release_step(context: Context, step: str) -> dict[str, Any]:
     changed = tidy(context)
     reason = needed(context)
     if reason is None and agreed not in (None, live):
-        reason = "another host of the app needed it"
+        reason = "another host of the app needs it"
     output = hook = ""
     if reason is None and step == "activate" and live is not None:
         hook = run_pending_hook(context, live)
@@ -90,7 +90,7 @@ def revert_step(context: Context) -> dict[str, Any]:
     if context.layout.live() is None:
         return {"changed": changed, "release": None, "reason": None}
     revert(context, number, before)
-    return {"changed": True, "release": before, "reason": f"taken back from release {number}"}
+    return {"changed": True, "release": before, "reason": f"reverted from release {number}"}
 
 
 def run_step(context: Context, step: str) -> dict[str, Any]:

@@ -51,10 +51,10 @@ def recording_failure(context: Context, number: int, old: int | None) -> Iterato
         if old is None:
             serving = "Nothing was live before."
         elif answers(context, old):
-            serving = f"Release {old} serves as before."
+            serving = f"Release {old} still serves."
         else:
             places = [place for place, _ in ends(context.layout, context.arguments["name"], old, 1)] or [
                 str(context.layout.log(old))
             ]
-            serving = f"Release {old}, which was live before, does not answer: see {places[0]}."
+            serving = f"Release {old}, which was live before, is unhealthy: see {places[0]}."
         raise ReleaseError(f"Release {number} failed: {reason}\n{serving}") from error

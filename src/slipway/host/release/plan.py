@@ -22,11 +22,11 @@ def needed(context: Context) -> str | None:
     if live is None:
         return "nothing was live yet"
     if context.layout.record(live).get("digest") != fingerprint(context):
-        return "the build or its settings changed"
+        return "the build or its settings have changed"
     if live not in context.supervisor.installed():
-        return f"Supervisor had no program for release {live}"
+        return f"Supervisor has no program for release {live}"
     if not answers(context, live, patience=10):
-        return f"release {live} did not answer on its socket"
+        return f"release {live} is unhealthy on its socket"
     return None
 
 

@@ -80,11 +80,11 @@ def summary(context: Context, before: int | None, then: str = "") -> dict[str, A
     if then:
         release = f"{live}, then {then}" if live is not None else then
     elif live == before:
-        release = f"{live}, as before" if live is not None else "none"
+        release = f"{live}, unchanged" if live is not None else "none"
     elif step == "revert":
-        release = f"{live or 'none'}, taken back from {before}"
+        release = f"{live or 'none'}, reverted from {before}"
     else:
-        release = f"{live}, back from {before}" if step == "rollback" else f"{live}, new"
+        release = f"{live}, rolled back from {before}" if step == "rollback" else f"{live}, new"
     notes = {"canary": context.arguments["note"]} if context.arguments["note"] else {}
     if step == "unlock":  # what was done is told already
         return notes
