@@ -118,7 +118,7 @@ def test_a_git_repository_at_a_version(host: Host, source: Path) -> None:
     assert host.ask("/version").json()["revision"] == git("rev-parse", "main")
     missing = program.deploy(host, app_source=address, app_version="v9")
     assert missing.code != 0
-    assert "has no branch, tag or commit v9: app_version names one" in flat(missing)
+    assert "has no branch, tag or commit v9 (app_version)" in flat(missing)
 
 
 def test_a_bad_inventory_changes_nothing(host: Host) -> None:
@@ -158,7 +158,7 @@ def test_a_configuration_that_nginx_refuses_is_put_back(host: Host) -> None:
     said = flat(run)
     assert run.code != 0
     assert "zz-foreign.conf" in said
-    assert "It failed before this change, too" in said
+    assert "It was already invalid before this change" in said
     assert host.run(f"sha256sum {site}") == before
     assert host.healthy()
 

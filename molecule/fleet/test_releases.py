@@ -158,7 +158,7 @@ async def slowly(request, call_next):
 """
 
 
-@pytest.mark.parametrize(("code", "why"), [(ILL, "of its answers are 5xx"), (SLOW, "its p95 is")], ids=["ill", "slow"])
+@pytest.mark.parametrize(("code", "why"), [(ILL, "of its responses are 5xx"), (SLOW, "its p95 is")], ids=["ill", "slow"])
 def test_a_canary_that_is_worse_is_taken_back(changed: Callable[[str], Path], code: str, why: str) -> None:
     before = uniform()
     with loaded(expected=r"GET /items/\d+: 500") as load:

@@ -64,7 +64,7 @@ def test_what_cannot_be_gone_back_to(host: Host, changed: Callable[[str], Path])
     failed = max(listed(host.run("slipway releases shop")))
     refused = program.rollback(host, release=failed)
     assert refused.code != 0
-    assert f"Release {failed} of shop failed when it was tried" in flat(refused)
+    assert f"Release {failed} of shop was never good" in flat(refused)
     wrong = rollback(host, release="v1.4")
     assert wrong.code != 0
     assert "app_rollback_to is 'v1.4'" in flat(wrong)

@@ -171,7 +171,7 @@ def test_back_to_a_virtual_environment_and_forth(host: Host) -> None:
     assert failures == []
     run = program.rollback(host, release=in_container, app_rollback_settings="current")
     assert run.code != 0
-    assert "was built for another app_runtime than today's" in flat(run)
+    assert "was built for another app_runtime" in flat(run)
 
 
 ASK = """

@@ -133,7 +133,7 @@ def test_faults_that_clients_see(host: Host, tmp_path: Path) -> None:
     certificate(host, tmp_path, "other.example.com", 2.5)
     host.run(f"systemctl reload nginx; chmod 0700 /run/shop; supervisorctl stop shop-{number}; echo 'server {{' >>{SITE}")
     wanted = {
-        "The certificate ends in 2 days",
+        "The certificate expires in 2 days",
         f"The certificate is not for {host.name}",
         "Nginx cannot access the socket directory",
         f"The program shop-{number} is STOPPED",

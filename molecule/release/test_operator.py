@@ -41,7 +41,7 @@ def test_an_operator_and_a_controller_exclude_each_other(host: Host, changed: Ca
         controller.start()
         within(90, lambda: bool(status()["locked"]), pause=0.1)
         code, said = slipway(host, f"rollback {host.app}")
-        assert code == 3 and "Another change of this app is under way" in said
+        assert code == 3 and "This app is locked by another run" in said
         controller.join()
         assert runs[0].code == 0, runs[0].output[-3000:]
         now = serves(host)

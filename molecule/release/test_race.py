@@ -75,9 +75,9 @@ def test_a_run_that_is_gone_for_good_is_taken_over_from(host: Host) -> None:
     wanted: dict[str, Any] = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
     refused = deploy(host, **wanted)
     assert refused.code != 0
-    assert "under way: eve on runner-7 since " in flat(refused)
+    assert "locked by another run: eve on runner-7 since " in flat(refused)
     assert (
-        "If that run is gone, take the app over from it: ansible-playbook playbooks/deploy.yml -i molecule/inventory "
+        "If that run is dead, take over its lock: ansible-playbook playbooks/deploy.yml -i molecule/inventory "
         "-l twin.test -e app_take_over=true"
     ) in flat(refused)
     run = deploy(host, app_take_over=True, **wanted)

@@ -11,10 +11,10 @@ action: slipway
 short_description: Take a step on a host by its program
 description:
   - The program is sent first where the host has another version of it.
-  - If a run of this controller that is dead held the app, the step is taken once more.
+  - If a run of this controller that is dead had locked the app, the step is run once more.
 options:
   step: {type: str, required: true, description: "The name of the step; src/slipway/host/steps.py has them all."}
-  arguments: {type: dict, description: "What the step is told; PARAMETERS of its module says what that may be."}
+  arguments: {type: dict, description: "The arguments of the step; PARAMETERS of its module lists them."}
 """
 
 EXAMPLES = """

@@ -34,7 +34,7 @@ options:
 
 EXAMPLES = """
 - name: Build the app
-  slipway_build: "{{ told | combine({'source': fetched.source, 'interpreter': '/usr/bin/python3', 'installer': 'uv'}) }}"
+  slipway_build: "{{ arguments | combine({'source': fetched.source, 'interpreter': '/usr/bin/python3', 'installer': 'uv'}) }}"
 """
 
 RETURN = """

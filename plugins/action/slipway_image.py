@@ -31,7 +31,7 @@ options:
 
 EXAMPLES = """
 - name: Pull the app's image
-  slipway_image: "{{ told | combine({'source': fetched.source, 'name': 'shop', 'engine': 'podman', 'builder': 'host'}) }}"
+  slipway_image: "{{ arguments | combine({'source': fetched.source, 'name': 'shop', 'engine': 'podman', 'builder': 'host'}) }}"
 """
 
 RETURN = """

@@ -15,12 +15,12 @@ module: slipway
 short_description: Take a step on a host by the host's program
 description:
   - The program is C(/opt/slipway/<version>/slipway.pyz), and C(slipway) on the path leads to it. What steps there are, and what
-    each one does, tells C(slipway step --help) on a host.
+    each one does is in C(slipway step --help) on a host.
   - Where the host has another version of it, the action of the same name sends the one of this project first.
 options:
   step: {type: str, required: true, description: "The name of the step."}
-  arguments: {type: dict, default: {}, description: "What the step is told."}
-  secrets: {type: dict, default: {}, description: "What it is told besides, and is shown nowhere."}
+  arguments: {type: dict, default: {}, description: "The arguments of the step."}
+  secrets: {type: dict, default: {}, description: "Further arguments, which are shown nowhere."}
   run: {type: dict, default: {}, description: "The run of Ansible that this is a step of."}
   program: {type: str, required: true, description: "The version of the program."}
   file: {type: path, description: "The program on this host, where the host lacks it."}

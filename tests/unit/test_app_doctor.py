@@ -159,9 +159,9 @@ def test_a_certificate_is_short_by_its_own_lifetime(
 @pytest.mark.parametrize(
     ("days", "what"),
     [
-        (10.5, "The certificate ends in 10 days"),
-        (1.5, "The certificate ends in 35 hours"),
-        (0.06, "The certificate ends in 1 hour"),
+        (10.5, "The certificate expires in 10 days"),
+        (1.5, "The certificate expires in 35 hours"),
+        (0.06, "The certificate expires in 1 hour"),
         (0, "The certificate has expired"),
     ],
 )
@@ -174,7 +174,7 @@ def test_what_is_left_of_a_certificate_is_told_in_days_or_hours(tmp_path: Path, 
     [
         (True, "Authority", "ansible-playbook site.yml --tags certbot"),
         (False, "Slipway placeholder", "ansible-playbook site.yml --tags nginx"),
-        (False, "Authority", "Put a newer one where certbot_own_certificate"),
+        (False, "Authority", "Replace the files of certbot_own_certificate"),
     ],
 )
 def test_the_remedy_of_a_short_certificate_is_of_its_kind(

@@ -101,7 +101,7 @@ def test_a_door_where_all_arrives(server: Server) -> None:
         ("appended", ["can choose the address", "nginx_real_ip_from"]),
         ("nobody", ["client address None", "X-Forwarded-For", "forwarded_allow_ips"]),
         ("redirect", ["leads to https://shop.test", "X-Forwarded-Proto"]),
-        ("websocket", ["answered with 400 and not with 101", "Upgrade and Connection"]),
+        ("websocket", ["answered with 400 instead of 101", "Upgrade and Connection"]),
         ("events", ["held back", "proxy_buffering", "nginx_streaming_paths"]),
     ],
 )
@@ -115,7 +115,7 @@ def test_each_fault_is_one_sentence_with_its_setting(server: Server, fault: str,
 def test_a_door_that_lets_no_question_through(server: Server) -> None:
     server.fault = "closed"
     findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
-    assert "was answered with 404 before it came there" in findings[0]
+    assert "was answered with 404 before it reached the release" in findings[0]
 
 
 @pytest.mark.parametrize("body", ["[]", "{}", "null", '{"scheme": "http"}', "<html>", ""])
@@ -123,7 +123,7 @@ def test_a_door_behind_which_somebody_else_answers(server: Server, monkeypatch: 
     """Such as an app that has an answer for every path, where the token does not arrive."""
     monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.answer(200, body))
     findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
-    assert "/.slipway/door) was answered with 200 before it came there" in findings[0]
+    assert "/.slipway/door) was answered with 200 before it reached the release" in findings[0]
     assert len(findings) == 4
 
 
@@ -174,7 +174,7 @@ def test_a_door_that_nobody_keeps(server: Server) -> None:
     server.shutdown()
     server.server_close()
     findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
-    assert [finding.split(" could not be tried")[0] for finding in findings] == [
+    assert [finding.split(" could not be checked")[0] for finding in findings] == [
         "The client address that the app sees",
         "A redirect of the app",
         "A WebSocket",

@@ -123,7 +123,7 @@ def test_all_that_keeps_hosts_from_a_release_is_told_a_line_for_each() -> None:
     lacking = {host: inspected(8, 8, problems={"6": f"not on {host}"}) for host in "ab"}
     assert fleet.agree_rollback(lacking, "shop", "6", False, "1")["refusal"] == "a: not on a\nb: not on b"
     assert fleet.agree_rollback({"a": inspected(8), "b": inspected(8, 8)}, "shop", "", False, "1")["refusal"].endswith(
-        "Good ones: a: none; b: 8."
+        "Good releases: a: none; b: 8."
     )
 
 
@@ -133,7 +133,7 @@ def test_what_one_of_them_lacks_is_gone_back_to_by_none() -> None:
     said = fleet.agree_rollback(lacks, "shop", "", False, "1")
     assert "before release 8 is kept on all its hosts. Good releases: a: 6, 8; b: 7, 8." in said["refusal"]
     assert said["hosts"] == []
-    assert "nothing to go back from" in fleet.agree_rollback({"a": inspected(None)}, "shop", "", False, "1")["refusal"]
+    assert "nothing to roll back" in fleet.agree_rollback({"a": inspected(None)}, "shop", "", False, "1")["refusal"]
     # With today's settings it is a new release.
     two = {"a": inspected(8, 7, 8), "b": {**inspected(8, 7, 8), "next": 23}}
     assert [fleet.agree_rollback(two, "shop", "7", True, "1")[key] for key in ("to", "release")] == ["7", 23]
@@ -173,7 +173,7 @@ def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
     assert agreed["revert"] is False
     said = fleet.report({"a": {"release": 1}, "b": {"release": None}}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
     assert "Now serving: a 1, b nothing." in said
-    assert "a can serve it, and no host has an earlier one" in said
+    assert "a can serve it, and no host has an earlier release" in said
 
 
 GONE: dict[str, Any] = {"unreachable": True}

@@ -90,7 +90,7 @@ def entry(layout: Layout) -> dict[str, Any]:
 
 def test_the_loser_learns_who_holds_it_where_and_since_when(layout: Layout, holder: Any) -> None:
     holder(60)
-    message = r"under way: ann on there since \d\d:\d\d:\d\d UTC\. Nothing was changed"
+    message = r"locked by another run: ann on there since \d\d:\d\d:\d\d UTC\. Nothing was changed"
     with pytest.raises(Locked, match=message) as error, lock(layout, BOB, patience=0.2):
         pytest.fail("two hold the app")
     assert error.value.owner["id"] == "ann"

@@ -71,7 +71,7 @@ def doctor(app: dict[str, Any], run_step: Callable[..., dict[str, Any]]) -> Told
 
     def told(health: dict[str, Any]) -> bool:
         found = [each["what"] for each in run_step("doctor", **app, **more, health=health)["findings"]]
-        unhealthy = [what for what in found if what.startswith(("The app is not healthy", "The app answers"))]
+        unhealthy = [what for what in found if what.startswith(("The app is unhealthy", "The app answers"))]
         assert len(unhealthy) in (0, 2), f"it is the same at the socket and at the endpoint: {unhealthy}"
         return not unhealthy
 

@@ -76,7 +76,7 @@ def test_a_damaged_configuration_is_named(slipway: Callable[..., Answer], host: 
     (host.layout.home / "etc" / "shop.json").write_text("{", encoding="utf-8")
     code, _, error = slipway("releases", "shop")
     assert code == 1
-    assert "shop.json cannot be used" in error and "playbooks/deploy.yml rewrites it" in error
+    assert "shop.json is invalid" in error and "playbooks/deploy.yml rewrites it" in error
 
 
 def test_a_configuration_of_another_version_is_named(slipway: Callable[..., Answer], host: Host) -> None:

@@ -1,4 +1,4 @@
-"""Judge a release that a few hosts serve alone, by what clients got of it and of the others in the same time."""
+"""Judge a canary: compare what clients got from it with what they got from the other hosts in the same time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from slipway.host.watch import LEAST_ERRORS
 
-# Of fewer requests a p95 is that of two or three, which tell nothing.
+# With fewer requests, a p95 is that of two or three, which is no evidence.
 LEAST_REQUESTS = 50
-# What nobody notices is not called slow, however short the others' p95 is.
+# A difference that nobody notices does not count as slow, however short the others' p95 is.
 LEAST_SECONDS = 0.05
 # How likely a difference may be by chance alone that a release is taken back for. It costs little to try one again, and much to
 # have a bad one everywhere.
@@ -69,7 +69,7 @@ def chance(hits: int, total: int, other_hits: int, other_total: int) -> float:
 
 
 def findings(canary: Side, others: Side, errors_percent: float, slower_percent: float) -> list[str]:
-    """Return in what the canary is worse than the others, in words."""
+    """Return in what the canary is worse than the others, as text."""
     found = []
     # Where the others had no requests, there is no reason to expect errors.
     usual, of = (others.errors, others.total) if others.total else (0, canary.total)
@@ -99,7 +99,7 @@ def verdict(
         slower_percent: how much longer its p95 may be than the others', in percent.
 
     Returns:
-        `promoted`, in `message` why, and in `rows` the figures of each host.
+        `promoted`; `message`, which says why; and `rows`, the figures of each host.
     """
     sides = [Side([each for host, each in measured.items() if (host in canaries) is new]) for new in (True, False)]
     canary, others = sides

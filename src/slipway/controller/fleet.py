@@ -75,7 +75,7 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
         return plan
     release = number(plans)
     hosts = [host for host in plans if before[host] != release or plans[host]["reason"] is not None]
-    # More than ten tell no more, and a run asks only so many at a time (forks).
+    # More than ten add no evidence, and a run measures only so many at a time (forks).
     others = [host for host in hosts[canaries:] if before[host] is not None][:10]
     if canaries and others:
         plan.update(canaries=hosts[:canaries], compared=others)
@@ -93,12 +93,12 @@ def agree_rollback(inspections: Results, name: str, to: str, renew: bool, batch:
     Args:
         inspections: what the step `inspection` found on each.
         name: the app's.
-        to: the release to go back to; empty for the newest good one that all hosts have and that is older than what is live.
+        to: the release to roll back to; empty for the newest good one that all hosts have and that is older than what is live.
         renew: whether it runs with today's settings, which makes a new release of it.
         batch: how many switch together, as a number or a percentage.
 
     Returns:
-        Also `refusal`, which says why there is nothing to go back to, and `to`, what is gone back to.
+        Also `refusal`, which says why there is no release to roll back to, and `to`, the release that is rolled back to.
     """
     before = {host: inspection.get("release") for host, inspection in inspections.items()}
     plan: dict[str, Any] = {**NOTHING, "before": before}
@@ -137,7 +137,7 @@ def failed(result: Mapping[str, Any]) -> bool:
 
 
 def failures(results: Results) -> dict[str, str]:
-    """Return what went wrong, by host, in the first line of what the host said."""
+    """Return the failures by host: the first line of each host's message."""
     found = {}
     for host, result in results.items():
         if failed(result):
@@ -150,14 +150,14 @@ def failures(results: Results) -> dict[str, str]:
 
 
 def report(results: Results, plan: Mapping[str, Any], failed_hosts: Mapping[str, str], name: str, command: str) -> str:
-    """Return what became of a release that some host could not have.
+    """Report the outcome of a release that failed on some host.
 
     Args:
         results: what each host said last.
         plan: what `agree` or `agree_rollback` returned.
-        failed_hosts: what went wrong first, by host.
+        failed_hosts: the first failure of each host that failed.
         name: the app's.
-        command: what to run next, once that is mended.
+        command: what to run next, once that is fixed.
     """
     what = f"Release {plan['release']} of {name}" if plan["release"] else f"The release of {name}"
     lines = [f"{what} failed on {host}: {message}." for host, message in failed_hosts.items()]

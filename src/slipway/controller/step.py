@@ -20,13 +20,13 @@ from slipway.controller.secrets import split
 class StepAction(ActionBase):
     """Has the host's program take a step; the program is sent first where the host has another version of it.
 
-    Where a dead run of this controller held the app, the step is taken once more.
+    If a dead run of this controller had locked the app, the step is run once more.
     """
 
     _supports_check_mode = True
 
     def step(self, name: str, arguments: Mapping[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        """Take the step `name`, told `arguments`, and return its result."""
+        """Run the step `name` with `arguments`, and return its result."""
         try:
             run: dict[str, Any] = this_run()
         except DeadRun as error:

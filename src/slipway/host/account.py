@@ -11,7 +11,7 @@ from typing import Any
 
 from slipway.host.errors import ReleaseError
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's name.
     "name": str,

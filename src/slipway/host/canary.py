@@ -13,7 +13,7 @@ from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 from slipway.host.watch import Processes, Traffic
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,

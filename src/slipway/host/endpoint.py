@@ -1,4 +1,4 @@
-"""Ask an app: at the socket of one release, or at the public door as a client would."""
+"""Ask an app: at the socket of one release, or at the public endpoint as a client would."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def ask(
 
 
 class PublicEndpoint:
-    """The public door of an app on this host.
+    """The public endpoint of an app on this host.
 
     Args:
         host: the name under which clients ask for the app.
@@ -193,7 +193,7 @@ class PublicEndpoint:
         return ask(connection, path, self.host, headers)
 
     def findings(self, token: str) -> list[str]:
-        """Ask the live release what reaches it through the door.
+        """Ask the live release what reaches it through the public endpoint.
 
         Args:
             token: that of the release, without which it keeps these answers to itself.

@@ -132,7 +132,7 @@ class State:
         yield from families.values()
 
     def health(self) -> Iterator[tuple[str, float, list[str]]]:
-        """Ask the app at its sockets and at the door."""
+        """Check the app at its sockets and at the public endpoint."""
         live = self.layout.live()
         sockets = [] if live is None else self.layout.sockets(live)
         answers = [self._healthy(partial(self.check.ask, socket)) for socket in sockets]

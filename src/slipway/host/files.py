@@ -61,7 +61,7 @@ def atomic_symlink(link: Path, target: str | Path, over_file: bool = False) -> N
 
 
 def on_disk(path: Path) -> None:
-    """Have all that was written to the file system of `path` survive a loss of power."""
+    """Make all that was written to the file system of `path` survive a loss of power."""
     handle = os.open(path, os.O_RDONLY)
     try:
         ctypes.CDLL(None).syncfs(handle)
@@ -70,7 +70,7 @@ def on_disk(path: Path) -> None:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Have the file system remember the renames in `directory` across a loss of power."""
+    """Make the renames in `directory` survive a loss of power."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -95,7 +95,7 @@ def remove(path: Path) -> None:
 
 
 def require_free_space(layout: Layout, needed: float) -> None:
-    """See to it that there is room for a build or a release, before either is begun.
+    """Require free space for a build or a release, before either is begun.
 
     Args:
         layout: the app's paths; its home exists.

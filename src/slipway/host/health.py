@@ -10,7 +10,7 @@ from typing import Any
 
 from slipway.host.endpoint import Answer, PublicEndpoint, UnixConnection, ask
 
-# What of the settings decides what is healthy: a rollback takes it from the release that it goes back to.
+# What of the settings decides what is healthy: a rollback takes it from its target.
 DEFINITION = ("path", "status", "body", "headers")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink, write
 
-# What it is told: nothing.
+# The arguments of the step: none.
 PARAMETERS: dict[str, Any] = {}
 
 # How many versions stay: what runs may still read from an older one.

@@ -1,4 +1,4 @@
-"""What an operator does on a host, where no controller is near: look at apps, roll back, run commands, and lock."""
+"""What an operator does on a host without a controller: show status, roll back, run commands, and lock."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def roll_back(app: str, to: str, settings: str | None, across: bool, dry: bool, 
     context = Context.of({**configured, **given})
     locked = lock_owner(context.layout)
     result = release.change(context, given, dry, None)
-    if locked.get("id") == me()["id"] and not dry:  # who has locked the app has it until it is unlocked
+    if locked.get("id") == me()["id"] and not dry:  # the operator who locked the app keeps the lock until it is unlocked
         with lock(context.layout, me(), lease=max(1.0, locked["until"] - time.time())):
             pass
     if result.get("failed"):
@@ -148,7 +148,7 @@ def unit(*names: str) -> str:
 
 
 def examine(app: str | None, as_json: bool) -> int:
-    """Show what is wrong with this host and its apps, or soon will be, and what mends it.
+    """Show the findings of the doctor for this host and its apps.
 
     Returns:
         1 if something is broken.
@@ -234,10 +234,10 @@ def as_user(launch: dict[str, Any]) -> dict[str, Any]:
 
 
 def lock_app(app: str, minutes: int, as_json: bool) -> int:
-    """Lock an app: until it is unlocked, or the time is over, nobody else changes it.
+    """Lock an app: until it is unlocked, or the lock expires, nobody else changes it.
 
     Raises:
-        Busy: when another run changes it.
+        Locked: when another run changes it.
         ReleaseError: when that is too long.
     """
     if not 0 < minutes * 60 <= LONGEST_SECONDS:
@@ -251,7 +251,7 @@ def lock_app(app: str, minutes: int, as_json: bool) -> int:
 
 
 def unlock_app(app: str, as_json: bool) -> int:
-    """End the lock of an app, whoever has it; a step that is under way ends first."""
+    """Unlock an app, whoever locked it; a running step ends first."""
     layout = Store(**configuration.load(app)["layout"])
     before = locked_by(layout)
     with lock(layout, {**me(), "take_over": True}):

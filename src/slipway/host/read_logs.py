@@ -11,7 +11,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.logs import File, Journal
 from slipway.host.store import Store
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,

@@ -41,7 +41,7 @@ def command(pid: int) -> bytes:
 
 
 def health(layout: Store, live: int, check: HealthCheck, endpoint: PublicEndpoint) -> str:
-    """Say `ok`, or what is wrong with the answers at the sockets and at the door."""
+    """Say `ok`, or why the app is unhealthy at its sockets or at the public endpoint."""
     try:
         for socket in layout.sockets(live):
             flaw = check.flaw(check.ask(socket))

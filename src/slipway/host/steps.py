@@ -53,7 +53,7 @@ def run_step(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check:
 
     Args:
         name: what it is called in `STEPS`.
-        given: what it is told.
+        given: its arguments.
         run: the run of Ansible that it is a step of, for the lock.
         check: whether nothing may change.
 
@@ -72,7 +72,7 @@ def run_step(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check:
 
 
 def main(name: str, check: bool, places: Sequence[str] | None = None) -> int:
-    """Take the step `name`, told by standard input, and print its result.
+    """Run the step `name` with the arguments on standard input, and print its result.
 
     Args:
         name: what it is called in `STEPS`.

@@ -9,7 +9,7 @@ from typing import Any
 from slipway.host.errors import ReleaseError
 from slipway.host.process import run, tail, without_passwords
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The Python that the virtual environment is made from.
     "interpreter": str,

@@ -39,7 +39,7 @@ def workers(release: Release) -> int:
 
 def environment(release: Release, directory: Path) -> dict[str, str]:
     """Return the environment of the app, with the settings that lie in the directory of its release."""
-    if release.container:  # that of the image, and what a hook is told
+    if release.container:  # that of the image, and the variables of a hook
         variables = dict(os.environ)
     else:  # nothing of supervisord's own, which is root's
         variables = {name: value for name, value in os.environ.items() if name.startswith("SLIPWAY_")}

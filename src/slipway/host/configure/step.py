@@ -21,7 +21,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.process import run
 from slipway.host.values import arguments
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The files, each as FILE says.
     "files": list,

@@ -10,7 +10,7 @@ from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.finding import Finding, warning, worst_first
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
@@ -28,7 +28,7 @@ PARAMETERS: dict[str, Any] = {
     "services": dict,
     # `path`, `status`, `body`, `headers` and `host` of the health check.
     "health": dict,
-    # `host`, `port` and `tls` of the public door on this host.
+    # `host`, `port` and `tls` of the public endpoint on this host.
     "door": dict,
     # The file of the certificate that Nginx serves.
     "certificate": str,

@@ -101,7 +101,7 @@ def sockets(subject: Subject) -> Iterator[Finding]:
 
 
 def health(subject: Subject) -> Iterator[Finding]:
-    """What the app answers, at its socket and at the door."""
+    """What the app answers, at its socket and at the public endpoint."""
     if subject.live is None:
         return
     check = subject.health_check

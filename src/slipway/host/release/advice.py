@@ -1,4 +1,4 @@
-"""What an operator is told of a failure: what was logged, and what helps where that is known."""
+"""What an operator reads about a failure: the log, and what helps, if that is known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def advised(context: Context, output: str, number: int, cause: str = "") -> str:
         context: the step, and its host.
         output: what was said.
         number: the release.
-        cause: what is told of it already.
+        cause: what the message already says of it.
     """
     shared = context.layout.home / "shared"
     if re.search(READ_ONLY.format(home=re.escape(str(context.layout.home))), f"{cause}\n{output}"):

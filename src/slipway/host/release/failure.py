@@ -1,4 +1,4 @@
-"""A release that failed: it is stopped, the reason is remembered, and what was live is looked at."""
+"""A release that failed: it is stopped, the reason is recorded, and the health of the live release is checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stop(context: Context, number: int) -> None:
 
 @contextlib.contextmanager
 def recording_failure(context: Context, number: int, old: int | None) -> Iterator[None]:
-    """Turn an error into a failure of release `number`: its program is dropped, the reason is noted, `old` is looked at.
+    """Turn an error into a failure of release `number`: stop it, record the reason, and check the health of `old`.
 
     Raises:
         ReleaseError: for any error; says what failed and what serves.

@@ -80,7 +80,7 @@ def wait_until_healthy(context: Context, number: int) -> None:
 
 
 def check_root(context: Context, number: int, live: int | None) -> None:
-    """See that the candidate answers what is at its root, where the live release has something there, and quickly.
+    """Check that the candidate answers at its root, if the live release does so, and quickly.
 
     Raises:
         ReleaseError: when it does not begin to answer in time, nor when it is asked again: the first may warm it up.

@@ -1,4 +1,4 @@
-"""Go back to an earlier release: as the operator wants it, or because another host could not have the new one."""
+"""Roll back to an earlier release for the operator, or revert to it because the new one failed on another host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slipway.host.release.record import GOOD, image_of, remember
 
 
 def find_target(context: Context, requested: str, across: bool) -> int:
-    """Return the release to go back to.
+    """Return the release to roll back to.
 
     Args:
         context: the step, and its host.
@@ -72,7 +72,7 @@ def schema_now(context: Context, live: int, kept: dict[int, dict[str, Any]]) -> 
 
 
 def roll_back(context: Context, target: int, settings: str, agreed: int | None = None, back: str = "rolled back") -> int:
-    """Go back to release `target`.
+    """Roll back to release `target`.
 
     Args:
         context: the step, and its host.
@@ -117,7 +117,7 @@ def roll_back(context: Context, target: int, settings: str, agreed: int | None =
 
 
 def revert(context: Context, number: int, before: int | None) -> None:
-    """Have again what was live before release `number`, which is not to be after all: another host could not have it.
+    """Revert to what was live before release `number`, because it failed on another host.
 
     Args:
         context: the step, and its host.

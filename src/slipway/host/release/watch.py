@@ -1,4 +1,4 @@
-"""See that a release answers at the public door, and keeps doing so after the switch."""
+"""Check that a release answers at the public endpoint, and watch it after the switch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUSPECT_SECONDS = 1.0
 
 
 def prove(context: Context, number: int, seconds: float = 10.0) -> None:
-    """Ask at the public door until release `number` answers there.
+    """Ask at the public endpoint until release `number` answers there.
 
     Raises:
         ReleaseError: when it does not within `seconds`.

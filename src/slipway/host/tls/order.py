@@ -27,7 +27,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink
 from slipway.host.process import run
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # What certbot calls the certificate.
     "name": str,

@@ -14,7 +14,7 @@ from slipway.host.certificate import PLACEHOLDER, create, fits, read_file
 from slipway.host.errors import ReleaseError
 from slipway.host.process import run
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The file of the certificate.
     "certificate": str,
