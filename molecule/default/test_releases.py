@@ -118,7 +118,7 @@ def test_a_git_repository_at_a_version(host: Host, source: Path) -> None:
     assert host.ask("/version").json()["revision"] == git("rev-parse", "main")
     missing = program.deploy(host, app_source=address, app_version="v9")
     assert missing.code != 0
-    assert "has no branch, tag or commit v9: app_version names one" in flat(missing)
+    assert "has no branch, tag or commit v9 (app_version)" in flat(missing)
 
 
 def test_a_bad_inventory_changes_nothing(host: Host) -> None:
@@ -128,7 +128,7 @@ def test_a_bad_inventory_changes_nothing(host: Host) -> None:
     assert run.code != 0
     assert f"{host.name}: 2 problems in the inventory. Nothing was changed." in said
     assert "app_workers is 'two'; it must be a whole number" in said
-    assert "nginx_domain is not a variable of Slipway: did you mean nginx_domains?" in said
+    assert "nginx_domain is not a Slipway variable: did you mean nginx_domains?" in said
     touched = host.run("find / -xdev -newer /run/stamp -type f -not -path '/var/log/*' -not -path '/tmp/*'")
     assert [path for path in touched.split() if not path.startswith(("/run/", "/var/lib/systemd", "/root/.ansible"))] == []
 
@@ -158,7 +158,7 @@ def test_a_configuration_that_nginx_refuses_is_put_back(host: Host) -> None:
     said = flat(run)
     assert run.code != 0
     assert "zz-foreign.conf" in said
-    assert "It failed before this change, too" in said
+    assert "It was already invalid before this change" in said
     assert host.run(f"sha256sum {site}") == before
     assert host.healthy()
 

@@ -111,7 +111,7 @@ def test_the_sources_own_recipe_is_taken(host: Host, shop: Path) -> None:
     (shop / "Dockerfile").write_text("FROM localhost/nobody\n", encoding="utf-8")
     run = ship(host, app_source=str(shop), app_server="uvicorn")
     assert run.code != 0
-    assert "The build failed; what was live still is." in flat(run)
+    assert "The build failed. The live release is unchanged." in flat(run)
     assert serves(host) == number
 
 
@@ -171,7 +171,7 @@ def test_back_to_a_virtual_environment_and_forth(host: Host) -> None:
     assert failures == []
     run = program.rollback(host, release=in_container, app_rollback_settings="current")
     assert run.code != 0
-    assert "was built for another app_runtime than today's" in flat(run)
+    assert "was built for another app_runtime" in flat(run)
 
 
 ASK = """

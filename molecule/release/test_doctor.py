@@ -70,7 +70,7 @@ def test_nothing_is_wrong_with_a_healthy_host_and_warnings_fail_where_that_is_as
     healthy(host, tmp_path)
     number = serves(host)
     host.run(f"touch /run/reboot-required /opt/shop/releases/{number}/launch.py")
-    wanted = {"Updates wait for a reboot", f"Release {number} runs with older files than it has"}
+    wanted = {"A reboot is pending", f"Release {number} runs with older files than it has"}
     assert looked_over(host) == dict.fromkeys(wanted, "warning")
     for severity, code in (("error", 0), ("warning", 2)):
         run, found = examine(host, tmp_path, doctor_fail_on=severity)
@@ -78,7 +78,7 @@ def test_nothing_is_wrong_with_a_healthy_host_and_warnings_fail_where_that_is_as
     remedy = found[f"Release {number} runs with older files than it has"]["remedy"]
     host.run(remedy.replace("*", "'*'"))
     within(10, host.healthy)
-    assert looked_over(host) == {"Updates wait for a reboot": "warning"}
+    assert looked_over(host) == {"A reboot is pending": "warning"}
     refused = deploy(host, playbook="playbooks/doctor.yml", doctor_fail_on="nothing")
     assert "doctor_fail_on is 'nothing'; it must be error or warning." in flat(refused)
 
@@ -96,20 +96,20 @@ def test_faults_that_no_client_sees_yet(host: Host, tmp_path: Path) -> None:
     certificate(host, tmp_path, host.name, 20)
     run, found = examine(host, tmp_path)
     severities = {what: finding["severity"] for what, finding in found.items()}
-    drift = "Files are not what the roles would write"
+    drift = "Files differ from what the roles would write"
     assert severities == {
-        f"Others may read or change the secrets of release {number}": "error",
-        "The app may not write to its shared directory": "error",
-        "The link `current` does not lead to the live release": "warning",
+        f"The secrets of release {number} are accessible to others": "error",
+        "The app cannot write to its shared directory": "error",
+        "The link `current` does not point to the live release": "warning",
         "Code was changed on the host since it was built": "warning",
         f"Release {number} will not start after a reboot": "error",
         "nginx will not start after a reboot": "warning",
-        f"Release 500 runs, but {number} is live": "warning",
+        f"Release 500 still runs, but {number} is live": "warning",
         drift: "warning",
-        "Updates wait for a reboot": "warning",
+        "A reboot is pending": "warning",
         "The disk of /tmp is 100 % full": "error",
         "The last release, 998, failed": "warning",
-        "Nginx serves another certificate than the one in its file": "error",
+        "Nginx does not serve the certificate in its file": "error",
     }
     assert SITE in found[drift]["evidence"]
     assert "fix: systemctl enable nginx" in flat(run)
@@ -133,13 +133,13 @@ def test_faults_that_clients_see(host: Host, tmp_path: Path) -> None:
     certificate(host, tmp_path, "other.example.com", 2.5)
     host.run(f"systemctl reload nginx; chmod 0700 /run/shop; supervisorctl stop shop-{number}; echo 'server {{' >>{SITE}")
     wanted = {
-        "The certificate ends in 2 days",
+        "The certificate expires in 2 days",
         f"The certificate is not for {host.name}",
-        "Nginx may not look into the directory of sockets",
+        "Nginx cannot access the socket directory",
         f"The program shop-{number} is STOPPED",
-        "Nobody listens at the live release's socket",
-        "Nginx would refuse its configuration",
-        "The public door does not answer from the live release",
+        "Nothing listens on the live release's socket",
+        "Nginx's configuration is invalid",
+        "The public endpoint does not answer from the live release",
     }
     found = looked_over(host)
     assert wanted <= set(found), sorted(found)
@@ -148,9 +148,9 @@ def test_faults_that_clients_see(host: Host, tmp_path: Path) -> None:
 def test_faults_of_the_services(host: Host) -> None:
     host.run("systemctl stop nginx supervisor; mv /opt/shop/live.sock /root/link")
     host.run("nohup python3 -m http.server 80 >/dev/null 2>&1 &")
-    wanted = {"nginx does not run", "supervisor does not run", "Nothing is live", "Nobody listens on port 443"}
+    wanted = {"nginx does not run", "supervisor does not run", "Nothing is live", "Nothing listens on port 443"}
     found = looked_over(host)
-    assert {*wanted, "Port 80 belongs to another program than Nginx"} <= set(found), sorted(found)
+    assert {*wanted, "Port 80 is used by a program other than Nginx"} <= set(found), sorted(found)
 
 
 def test_the_logs_of_a_host(host: Host) -> None:
@@ -162,4 +162,4 @@ def test_the_logs_of_a_host(host: Host) -> None:
     assert "== /var/log/nginx/shop.access.log" in run.output
     assert '"path":"/items/7"' in run.output
     assert "Application startup complete" in run.output
-    assert "There is no such line." in flat(deploy(host, playbook="playbooks/logs.yml", grep="nobody-said-this"))
+    assert "No matching log lines." in flat(deploy(host, playbook="playbooks/logs.yml", grep="nobody-said-this"))

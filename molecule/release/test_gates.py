@@ -27,7 +27,7 @@ def test_an_interface_that_would_break_clients_is_stopped(host: Host, shop: Path
     said = flat(run)
     assert run.code != 0
     assert "would break clients of release" in said
-    assert "POST /orders/{number} is gone" in said
+    assert "POST /orders/{number} was removed" in said
     assert "GET /items/{item_id}" in said
     assert "app_openapi_gate=false" in said
     assert serves(host) == before
@@ -90,7 +90,7 @@ def test_hooks_run_in_their_order_and_as_users_without_rights(host: Host, change
         host, app_source=str(source), app_hooks={"after_build": "ln -s /etc/passwd style.css"}, app_watch_seconds=0
     )
     assert refused.code != 0
-    assert "style.css in the build is a link that leads out of it (/etc/passwd)" in flat(refused)
+    assert "style.css in the build is a link that points outside it (/etc/passwd)" in flat(refused)
 
 
 def test_a_hook_that_failed_is_run_again_by_the_next_run(host: Host) -> None:
@@ -101,7 +101,7 @@ def test_a_hook_that_failed_is_run_again_by_the_next_run(host: Host) -> None:
     live = serves(host)
     doctor = deploy(host, playbook="playbooks/doctor.yml")
     assert f"The hook after_switch of release {live} failed" in flat(doctor)
-    assert "Mend it, then: ansible-playbook playbooks/deploy.yml -i molecule/inventory -l twin.test" in flat(doctor)
+    assert "Fix it, then: ansible-playbook playbooks/deploy.yml -i molecule/inventory -l twin.test" in flat(doctor)
     run = deploy(host, app_hooks={"after_switch": "touch /opt/shop/shared/mended"}, **settings)
     assert run.code == 0, run.output[-3000:]
     assert "Its hook after_switch, which had failed, was run again." in flat(run)

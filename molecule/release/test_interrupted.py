@@ -141,7 +141,7 @@ class Moment:
 
     Attributes:
         step: the step that it ends in, or before.
-        pattern: paths on the host, of which one comes, goes or leads elsewhere before that.
+        pattern: paths on the host, of which one comes, goes or points elsewhere before that.
         seconds: how much later it ends.
         ends: what does: the `program` that takes the step on the host, and the run with it; the `run` alone, while that program
             goes on; or the run `before` the step.

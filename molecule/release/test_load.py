@@ -29,7 +29,7 @@ def releases_and_rollbacks_under_load(host: Host, changed: Callable[[str], Path]
             release, back = (program.deploy, program.rollback) if number else (deploy, rollback)
             run = release(host, app_source=str(changed(f"# {number}")), app_env={"GREETING": f"Release {number}"})
             assert run.code == 0, run.output[-3000:]
-            assert "warning" not in run.output.lower(), "the public door was found wanting"
+            assert "warning" not in run.output.lower(), "the public endpoint has findings"
             newest = host.live()
             run = back(host)
             assert run.code == 0, run.output[-3000:]

@@ -216,7 +216,7 @@ def test_the_message_of_a_failed_release_has_what_it_said_to_the_journal(host: H
     live = serves(host)
     run = program.deploy(host, app_source=str(changed(SAYS)), app_env={"FAIL_AT_START": "yes"}, **JOURNAL)
     assert run.code != 0
-    assert "The end of journalctl --identifier=shop-" in flat(run)
+    assert "Last lines of journalctl --identifier=shop-" in flat(run)
     assert "RuntimeError: told to fail" in run.output
     assert '"exception"' not in run.output
     assert serves(host) == live

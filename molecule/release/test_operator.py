@@ -41,7 +41,7 @@ def test_an_operator_and_a_controller_exclude_each_other(host: Host, changed: Ca
         controller.start()
         within(90, lambda: bool(status()["locked"]), pause=0.1)
         code, said = slipway(host, f"rollback {host.app}")
-        assert code == 3 and "Another change of this app is under way" in said
+        assert code == 3 and "This app is locked by another run" in said
         controller.join()
         assert runs[0].code == 0, runs[0].output[-3000:]
         now = serves(host)
@@ -56,9 +56,9 @@ def test_an_operator_and_a_controller_exclude_each_other(host: Host, changed: Ca
 
         assert slipway(host, f"lock {host.app} --minutes 5")[0] == 0
         run = program.deploy(host, app_watch_seconds=0)
-        assert run.code != 0 and "Another change of this app is under way: ann on" in flat(run), run.output[-3000:]
+        assert run.code != 0 and "This app is locked by another run: ann on" in flat(run), run.output[-3000:]
         code, said = slipway(host, f"rollback {host.app}")
-        assert code == 0 and said.splitlines()[-1].startswith(f"{host.app} serves release {before} now; before, it was {now}.")
+        assert code == 0 and said.splitlines()[-1].startswith(f"{host.app} now serves release {before}; it served {now}.")
         assert serves(host) == before
         assert slipway(host, f"unlock {host.app}")[0] == 0
     assert failures == []
@@ -79,7 +79,7 @@ def test_what_the_host_says_of_itself(host: Host) -> None:
     assert code == 0 and said.startswith("RELEASE  STATE")
     assert slipway(host, f"logs {host.app} --lines 1")[0] == 0
     code, said = slipway(host, "status nosuch")
-    assert (code, said) == (2, f"This host has no app nosuch; it has {host.app}. playbooks/deploy.yml brings one here.")
+    assert (code, said) == (2, f"This host has no app nosuch; it has {host.app}. To deploy one: playbooks/deploy.yml")
     assert host.run("setpriv --reuid=nobody --clear-groups slipway status 2>&1; echo $?").split()[-1] == "2"
     assert "usage: slipway" in host.run("setpriv --reuid=nobody --clear-groups slipway --help")
     assert host.run("bash -c 'source <(slipway completion); complete -p slipway'").strip() == "complete -F _slipway slipway"

@@ -62,7 +62,7 @@ def test_of_two_operators_one_wins(host: Host, changed: Callable[[str], Path], b
     assert len(winners) == 1, [run.output[-1500:] for run, _ in runs.values()]
     (loser,) = {"ann", "bob"} - set(winners)
     said = flat(runs[loser][0])
-    assert f"Another change of this app is under way: {winners[0]} on " in said
+    assert f"This app is locked by another run: {winners[0]} on " in said
     assert " since " in said
     assert runs[loser][1] < runs[winners[0]][1]
     assert host.ask("/items/1").json()["greeting"] == winners[0]
@@ -75,9 +75,9 @@ def test_a_run_that_is_gone_for_good_is_taken_over_from(host: Host) -> None:
     wanted: dict[str, Any] = {"app_env": {"GREETING": f"{time.time()}"}, "app_watch_seconds": 0}
     refused = deploy(host, **wanted)
     assert refused.code != 0
-    assert "under way: eve on runner-7 since " in flat(refused)
+    assert "locked by another run: eve on runner-7 since " in flat(refused)
     assert (
-        "If that run is gone, take the app over from it: ansible-playbook playbooks/deploy.yml -i molecule/inventory "
+        "If that run is dead, take over its lock: ansible-playbook playbooks/deploy.yml -i molecule/inventory "
         "-l twin.test -e app_break_lock=true"
     ) in flat(refused)
     run = deploy(host, app_break_lock=True, **wanted)

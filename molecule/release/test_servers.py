@@ -83,7 +83,7 @@ def test_each_change_of_the_way_to_serve_under_load(host: Host) -> None:
         for name in CHANGES:
             run = program.deploy(host, app_env={"GREETING": name}, app_watch_seconds=1, **variables(name))
             assert run.code == 0, f"{name}\n{run.output[-3000:]}"
-            assert "warning" not in run.output.lower(), f"the public door was found wanting with {name}\n{run.output[-3000:]}"
+            assert "warning" not in run.output.lower(), f"the public endpoint has findings with {name}\n{run.output[-3000:]}"
             assert serves(host)
     assert load.result["failures"] == []
     assert len(load.result["releases"]) == len(CHANGES) + 1, "each of them was asked, and the one before them"
@@ -160,7 +160,7 @@ def test_an_app_that_fails_at_its_start_never_gets_live(host: Host, name: str) -
     live = serves(host)
     run = program.deploy(host, app_env={"FAIL_AT_START": "yes"}, **variables(name))
     assert run.code != 0
-    assert "it stopped right after its start" in run.output
+    assert "it stopped right after it was started" in run.output
     assert "RuntimeError: told to fail" in run.output
     assert serves(host) == live
 

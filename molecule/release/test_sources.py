@@ -131,7 +131,7 @@ def test_git_with_alembic_and_a_database(host: Host, repository: Repository) -> 
     run = program.rollback(host, app_rollback_across_migrations=True, **variables)
     assert run.code == 0, run.output[-3000:]
     assert serves(host) == one
-    assert host.ask("/healthz").json() == {"columns": ["id", "price"]}, "nothing is migrated back by itself"
+    assert host.ask("/healthz").json() == {"columns": ["id", "price"]}, "Slipway never downgrades a database"
 
 
 @contextlib.contextmanager
@@ -324,7 +324,7 @@ def test_a_fault_of_the_source_is_told_before_anything_else_is_looked_at(host: H
     (shop / ".python-version").write_text("3.99\n", encoding="ascii")
     run = deploy(host, playbook="site.yml", app_source=str(shop))
     assert run.code != 0
-    assert f"asks for another Python than {host.name} would run it with: .python-version says 3.99" in flat(run)
+    assert f"requires a different Python from that of {host.name}: .python-version says 3.99" in flat(run)
     assert run.changed.get(host.name, 0) == 0
     assert "TASK [python : " not in run.output and "TASK [nginx : " not in run.output
     assert serves(host) == live

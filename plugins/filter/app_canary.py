@@ -1,4 +1,4 @@
-"""Judge a release that a few hosts serve alone, by what clients got of it and of the others in the same time."""
+"""Judge a canary: compare what clients got from it with what they got from the other hosts in the same time."""
 
 from __future__ import annotations
 

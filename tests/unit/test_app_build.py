@@ -247,7 +247,7 @@ def test_an_archive_that_leads_outside_is_refused(tmp_path: Path, entries: list[
     outside.mkdir()
     (tmp_path / "in").mkdir()
     entries = [(entry[0].replace("{out}", str(outside)), *entry[1:]) for entry in entries]
-    with pytest.raises(ReleaseError, match="leads outside or is no ordinary file"):
+    with pytest.raises(ReleaseError, match="leads outside of it or is not a regular file"):
         unpack(pack(tmp_path / "x.tar.gz", *entries), tmp_path / "in" / "out")
     assert list(outside.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil", "in", "x.tar.gz"]
@@ -353,7 +353,7 @@ def test_the_apps_own_pins_are_kept(tmp_path: Path, layout: Layout, newer: tuple
     for text, server in (("gunicorn==1.0\n", ["gunicorn>=1.5", "uvicorn-worker"]), ("gunicorn==1.0\n", ["gunicorn>=1.5"])):
         requirements.write_text(text, encoding="utf-8")
         with pytest.raises(
-            ReleaseError, match=r"^The server does not go with the app's own pins: it needs gunicorn>=1\.5.* gunicorn at"
+            ReleaseError, match=r"^The server conflicts with the app's own pins: it needs gunicorn>=1\.5.* gunicorn at"
         ):
             install(layout.venvs / "v2", tmp_path, arguments(layout, newer, server=server))
 
@@ -365,8 +365,8 @@ def test_the_server_has_hashes_where_the_app_has(tmp_path: Path, layout: Layout,
     # The newest ones are not those of our own lock.
     assert [import_in(layout.venvs / "v1", name) for name in ("uvicorn", "uvicorn_worker")] == ["1.0", "1.0"]
     cases = {
-        "A package is not the one that the lock file names": usual["server_lock"].replace(newer[1]["gunicorn"], "0" * 64),
-        "add gunicorn>=1, uvicorn-worker to what that lock is made from": "",
+        "A package does not match its hash in the lock file": usual["server_lock"].replace(newer[1]["gunicorn"], "0" * 64),
+        "add gunicorn>=1, uvicorn-worker to the requirements that it is made from": "",
         r"uvicorn-worker needs uvicorn>=2, and the app has 1\.0\. Have the app's own lock bring the server": (
             usual["server_lock"].partition("uvicorn")[0] + f"uvicorn-worker==2.0 --hash=sha256:{newer[1]['uvicorn-worker 2']}\n"
         ),
@@ -385,7 +385,7 @@ def test_extra_requirements_are_installed_beside_the_apps(
     assert import_in(layout.venvs / "v1", "fastapi") == "1.0"
     with pytest.raises(ReleaseError, match=r"^app_extra_requirements:1 takes a package from \./fastapi"):
         install(layout.venvs / "v1", tmp_path, arguments(layout, index, extra=["./fastapi"]))
-    with pytest.raises(ReleaseError, match=r"^app_extra_requirements:1 has packages built from source .*app_source_builds: true"):
+    with pytest.raises(ReleaseError, match=r"^app_extra_requirements:1 builds packages from source .*app_source_builds: true"):
         install(layout.venvs / "v1", tmp_path, arguments(layout, index, extra=["--no-binary fastapi"]))
     requirements.write_text(f"uvicorn==1.0 --hash=sha256:{index[1]['uvicorn']}\n", encoding="utf-8")
     with pytest.raises(
@@ -613,7 +613,7 @@ def test_a_build_that_was_damaged_on_its_way_is_not_had(
     file = Path(known[piece])
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     options = {key: known[key] for key in ("prebuilt", "build", "venv")}
-    assert f"{piece} was damaged on its way" in module(**arguments(layout, index, **options))["msg"]
+    assert f"{piece} was damaged in transit" in module(**arguments(layout, index, **options))["msg"]
     assert list(layout.builds.iterdir()) == []
     assert (list(layout.venvs.glob("*/.complete")) != []) == (piece == "build")
 
@@ -624,7 +624,7 @@ def test_an_environment_that_does_not_run_here_is_not_had(
     known = made(layout)
     options = {key: known[key] for key in ("prebuilt", "build", "venv")}
     failed = module(**arguments(layout, index, **options, server_modules=["not_in_it"]))
-    assert "does not run here" in failed["msg"]
+    assert "does not run on this host" in failed["msg"]
     assert "No module named 'not_in_it'" in failed["msg"]
     assert (list(layout.builds.iterdir()), list(layout.venvs.glob("*/.complete"))) == ([], [])
     assert module(**arguments(layout, index, **options))["changed"], "what is left of it is in nobody's way"
@@ -696,7 +696,7 @@ def test_a_build_that_fails_says_why(layout: Layout, index: tuple[Path, dict[str
     archive = pack(tmp_path / "source.tar.gz", ("requirements.txt", "no-such-package\n"))
     result = module(**arguments(layout, index, archive=str(archive)))
     assert result["failed"]
-    assert "what was live still is" in result["msg"]
+    assert "The live release is unchanged" in result["msg"]
     assert "no-such-package" in result["msg"]
     assert [path.name for path in layout.builds.iterdir() if path.name[0] != "."] == []
 
@@ -726,7 +726,7 @@ def test_a_full_disk_is_told_before_anything_is_sent(
 ) -> None:
     for archive in (None, str(source)):
         result = module(**arguments(layout, index, archive=archive, room=1e9))
-        assert re.search(r"nearly full: \d+ MiB are free, and app_min_free_disk_mb asks for 1000000000", result["msg"])
+        assert re.search(r"nearly full: \d+ MiB are free, and app_min_free_disk_mb requires 1000000000", result["msg"])
     assert list(layout.builds.iterdir()) == list(layout.venvs.iterdir()) == []
     assert not (layout.home / ".lock").exists()
     # What is built already needs none.
@@ -875,7 +875,7 @@ def test_what_an_index_serves_must_be_what_was_locked(
     try:
         in_index.unlink()
         wheel(online[1], "fastapi", "1.0", "__version__ = '6.6'\n")
-        with pytest.raises(ReleaseError, match=r"^A package is not the one that the lock file names"):
+        with pytest.raises(ReleaseError, match=r"^A package does not match its hash in the lock file"):
             install(layout.venvs / "v1", shop, wanting(layout, index, shop, file, online))
     finally:
         in_index.write_bytes(whole)
@@ -912,7 +912,7 @@ def test_a_lock_is_kept_where_packages_come_from_elsewhere(
     text = (root / file).read_text(encoding="utf-8")
     (root / file).write_text(re.sub(r"\b[0-9a-f]{64}\b", "0" * 64, text), encoding="utf-8")
     usual = wanting(layout, index, root, file, online, elsewhere=True, **changes)
-    with pytest.raises(ReleaseError, match="is not the one that the lock file names"):
+    with pytest.raises(ReleaseError, match="does not match its hash in the lock file"):
         install(layout.venvs / "v2", root, usual)
 
 
@@ -1113,7 +1113,7 @@ def test_a_hook_that_leaves_a_link_out_of_the_build_fails(
     monkeypatch.setattr(make, "compile_code", lambda *words: None)
     usual = hooked(open_layout, index, builder, **{name: f"ln -s .. up; ln -s {link.format(short=short)} __pycache__"})
     result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
-    assert "backend/__pycache__ in the build is a link that leads out of it" in result["msg"]
+    assert "backend/__pycache__ in the build is a link that points outside it" in result["msg"]
     assert "app_hooks" in result["msg"]
     assert list(open_layout.builds.glob("[!.]*")) == []
     assert [path.stat() for path in (victim, victim / "file")] == before_it
@@ -1270,7 +1270,7 @@ def test_a_second_name_of_anothers_file_is_not_taken_into_a_build(
         lacking("there is no other user to become")
     (short / "shadow").write_text("secret", encoding="utf-8")
     (short / "shadow").chmod(0o600)
-    message = rf"^{open_layout.builds}/mine is a second name \(a hard link\) of a file that is not the build's own"
+    message = rf"^{open_layout.builds}/mine is a hard link to a file that is not part of the build"
     with pytest.raises(ReleaseError, match=message), Builder(builder[0], short / "cache").having(open_layout.builds):
         os.link(short / "shadow", open_layout.builds / "mine")  # as a user can where fs.protected_hardlinks is 0
     assert list(open_layout.builds.iterdir()) == []
@@ -1333,7 +1333,7 @@ def test_a_user_that_is_not_there_is_named(layout: Layout, index: tuple[Path, di
         (
             "error: Failed to download `a==1`\n  cause: Hash mismatch for `a==1`",
             "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.",
-            "A package is not the one that the lock file names",
+            "A package does not match its hash in the lock file",
         ),
         (
             "error: In `--require-hashes` mode, all requirements must have a hash, but none were provided for: uvicorn",
@@ -1391,7 +1391,7 @@ def test_what_uv_really_says_is_understood(tmp_path: Path, layout: Layout, index
     cases = [
         ("fastapi\n", closed, r"^The package index does not answer this host"),
         ("old==1.0\n", linked, r"^A package has no wheel for this host.*app_source_builds: true"),
-        (f"fastapi==1.0 --hash=sha256:{'0' * 64}\n", linked, r"^A package is not the one that the lock file names"),
+        (f"fastapi==1.0 --hash=sha256:{'0' * 64}\n", linked, r"^A package does not match its hash in the lock file"),
         (f"uvicorn\nfastapi==1.0 --hash=sha256:{index[1]['fastapi']}\n", linked, r"^Some requirements have hashes"),
         ("fastapi==9\n", linked, r"^The requirements cannot be met"),
     ]

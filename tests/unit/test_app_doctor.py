@@ -49,9 +49,9 @@ def whats(findings: Any) -> list[tuple[str, str]]:
     ("resolved", "found"),
     [
         ({"a.example.com": ["192.0.2.1"]}, []),
-        ({"a.example.com": ["192.0.2.1", "2001:db8::1"]}, [("warning", "a.example.com leads elsewhere")]),
+        ({"a.example.com": ["192.0.2.1", "2001:db8::1"]}, [("warning", "a.example.com points elsewhere")]),
         ({"a.example.com": []}, [("error", "a.example.com has no address")]),
-        ({"a.example.com": ["192.0.2.9"]}, [("warning", "a.example.com leads elsewhere")]),
+        ({"a.example.com": ["192.0.2.9"]}, [("warning", "a.example.com points elsewhere")]),
     ],
 )
 def test_names_lead_here(tmp_path: Path, resolved: dict[str, list[str]], found: list[tuple[str, str]]) -> None:
@@ -67,8 +67,8 @@ def test_what_cannot_be_looked_at_is_said_and_hides_nothing(tmp_path: Path) -> N
     found = dict.fromkeys(
         what for _, what in ((each["severity"], each["what"]) for each in examine(subject(tmp_path, drift=["/etc/x"])))
     )
-    assert {"Nothing is live", "There is no certificate", "Nobody listens on port 1"} <= set(found)
-    assert {"programs could not be looked at", "Files are not what the roles would write"} <= set(found)
+    assert {"Nothing is live", "There is no certificate", "Nothing listens on port 1"} <= set(found)
+    assert {"programs could not be checked", "Files differ from what the roles would write"} <= set(found)
 
 
 def test_who_was_killed_for_want_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_who_was_killed_for_want_of_memory(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_updates_that_wait_for_a_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for code, found in ((0, []), (1, [("warning", "Updates wait for a reboot")]), (127, [])):
+    for code, found in ((0, []), (1, [("warning", "A reboot is pending")]), (127, [])):
         monkeypatch.setattr(host, "output", lambda *words, code=code: (code, ""))
         assert whats(host.reboot(subject(tmp_path))) == found
 
@@ -102,7 +102,7 @@ def test_what_selinux_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, tuple[int, str]], found: str
 ) -> None:
     monkeypatch.setattr(host, "output", lambda *words: answers[words[0]])
-    wanted = [("error", "SELinux refuses something to Nginx or the app")] if found else []
+    wanted = [("error", "SELinux denies access to Nginx or the app")] if found else []
     findings = list(host.guards(subject(tmp_path)))
     assert whats(findings) == wanted
     assert [each.evidence for each in findings] == [found] * len(wanted)
@@ -159,9 +159,9 @@ def test_a_certificate_is_short_by_its_own_lifetime(
 @pytest.mark.parametrize(
     ("days", "what"),
     [
-        (10.5, "The certificate ends in 10 days"),
-        (1.5, "The certificate ends in 35 hours"),
-        (0.06, "The certificate ends in 1 hour"),
+        (10.5, "The certificate expires in 10 days"),
+        (1.5, "The certificate expires in 35 hours"),
+        (0.06, "The certificate expires in 1 hour"),
         (0, "The certificate has expired"),
     ],
 )
@@ -174,7 +174,7 @@ def test_what_is_left_of_a_certificate_is_told_in_days_or_hours(tmp_path: Path, 
     [
         (True, "Authority", "ansible-playbook site.yml --tags certbot"),
         (False, "Slipway placeholder", "ansible-playbook site.yml --tags nginx"),
-        (False, "Authority", "Put a newer one where certbot_own_certificate"),
+        (False, "Authority", "Replace the files of certbot_own_certificate"),
     ],
 )
 def test_the_remedy_of_a_short_certificate_is_of_its_kind(
@@ -201,5 +201,5 @@ def test_a_hook_that_failed_is_found(tmp_path: Path, hook: str, command: str) ->
     (directory / "release.json").write_text(json.dumps({"owed": {"hook": hook, "from": 2}}), encoding="utf-8")
     looked.live = 3
     (found,) = release.releases(looked)
-    assert found.what == f"The hook {hook} of release 3 failed, or was cut off"
+    assert found.what == f"The hook {hook} of release 3 failed or was interrupted"
     assert found.remedy.endswith(f"ansible-playbook {command}")

@@ -101,7 +101,7 @@ def test_a_door_where_all_arrives(server: Server) -> None:
         ("appended", ["can choose the address", "nginx_real_ip_from"]),
         ("nobody", ["client address None", "X-Forwarded-For", "forwarded_allow_ips"]),
         ("redirect", ["leads to https://shop.test", "X-Forwarded-Proto"]),
-        ("websocket", ["answered with 400 and not with 101", "Upgrade and Connection"]),
+        ("websocket", ["answered with 400 instead of 101", "Upgrade and Connection"]),
         ("events", ["held back", "proxy_buffering", "nginx_streaming_paths"]),
     ],
 )
@@ -115,7 +115,7 @@ def test_each_fault_is_one_sentence_with_its_setting(server: Server, fault: str,
 def test_a_door_that_lets_no_question_through(server: Server) -> None:
     server.fault = "closed"
     findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
-    assert "was answered with 404 before it came there" in findings[0]
+    assert "was answered with 404 before it reached the release" in findings[0]
 
 
 @pytest.mark.parametrize("body", ["[]", "{}", "null", '{"scheme": "http"}', "<html>", ""])
@@ -123,7 +123,7 @@ def test_a_door_behind_which_somebody_else_answers(server: Server, monkeypatch: 
     """Such as an app that has an answer for every path, where the token does not arrive."""
     monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.answer(200, body))
     findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
-    assert "/.slipway/door) was answered with 200 before it came there" in findings[0]
+    assert "/.slipway/door) was answered with 200 before it reached the release" in findings[0]
     assert len(findings) == 4
 
 
@@ -145,7 +145,7 @@ def secure(server: Server, tmp_path: Path) -> Server:
     [
         ("", []),
         ("plain scheme", ["the scheme http where its clients use https", "X-Forwarded-Proto", "forwarded_allow_ips"]),
-        ("plain redirect", ["leads to http://shop.test/.slipway/door and not to https://", "X-Forwarded-Proto"]),
+        ("plain redirect", ["leads to http://shop.test/.slipway/door instead of https://", "X-Forwarded-Proto"]),
     ],
 )
 def test_behind_tls_the_app_must_know_of_it(secure: Server, fault: str, words: list[str]) -> None:
@@ -174,8 +174,8 @@ def test_a_door_that_nobody_keeps(server: Server) -> None:
     server.shutdown()
     server.server_close()
     findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
-    assert [finding.split(" could not be tried")[0] for finding in findings] == [
-        "What the app sees of a client",
+    assert [finding.split(" could not be checked")[0] for finding in findings] == [
+        "The client address that the app sees",
         "A redirect of the app",
         "A WebSocket",
         "An event stream",
@@ -228,7 +228,7 @@ def dripping(short: Path) -> Iterator[Callable[..., Any]]:
 )
 def test_an_answer_that_drips_is_given_up_as_a_whole(dripping: Callable[..., Any], parts: list[bytes]) -> None:
     begin = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz had not come to its end after 0\.5 s"):
+    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz was incomplete after 0\.5 s"):
         dripping(parts, 0.1)
     assert time.monotonic() - begin < 2
 
@@ -247,7 +247,7 @@ def test_no_answer_in_time_is_the_same_on_each_python(short: Path, monkeypatch: 
     connection = UnixConnection(short / "nobody.sock", timeout=0.5)
     for name in ("connect", "send", "getresponse")[: ("connect", "send", "getresponse").index(step) + 1]:
         monkeypatch.setattr(connection, name, late if name == step else lambda *_, **__: None)
-    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz had not come to its end after 0\.5 s"):
+    with pytest.raises(TimeoutError, match=r"the answer to GET /healthz was incomplete after 0\.5 s"):
         ask(connection, "/healthz", "shop.test")
 
 

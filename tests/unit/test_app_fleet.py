@@ -52,7 +52,7 @@ def test_the_hosts_agree_on_one_release(plans: list[dict[str, Any]], release: in
 
 def test_a_host_says_why_it_switches_or_follows_the_others() -> None:
     agreed = fleet.release_plan({"a": plan(7, True, 9), "b": plan(6, False, 8)}, "1", 0)
-    assert agreed["reasons"] == {"a": "it changed", "b": "another host of the app needed it"}
+    assert agreed["reasons"] == {"a": "it changed", "b": "another host of the app needs it"}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_canary_needs_others_to_be_compared_with() -> None:
     for alone, many in ((three, 3), ({"a": plan(None, True, 1), "b": plan(None, True, 1)}, 1)):
         agreed = fleet.release_plan(alone, "100%", many)
         assert (agreed["canaries"], agreed["batches"]) == ([], [list(alone)])
-        assert agreed["no_canary"] == "No canary: there is no other host with an earlier release to compare it with."
+        assert agreed["no_canary"] == "No canary: no other host has an earlier release to compare it with."
     # However many there are, a few tell enough.
     assert len(fleet.release_plan({f"h{index}": plan(7, True, 8) for index in range(40)}, "1", 2)["compared"]) == 10
 
@@ -121,7 +121,7 @@ def test_all_that_keeps_hosts_from_a_release_is_told_a_line_for_each() -> None:
     lacking = {host: inspected(8, 8, problems={"6": f"not on {host}"}) for host in "ab"}
     assert fleet.rollback_plan(lacking, "shop", "6", False, "1")["refusal"] == "a: not on a\nb: not on b"
     assert fleet.rollback_plan({"a": inspected(8), "b": inspected(8, 8)}, "shop", "", False, "1")["refusal"].endswith(
-        "Good ones: a: none; b: 8."
+        "Good releases: a: none; b: 8."
     )
 
 
@@ -129,26 +129,26 @@ def test_what_one_of_them_lacks_is_gone_back_to_by_none() -> None:
     lacks = {"a": inspected(8, 6, 8), "b": inspected(8, 7, 8, problems={"6": "There is no release 6 of shop on this host."})}
     assert fleet.rollback_plan(lacks, "shop", "6", False, "1")["refusal"] == "b: There is no release 6 of shop on this host."
     said = fleet.rollback_plan(lacks, "shop", "", False, "1")
-    assert "before release 8 that all its hosts have. Good ones: a: 6, 8; b: 7, 8." in said["refusal"]
+    assert "before release 8 is kept on all its hosts. Good releases: a: 6, 8; b: 7, 8." in said["refusal"]
     assert said["hosts"] == []
-    assert "nothing to go back from" in fleet.rollback_plan({"a": inspected(None)}, "shop", "", False, "1")["refusal"]
+    assert "nothing to roll back" in fleet.rollback_plan({"a": inspected(None)}, "shop", "", False, "1")["refusal"]
     # With today's settings it is a new release.
     two = {"a": inspected(8, 7, 8), "b": {**inspected(8, 7, 8), "next": 23}}
     assert [fleet.rollback_plan(two, "shop", "7", True, "1")[key] for key in ("to", "release")] == ["7", 23]
 
 
 def test_a_host_that_fails_has_nothing_agreed_on() -> None:
-    failed = {"a": plan(7, True, 8), "b": {"failed": True, "msg": "Another change of this app is under way: bob.\nMore."}}
+    failed = {"a": plan(7, True, 8), "b": {"failed": True, "msg": "This app is locked by another run: bob.\nMore."}}
     assert fleet.release_plan(failed, "1", 0)["hosts"] == []
     assert fleet.rollback_plan(failed, "shop", "", False, "1")["hosts"] == []
-    assert fleet.failures(failed) == {"b": "Another change of this app is under way: bob"}
+    assert fleet.failures(failed) == {"b": "This app is locked by another run: bob"}
     unreachable = {"unreachable": True, "msg": "Task failed: Failed to connect: refused"}
-    assert fleet.failures({"a": unreachable}) == {"a": "cannot be reached: Failed to connect: refused"}
+    assert fleet.failures({"a": unreachable}) == {"a": "host is unreachable: Failed to connect: refused"}
     cut = {"failed": True, "rc": 137, "msg": "Module result deserialization failed: No start of json char found"}
-    assert fleet.failures({"a": cut})["a"].startswith("it broke off (exit code 137)")
-    assert fleet.failures({"a": {"failed": True, "msg": cut["msg"]}})["a"].startswith("it broke off (exit code ?)")
-    assert fleet.failures({"a": {"failed": True}}) == {"a": "it said nothing"}
-    assert fleet.failures({"a": {"failed": True, "msg": " \n"}}) == {"a": "it said nothing"}
+    assert fleet.failures({"a": cut})["a"].startswith("the step broke off (exit code 137)")
+    assert fleet.failures({"a": {"failed": True, "msg": cut["msg"]}})["a"].startswith("the step broke off (exit code ?)")
+    assert fleet.failures({"a": {"failed": True}}) == {"a": "it gave no message"}
+    assert fleet.failures({"a": {"failed": True, "msg": " \n"}}) == {"a": "it gave no message"}
     assert fleet.failures({"a": {"failed": True, "msg": "No space at X.: "}}) == {"a": "No space at X"}
 
 
@@ -157,25 +157,25 @@ def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
     seven: dict[str, Any] = {"release": 7}
     said = fleet.report(dict.fromkeys("abc", seven), agreed, {"b": "it is ill"}, "shop", "playbooks/deploy.yml")
     assert "Release 8 of shop failed on b: it is ill." in said
-    assert "What serves now: a 7, b 7, c 7." in said
+    assert "Now serving: a 7, b 7, c 7." in said
     assert "nothing is left half done" in said
     assert "playbooks/doctor.yml -l b." in said
     gone = {"a": seven, "b": {"unreachable": True}, "c": seven}
-    said = fleet.report(gone, agreed, {"b": "cannot be reached: x"}, "shop", "playbooks/deploy.yml")
-    assert "b cannot be asked: it served 7 before, and may serve 8 when it is back." in said
+    said = fleet.report(gone, agreed, {"b": "host is unreachable: x"}, "shop", "playbooks/deploy.yml")
+    assert "b is unreachable; it last served 7 and may come back on 8." in said
     said = fleet.report({"a": {"release": 8}, "b": seven, "c": seven}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
-    assert "a could not be taken back" in said
+    assert "Could not revert a." in said
     assert "half done" not in said
     # The first release of all: one that serves is better than none.
     agreed = fleet.release_plan({host: plan(None, True, 1) for host in "ab"}, "1", 0)
     assert agreed["revert"] is False
     said = fleet.report({"a": {"release": 1}, "b": {"release": None}}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
-    assert "What serves now: a 1, b nothing." in said
-    assert "a can serve it, and no host has an earlier one" in said
+    assert "Now serving: a 1, b nothing." in said
+    assert "a can serve it, and no host has an earlier release" in said
 
 
 GONE: dict[str, Any] = {"unreachable": True}
-DOCTOR = "To see why: playbooks/doctor.yml -l {}. Mend it, and run deploy again: that makes all hosts one."
+DOCTOR = "To find the cause: playbooks/doctor.yml -l {}. Fix it and run deploy again, so that all hosts match."
 
 
 @pytest.mark.parametrize(
@@ -185,37 +185,37 @@ DOCTOR = "To see why: playbooks/doctor.yml -l {}. Mend it, and run deploy again:
             {"a": 7, "b": 7},
             {"a": 8, "b": 8},
             "ab",
-            ["What serves now: a 8, b 8.", "a, b could not be taken back. To have them back, too: playbooks/rollback.yml"],
+            ["Now serving: a 8, b 8.", "Could not revert a, b. To roll them back: playbooks/rollback.yml"],
             id="two are left with it",
         ),
-        pytest.param({"a": 8, "b": 7}, {"a": 8, "b": 7}, "b", ["What serves now: a 8, b 7."], id="one served it before"),
-        pytest.param({"a": 7, "b": 6}, {"a": 7, "b": 6}, "b", ["What serves now: a 7, b 6."], id="they differed before"),
+        pytest.param({"a": 8, "b": 7}, {"a": 8, "b": 7}, "b", ["Now serving: a 8, b 7."], id="one served it before"),
+        pytest.param({"a": 7, "b": 6}, {"a": 7, "b": 6}, "b", ["Now serving: a 7, b 6."], id="they differed before"),
         pytest.param(
             {"a": 7, "b": None},
             {"a": 7, "b": GONE},
             "b",
-            ["What serves now: a 7.", "b cannot be asked: it served nothing before, and may serve 8 when it is back."],
+            ["Now serving: a 7.", "b is unreachable; it last served nothing and may come back on 8."],
             id="one that served nothing is gone",
         ),
         pytest.param(
             {"a": 7, "b": 7},
             {"a": 7, "b": GONE},
             "b",
-            ["What serves now: a 7.", "b cannot be asked: it served 7 before, and may serve 8 when it is back."],
+            ["Now serving: a 7.", "b is unreachable; it last served 7 and may come back on 8."],
             id="one is gone, and nobody knows what it serves",
         ),
         pytest.param(
             {"a": 7},
             {"a": GONE},
             "a",
-            ["No host can be asked what serves now.", "a cannot be asked: it served 7 before, and may serve 8 when it is back."],
+            ["No host is reachable to report what it serves.", "a is unreachable; it last served 7 and may come back on 8."],
             id="all are gone",
         ),
         pytest.param(
             {"a": 7, "b": 7},
             {"a": 7, "b": 7},
             "ab",
-            ["What serves now: a 7, b 7.", "That is what served before on every host; nothing is left half done."],
+            ["Now serving: a 7, b 7.", "Every host serves what it served before; nothing is left half done."],
             id="as before",
         ),
     ],
@@ -232,7 +232,7 @@ def test_the_report_tells_no_more_than_hosts_said(
 def test_hosts_that_keep_their_first_release_are_told_of_and_a_plan_that_failed_names_no_release() -> None:
     first = {**fleet.NOTHING, "before": {"a": None, "b": None, "c": None}, "release": 1}
     results: dict[str, dict[str, Any]] = {"a": {"release": 1}, "b": {"release": 1}, "c": {"release": None}}
-    kept = "a, b can serve it, and no host has an earlier one, so nothing was taken back."
+    kept = "a, b can serve it, and no host has an earlier release, so nothing was reverted."
     assert kept in fleet.report(results, first, {"c": "x"}, "shop", "deploy").splitlines()
     none = {**fleet.NOTHING, "before": {"a": 7}}
     assert fleet.report({"a": {"release": 7}}, none, {"a": "x"}, "shop", "deploy").startswith(
@@ -251,14 +251,16 @@ def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, r
         pytest.param(measured(0, times={}), measured(0, times={}), "promoted, though 0 requests", id="no traffic"),
         pytest.param(measured(0, times={}), measured(900), "promoted, though 0 requests, and 900", id="traffic at the others"),
         pytest.param(measured(900), measured(0, times={}), "promoted, though 900 requests, and 0", id="traffic at the canary"),
-        pytest.param(measured(900, 90), measured(0, times={}), "taken back: 10.0% of its answers", id="ill, beside none"),
-        pytest.param(measured(12, 12), measured(900), "taken back: 100.0%", id="few requests, all of them ill"),
+        pytest.param(measured(900, 90), measured(0, times={}), "reverted: 10.0% of its responses", id="ill, beside none"),
+        pytest.param(measured(12, 12), measured(900), "reverted: 100.0%", id="few requests, all of them ill"),
         pytest.param(measured(900), measured(900), "promoted: 5xx 0.0% (others 0.0%), p95 20 ms (others 20 ms)", id="alike"),
         pytest.param(measured(900, 2), measured(900), "promoted: 5xx", id="two errors are chance"),
         pytest.param(measured(900, 12), measured(900, 9), "promoted: 5xx", id="about as many errors as the others"),
         pytest.param(measured(900, 90), measured(900, 90), "promoted: 5xx 10.0%", id="ill, and so are the others"),
         pytest.param(measured(100, 3), measured(60), "promoted: 5xx", id="three errors of few are noise"),
-        pytest.param(measured(900, 27), measured(900), "taken back: 3.0% of its answers are 5xx, 0.0%", id="3 in 100 are ill"),
+        pytest.param(
+            measured(900, 27), measured(900), "reverted: 3.0% of its responses are 5xx, against 0.0%", id="3 in 100 are ill"
+        ),
         pytest.param(
             measured(900, times={"0.9": 900}),
             measured(900, times={"0.9": 900}),
@@ -268,7 +270,7 @@ def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, r
         pytest.param(
             measured(900, times={"0.02": 700, "0.5": 200}),
             measured(900),
-            "taken back: its p95 is 500 ms, the others' 20 ms",
+            "reverted: its p95 is 500 ms, against 20 ms",
             id="slower",
         ),
         pytest.param(measured(900, times={"0.06": 900}), measured(900), "promoted: 5xx", id="thrice as slow, and nobody notices"),
@@ -280,7 +282,7 @@ def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, r
         ),
         pytest.param(measured(30, times={"0.9": 30}), measured(900), "promoted, though 30", id="slow, but of few requests"),
         pytest.param(measured(900, restarts=1), measured(900), "promoted: 5xx", id="one process ended"),
-        pytest.param(measured(900, restarts=4), measured(900), "taken back: 4 of its processes ended", id="processes end"),
+        pytest.param(measured(900, restarts=4), measured(900), "reverted: 4 of its processes ended", id="processes end"),
         pytest.param(measured(900, restarts=4), measured(900, restarts=3), "promoted: 5xx", id="they end at the others, too"),
     ],
 )

@@ -375,7 +375,7 @@ def test_a_disk_without_room_is_told_with_what_is_free(layout: Store, monkeypatc
     require_free_space(layout, 500)
     disk(499, 20000)
     with pytest.raises(
-        ReleaseError, match=r"nearly full: 499 MiB are free, and app_min_free_disk_mb asks for 500\. .*\(app_keep_releases\)"
+        ReleaseError, match=r"nearly full: 499 MiB are free, and app_min_free_disk_mb requires 500\. .*\(app_keep_releases\)"
     ):
         require_free_space(layout, 500)
     disk(500, 19999)

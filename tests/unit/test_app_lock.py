@@ -90,7 +90,7 @@ def entry(layout: Layout) -> dict[str, Any]:
 
 def test_the_loser_learns_who_holds_it_where_and_since_when(layout: Layout, holder: Any) -> None:
     holder(60)
-    message = r"under way: ann on there since \d\d:\d\d:\d\d UTC\. Nothing was changed"
+    message = r"locked by another run: ann on there since \d\d:\d\d:\d\d UTC\. Nothing was changed"
     with pytest.raises(Locked, match=message) as error, lock(layout, BOB, patience=0.2):
         pytest.fail("two hold the app")
     assert error.value.owner["id"] == "ann"
@@ -122,7 +122,7 @@ def test_between_two_steps_of_a_run_nobody_else_gets_in(layout: Layout) -> None:
         pass
     since = entry(layout)["since"]
     with (
-        pytest.raises(Locked, match=r"ann on laptop since .* If that run is dead, its claim ends at "),
+        pytest.raises(Locked, match=r"ann on laptop since .* If that run is dead, its lock expires at "),
         lock(layout, BOB, patience=0),
     ):
         pytest.fail("two hold the app")
@@ -182,7 +182,7 @@ def test_of_several_at_once_exactly_one_wins(tmp_path: Path) -> None:
             said = {name: rival.said() for name, rival in rivals.items()}
             (winner,) = [name for name, words in said.items() if words == "held"]
             for name in rivals.keys() - {winner}:
-                assert re.match(rf"Another change of this app is under way: {winner} on there since ", said[name])
+                assert re.match(rf"This app is locked by another run: {winner} on there since ", said[name])
             rivals[winner].go()
     finally:
         for rival in rivals.values():
@@ -215,7 +215,7 @@ def test_a_run_that_is_told_to_takes_over(layout: Layout) -> None:
     # It was not dead after all, and does nothing more, whether the other is at it still or has ended.
     for _ in range(2):
         with (
-            pytest.raises(LockTakenOver, match="bob on desk has taken this app over from this run"),
+            pytest.raises(LockTakenOver, match="bob on desk has taken over the deploy lock of this app"),
             lock(layout, ANN, patience=0),
         ):
             pytest.fail("a run went on that was taken over from")
@@ -258,27 +258,27 @@ def test_after_a_restart_of_the_host_its_clock_decides(layout: Layout, ahead: fl
 @pytest.mark.parametrize(
     ("holder", "words"),
     [
-        ({}, "someone on some controller since 00:00:00 UTC. Nothing was changed; try again when it ended."),
+        ({}, "someone on some controller since 00:00:00 UTC. Nothing was changed. Try again once that run has ended."),
         (
             {"who": "ann", "where": "laptop", "since": 3600, "until": 0},
-            "ann on laptop since 01:00:00 UTC. Nothing was changed; try again when it ended.",
+            "ann on laptop since 01:00:00 UTC. Nothing was changed. Try again once that run has ended.",
         ),
         (
             {"who": "ann", "where": "laptop", "since": 3600, "until": 3725},
-            "ann on laptop since 01:00:00 UTC. Nothing was changed; try again when it ended."
-            " If that run is dead, its claim ends at 01:02:05 UTC.",
+            "ann on laptop since 01:00:00 UTC. Nothing was changed. Try again once that run has ended."
+            " If that run is dead, its lock expires at 01:02:05 UTC.",
         ),
     ],
 )
 def test_who_is_refused_learns_when_a_claim_ends_and_of_a_step_under_way_nothing_of_the_kind(
     holder: dict[str, Any], words: str
 ) -> None:
-    assert str(Locked(holder)) == f"Another change of this app is under way: {words}"
+    assert str(Locked(holder)) == f"This app is locked by another run: {words}"
 
 
 @pytest.mark.parametrize(("entry", "who"), [({}, "someone on some controller"), ({"who": "bob", "where": "desk"}, "bob on desk")])
 def test_who_was_taken_over_from_learns_by_whom_and_that_this_was_asked_for(entry: dict[str, Any], who: str) -> None:
-    said = "has taken this app over from this run (app_break_lock). Nothing more is done in its name."
+    said = "has taken over the deploy lock of this app from this run (app_break_lock). This run stops here."
     assert str(LockTakenOver(entry)) == f"{who} {said}"
 
 

@@ -533,15 +533,19 @@ PARAMETERS: list[tuple[Any, Any, list[str]]] = [
 DOCUMENTS: list[tuple[Any, Any, list[str]]] = [
     # operations
     (document(path="/items/{item_id}", method="get"), document(path="/items/{id}", method="get"), []),
-    (document(path="/items/{item_id}", method="get"), document(path="/items", method="get"), ["GET /items/{item_id} is gone"]),
-    (document(method="get"), document(method="put"), ["GET /x is gone"]),
+    (
+        document(path="/items/{item_id}", method="get"),
+        document(path="/items", method="get"),
+        ["GET /items/{item_id} was removed"],
+    ),
+    (document(method="get"), document(method="put"), ["GET /x was removed"]),
     (document(), {**document(), "paths": {**document()["paths"], "/y": {"get": {}}}}, []),
     (
         {"paths": {"/a/{x}": {"get": {}}, "/a/{y}": {"put": {}}}},
         {"paths": {"/a/{z}": {"put": {}, "get": {}}}},
         [],
     ),
-    (document(), {}, ["POST /x is gone"]),
+    (document(), {}, ["POST /x was removed"]),
     ({}, document(), []),
     (
         document({"operationId": "a", "summary": "b", "tags": ["c"], "deprecated": False}),
@@ -635,7 +639,7 @@ DOCUMENTS: list[tuple[Any, Any, list[str]]] = [
     (document(), document(security=[{"Gone": []}]), ["POST /x needs gone authentication now (needed nothing)"]),
     (document(security=[{"Key": []}]), document({"security": []}), []),
     # what cannot be understood
-    (document(), {"paths": []}, ["POST /x is gone"]),
+    (document(), {"paths": []}, ["POST /x was removed"]),
     (document("junk"), document([]), []),
     (document({"requestBody": {"$ref": "#/paths/~1x/post/requestBody"}}), document({"requestBody": {"$ref": "#"}}), []),
 ]
@@ -715,7 +719,7 @@ def test_documents_of_fastapi_are_compared() -> None:
     live, candidate = json.loads(LIVE), json.loads(CANDIDATE)
     assert breaking_changes(live, json.loads(LIVE)) == breaking_changes(candidate, json.loads(CANDIDATE)) == []
     assert breaking_changes(live, candidate) == [
-        "DELETE /items/{item_id} is gone",
+        "DELETE /items/{item_id} was removed",
         "GET /items/{item_id} needs the header x-tenant, which is new",
         "GET /items/{item_id}: the answer 200 has no field price any more",
         "GET /items: the answer 200 has no field [].price any more",

@@ -48,7 +48,7 @@ def test_beside_hashes_only_what_is_lacking_is_installed_with_its_own(tmp_path: 
     assert options(tmp_path, venv, SERVER, LOCK) == ["--no-deps", "--require-hashes", "-r", str(tmp_path / "server.txt")]
     text = (tmp_path / "server.txt").read_text(encoding="utf-8")
     assert text == "anyio==4 \\\n    --hash=sha256:00\nuvicorn-worker==0.4.0 --hash=sha256:02\n"
-    with pytest.raises(ValueError, match=r"add gunicorn>=23, uvicorn-worker>=0\.3, uvicorn\[standard\] to what that lock"):
+    with pytest.raises(ValueError, match=r"add gunicorn>=23, uvicorn-worker>=0\.3, uvicorn\[standard\] to the requirements"):
         options(tmp_path, venv, SERVER, "")
 
 
@@ -74,7 +74,7 @@ def test_beside_hashes_only_what_is_lacking_is_installed_with_its_own(tmp_path: 
         (
             "Because you require gunicorn>=23 and gunicorn==22.0.0, we can conclude",
             None,
-            f"it needs {', '.join(SERVER)}, and the app's requirements hold gunicorn at 22.0.0. Change",
+            f"it needs {', '.join(SERVER)}, and the app's requirements pin gunicorn at 22.0.0. Change",
         ),
         ("    The user requested (constraint) gunicorn==22.0.0", None, "hold gunicorn at 22.0.0. Change that pin"),
         ("error sending request for url (https://pypi.org/simple/x/)", None, ""),
@@ -115,7 +115,7 @@ def test_an_image_asks_the_same(tmp_path: Path) -> None:
     assert ask("--lock", "lock.txt").stdout.strip() == "--no-deps --require-hashes -r server.txt"
     said = "The package `uvicorn-worker` requires `uvicorn>=0.36`, but `0.32.0` is installed"
     checked = ask("--lock", "lock.txt", "--check", said=said)
-    assert (checked.returncode, checked.stderr[:54]) == (1, "The server does not go with the app's own pins: uvicor")
+    assert (checked.returncode, checked.stderr[:54]) == (1, "The server conflicts with the app's own pins: uvicor")
     assert ask("--check", said="All installed packages are compatible").returncode == 0
     lock.write_text("", encoding="utf-8")
     assert "lock anew" in ask("--lock", "lock.txt").stderr

@@ -82,7 +82,7 @@ def test_a_live_run_is_not_disturbed() -> None:
     step = Action({"failed": True, "msg": "held.", "locked_by": living})
     result = step.step("release", {}, {})
     assert result["failed"]
-    words = "held. If that run is gone, take the app over from it: ansible-playbook site.yml -e app_break_lock=true (it waits"
+    words = "held. If that run is dead, take over its lock: ansible-playbook site.yml -e app_break_lock=true (this waits"
     assert result["msg"].startswith(words)
     assert [run["take_over"] for run in step.runs] == [False]
 

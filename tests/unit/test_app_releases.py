@@ -77,7 +77,7 @@ def test_before_the_first_release(tmp_path: Path, run_step: Any) -> None:
     layout = {name: str(tmp_path / name) for name in ("home", "runtime", "logs")}
     result = run_step("releases", layout=layout)
     assert (result["changed"], result["releases"]) == (False, [])
-    assert "deploy.yml makes the first" in result["table"][0]
+    assert "To deploy the first" in result["table"][0]
 
 
 def test_what_was_begun_is_shown_as_what_it_is(layout: Store) -> None:

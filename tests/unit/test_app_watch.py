@@ -325,19 +325,19 @@ HEALTHY = [("/healthz", 0.01, 200, "2")] * 10
     ("before", "since", "waits", "words"),
     [
         # One is enough where the path is known to be quick, and is answered by the new release never.
-        (QUICK, HEALTHY, [(11.0, "/")], "a request has waited 11 s; before the switch 50 for the same took 0.0 s at most"),
+        (QUICK, HEALTHY, [(11.0, "/")], "a request has been waiting for 11 s; 50 for the same took 0.0 s at most before"),
         # One that hung before, and was asked again elsewhere, is no reason to think that it may.
-        ([*QUICK, ("/", 17.8, 200, "1", "17.8, 0.01")], HEALTHY, [(11.0, "/")], "a request has waited 11 s"),
+        ([*QUICK, ("/", 17.8, 200, "1", "17.8, 0.01")], HEALTHY, [(11.0, "/")], "a request has been waiting for 11 s"),
         # What has another method, or was answered by Nginx alone or with an error, does not tell how long a request may take.
         (QUICK, HEALTHY, [(11.0, "POST /")], ""),
-        ([*QUICK, *[("POST /", 0.01, 201)] * 3], HEALTHY, [(11.0, "POST /")], "a request has waited 11 s"),
+        ([*QUICK, *[("POST /", 0.01, 201)] * 3], HEALTHY, [(11.0, "POST /")], "a request has been waiting for 11 s"),
         ([*QUICK, *[("POST /up", 0.0, 301, "", "-")] * 9], HEALTHY, [(11.0, "POST /up")], ""),
         ([*QUICK, *[("POST /up", 0.0, 413, "", "-")] * 9], HEALTHY, [(11.0, "POST /up")], ""),
         ([*QUICK, *[("/report", 0.01, 401)] * 9, ("/report", 0.01)], HEALTHY, [(11.0, "/report")], ""),
         (QUICK, [*HEALTHY, ("/", 0.01, 200, "2")], [(11.0, "/")], ""),
         (QUICK, HEALTHY, [(9.0, "/")], ""),
         # Five times as long as ever is enough, and less is not.
-        ([*QUICK, *[("/report", 2.0)] * 3], HEALTHY, [(10.0, "/report")], "a request has waited 10 s; before the switch 3 for"),
+        ([*QUICK, *[("/report", 2.0)] * 3], HEALTHY, [(10.0, "/report")], "a request has been waiting for 10 s; 3 for"),
         ([*QUICK, *[("/report", 2.1)] * 3], HEALTHY, [(10.0, "/report")], ""),
         ([*QUICK, *[("/report", 2.0)] * 2], HEALTHY, [(10.0, "/report")], ""),
         (QUICK, HEALTHY, [(11.0, "/new")] * 2, ""),

@@ -193,7 +193,7 @@ def test_beside_one_that_is_made_from_the_default_it_speaks(play: Play) -> None:
 
 
 def test_a_failure_is_told_with_the_command_to_run_next(play: Play) -> None:
-    broken = {"name": "Release {{ 'it' }}", "tell": {"failed": "{{ host == 'b' }}", "summary": {"release": "7, as before"}}}
+    broken = {"name": "Release {{ 'it' }}", "tell": {"failed": "{{ host == 'b' }}", "summary": {"release": "7, unchanged"}}}
     run = play("-e", "app_git_token=canary", "--ask-become-pass", given="canary\n", roles={**ROLES, "app": [broken]})
     assert run.code == 2
     _, mine, other, where, command, _ = run.summary()
@@ -208,7 +208,7 @@ def test_a_failure_is_told_with_the_command_to_run_next(play: Play) -> None:
 def test_hosts_that_fail_alike_are_told_at_once(play: Play) -> None:
     run = play(roles={"preflight": [FAILING]})
     assert run.summary()[-3:-1] == [
-        "a.example.com, b.example.com failed at [preflight : Fail]. Mend what it says, then:",
+        "a.example.com, b.example.com failed at [preflight : Fail]. Fix what it reports, then:",
         "    ansible-playbook site.yml -i hosts.yml -l a.example.com,b.example.com",
     ]
 
@@ -218,7 +218,7 @@ def test_who_cannot_be_reached_is_told(play: Play) -> None:
     run = play(roles={"preflight": [away]})
     assert run.summary()[1:-1] == [
         "b.example.com  nothing",
-        "b.example.com cannot be reached since [preflight : Look]. Try it with:",
+        "b.example.com unreachable at [preflight : Look]. Try the connection with:",
         "    ansible -i hosts.yml -m ping b.example.com",
     ]
 
@@ -285,7 +285,7 @@ def test_its_own_fault_breaks_no_run(play: Play, tmp_path: Path) -> None:
 def test_an_inventory_that_is_not_there_is_said_and_is_a_failure(play: Play) -> None:
     run = play("-i", "nowhere.yml")
     assert run.code == 2
-    assert "There is no inventory nowhere.yml: nothing was done. Name one that is there with -i." in run.lines
+    assert "There is no inventory nowhere.yml; nothing was done. Pass an existing one with -i." in run.lines
     assert run.recap() == []
 
 

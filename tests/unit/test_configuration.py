@@ -217,7 +217,7 @@ def test_what_fails_its_test_is_put_back(place: Path, module: Any) -> None:
     absent = [str(place / name) for name in ("removed", "dangling")]
     result = module(files=files(changed="new", new="new", linked="new"), absent=absent, test=test, apply=["false"])
     assert result["failed"]
-    for words in ("line 3 of new is wrong", "files were put back"):
+    for words in ("line 3 of new is wrong", "previous files were restored"):
         assert words in result["msg"]
     assert contents(place) == before
     assert os.readlink(place / "linked") == "target"
@@ -226,7 +226,7 @@ def test_what_fails_its_test_is_put_back(place: Path, module: Any) -> None:
 
 def test_what_was_wrong_before_is_said_to_be(place: Path, module: Any) -> None:
     result = module(files=files(new="new"), test=["sh", "-c", "echo neighbour.conf is wrong; exit 1"])
-    assert "failed before this change, too" in result["msg"]
+    assert "already invalid before this change" in result["msg"]
     assert contents(place) == {}
 
 
@@ -551,7 +551,7 @@ def test_a_reload_that_does_not_take_is_not_believed(place: Path, module: Any, s
         (systemd.state / mode).touch()
     (place / "file").write_text("old", encoding="utf-8")
     result = module(files=files(file="new"), service="nginx", workers=TITLE)
-    for words in ("did not take the new configuration", "bind() to 0.0.0.0:80 failed", "files were put back"):
+    for words in ("did not take the new configuration", "bind() to 0.0.0.0:80 failed", "previous files were restored"):
         assert words in result["msg"]
     assert contents(place) == {"file": "old"}
     # Once with the new files, and once more with the old ones.
@@ -647,7 +647,7 @@ def test_what_a_pattern_has_in_groups_is_kept(tmp_path: Path) -> None:
     edit = {r"(.*)workers\s[^;]*;(.*)": r"\1workers 1;\2"}
     assert changes.edited(str(file), edit) == "events { workers 1; }\n"
     file.write_text("none\n", encoding="utf-8")
-    with pytest.raises(ReleaseError, match=r"which is to be: workers 1;$"):
+    with pytest.raises(ReleaseError, match=r"to replace with: workers 1;$"):
         changes.edited(str(file), edit)
 
 
@@ -655,7 +655,7 @@ def test_a_line_that_is_not_there_is_told_and_a_file_that_is_not_there_is_left(t
     file = tmp_path / "main.conf"
     assert changes.edited(str(file), {"workers .*": "workers 1;"}) is None
     file.write_text("user x;\n", encoding="utf-8")
-    with pytest.raises(ReleaseError, match=r"main\.conf has no line workers \.\*, which is to be: workers 1;"):
+    with pytest.raises(ReleaseError, match=r"main\.conf has no line matching workers \.\* to replace with: workers 1;"):
         changes.edited(str(file), {"workers .*": "workers 1;"})
 
 

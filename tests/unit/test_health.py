@@ -71,7 +71,7 @@ def doctor(app: dict[str, Any], run_step: Callable[..., dict[str, Any]]) -> Told
 
     def told(health: dict[str, Any]) -> bool:
         found = [each["what"] for each in run_step("doctor", **app, **more, health=health)["findings"]]
-        unhealthy = [what for what in found if what.startswith(("The app is not healthy", "The app answers"))]
+        unhealthy = [what for what in found if what.startswith(("The app is unhealthy", "The app answers"))]
         assert len(unhealthy) in (0, 2), f"it is the same at the socket and at the endpoint: {unhealthy}"
         return not unhealthy
 
@@ -110,7 +110,7 @@ def test_whoever_tells_of_an_app_asks_the_same(
     assert request.getfixturevalue(teller)({**HEALTH, **differing}) is healthy
 
 
-PATH_ADVICE = "is not healthy; set app_health_path to a path that answers itself"
+PATH_ADVICE = "is not healthy; set app_health_path to a path that does not redirect"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ PATH_ADVICE = "is not healthy; set app_health_path to a path that answers itself
         pytest.param(
             Answer(200, {}, b"\xff down"),
             "another body",
-            "GET /up answers 200, but its body does not have what app_health_body asks for (: ok$)",
+            "GET /up answers 200, but its body does not match app_health_body (: ok$)",
             id="another body, which is no text",
         ),
         pytest.param(Answer(299, {}, b": ok"), "299", "GET /up answers 299, not 200", id="another status"),

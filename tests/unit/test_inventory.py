@@ -93,7 +93,7 @@ def bad_cases() -> Iterator[Case]:
     for name, near in TABLE["names"].items():
         hint = f"did you mean {near}\\?" if near else "ansible-doc -t role lists the variables that exist"
         host = f"names-{(near or name).partition('_')[0]}.example.com"
-        yield Case(f"name-{name}", host, {name: "x"}, name, f"is not a variable of Slipway: {hint}", alone=False)
+        yield Case(f"name-{name}", host, {name: "x"}, name, f"is not a Slipway variable: {hint}", alone=False)
     for old, new in TABLE["renamed"].items():
         yield Case(
             f"renamed-{old}",
@@ -103,10 +103,9 @@ def bad_cases() -> Iterator[Case]:
             f"was renamed {new}\\.",
             alone=False,
         )
-    old = {"app_builder": "first"}
-    yield Case(
-        "renamed-value", "renamed-value.example.com", old, "app_builder", "first was renamed once: write app_build_strategy: once"
-    )
+    old_value = {"app_builder": "first"}
+    wanted = "first was renamed once: write app_build_strategy: once"
+    yield Case("renamed-value", "renamed-value.example.com", old_value, "app_builder", wanted)
     says = {
         "app_name": "1 to 32 lower-case letters.*set app_name",
         "nginx_domains": "domain names in lower case.*name the host in the inventory after its domain, or set it",
@@ -298,7 +297,7 @@ def assert_refused(case: Case, verdict: Verdict, places: set[str]) -> None:
     problems = verdict.problems()
     problem = problems.get(case.variable)
     assert problem, verdict.message or f"{case.variable} was taken"
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    count = f"{len(problems)} error{'s' if len(problems) > 1 else ''}"
     assert verdict.message.startswith(f"{case.host}: {count} in the inventory. Nothing was changed.\n")
     assert re.match(rf"{case.variable} .*(?:{case.says})", problem.text, flags=re.DOTALL), problem.text
     assert problem.edit in places

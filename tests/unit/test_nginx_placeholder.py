@@ -237,5 +237,5 @@ def test_an_nginx_that_does_not_run_is_told(pair: Pair, program: Callable[[str, 
     assert pair.run(check=True)["nginx"] == ""  # before it is installed
     result = pair.run()
     assert result["failed"]
-    assert "Nginx does not say its version" in result["msg"]
+    assert "Nginx does not report its version" in result["msg"]
     assert not pair.certificate.exists()

@@ -69,21 +69,21 @@ def test_the_build_stays_what_it_was_if_only_the_rest_is_set(slipway: Callable[.
 )
 def test_an_app_that_is_not_there_is_named_beside_those_that_are(slipway: Callable[..., Answer], words: tuple[str, ...]) -> None:
     code, _, error = slipway(*words)
-    assert (code, error.splitlines()[0]) == (2, "This host has no app nosuch; it has shop. playbooks/deploy.yml brings one here.")
+    assert (code, error.splitlines()[0]) == (2, "This host has no app nosuch; it has shop. To deploy one: playbooks/deploy.yml")
 
 
 def test_a_damaged_configuration_is_named(slipway: Callable[..., Answer], host: Host) -> None:
     (host.layout.home / "etc" / "shop.json").write_text("{", encoding="utf-8")
     code, _, error = slipway("releases", "shop")
     assert code == 1
-    assert "shop.json cannot be used" in error and "playbooks/deploy.yml writes it anew" in error
+    assert "shop.json is invalid" in error and "playbooks/deploy.yml rewrites it" in error
 
 
 def test_a_configuration_of_another_version_is_named(slipway: Callable[..., Answer], host: Host) -> None:
     (host.layout.home / "etc" / "shop.json").write_text('{"name": "shop"}', encoding="utf-8")
     code, _, error = slipway("status")
     assert code == 1
-    assert "shop.json cannot be used (This step needs layout.): playbooks/deploy.yml writes it anew" in error
+    assert "shop.json is invalid (This step needs layout.): playbooks/deploy.yml rewrites it" in error
 
 
 def test_the_lock_of_an_app_that_is_not_there_is_let_go(
@@ -97,7 +97,7 @@ def test_the_lock_of_an_app_that_is_not_there_is_let_go(
 
 def test_without_roots_rights_it_says_how(slipway: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "is_root", lambda: False)
-    assert slipway("status", "shop") == (2, "", "This needs root's rights: sudo slipway status shop\n")
+    assert slipway("status", "shop") == (2, "", "This must be run as root: sudo slipway status shop\n")
 
 
 def test_the_help_is_the_manual(slipway: Callable[..., Answer]) -> None:
@@ -125,7 +125,7 @@ def test_a_rollback_is_one_as_by_a_playbook(slipway: Callable[..., Answer], host
     assert (code, said) == (0, "shop would be rolled back from release 2 to 1.\n")
     host.is_served_by(2)
     code, said, _ = slipway("rollback", "shop")
-    assert code == 0 and said.startswith("shop serves release 1 now; before, it was 2.")
+    assert code == 0 and said.startswith("shop now serves release 1; it served 2.")
     host.is_served_by(1)
     assert host.layout.record(2)["outcome"] == "rolled back"
     code, said, _ = slipway("rollback", "shop", "--to", "1", "--json")
@@ -153,7 +153,7 @@ def test_a_locked_app_is_changed_by_who_locked_it_alone(slipway: Callable[..., A
     with pytest.raises(Locked, match="ann on "), lock(host.layout, BOB, patience=0.0):
         pass
     code, said, _ = slipway("unlock", "shop")
-    assert code == 0 and said.startswith("shop is not locked any more; it was, by ann on ")
+    assert code == 0 and said.startswith("shop is unlocked. It was locked by ann on ")
     with lock(host.layout, BOB, patience=0.0):
         pass
     assert slipway("unlock", "shop")[1] == "shop was not locked.\n"
@@ -211,4 +211,4 @@ def test_logs_are_shown(slipway: Callable[..., Answer], host: Host) -> None:
     code, said, _ = slipway("logs", "shop", "--grep", "two")
     assert code == 0 and "two GET /?token=********" in said and "one" not in said
     assert slipway("logs", "shop", "--grep", "(")[0] == 1
-    assert slipway("logs", "shop", "--grep", "nothing has this")[1] == "There is no such line.\n"
+    assert slipway("logs", "shop", "--grep", "nothing has this")[1] == "No matching log lines.\n"

@@ -52,13 +52,13 @@ def test_it_runs_by_itself(file: Path) -> None:
     assert json.loads(done.stdout)["changed"] is False
     done = subprocess.run(command, input='{"arguments": {"x": 1}}', capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert json.loads(done.stdout)["msg"] == "This step knows no x; it knows app, user."
+    assert json.loads(done.stdout)["msg"] == "This step has no argument x; it has app, user."
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_says_what_it_is_told(step: str) -> None:
     said = run_step(step, {"nonsense": 1}, {}, False)
-    assert said["failed"] and said["msg"].startswith("This step knows no nonsense; it knows ")
+    assert said["failed"] and said["msg"].startswith("This step has no argument nonsense; it has ")
 
 
 SPEC: dict[str, Any] = {"name": str, "count": 0, "share": float, "on": False, "file": "", "words": list}
@@ -80,7 +80,7 @@ def test_what_is_not_given_has_a_default_and_texts_stand_for_numbers() -> None:
         ({"count": "x"}, "count must be of the type int, and 'x' is not."),
         ({"on": "perhaps"}, "on must be of the type bool"),
         ({"words": "a"}, "words must be of the type list"),
-        ({"other": 1, "more": 1}, "This step knows no more, other; it knows count, file, name, on, share, words."),
+        ({"other": 1, "more": 1}, "This step has no argument more, other; it has count, file, name, on, share, words."),
     ],
 )
 def test_what_cannot_be_is_refused(given: dict[str, Any], said: str) -> None:
@@ -147,7 +147,7 @@ def test_another_version_is_brought_up_to_date_and_a_few_old_ones_stay(
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"), [(lambda whole: whole + b"x", "was damaged on its way"), (lambda whole: whole[:-1], "")]
+    ("damage", "said"), [(lambda whole: whole + b"x", "was damaged in transit"), (lambda whole: whole[:-1], "")]
 )
 def test_a_damaged_program_is_not_put_there(
     call: Callable[..., dict[str, Any]], tmp_path: Path, file: Path, damage: Callable[[bytes], bytes], said: str
@@ -162,7 +162,7 @@ def test_a_damaged_program_is_not_put_there(
 
 def test_a_program_that_cannot_be_put_there_is_told(call: Callable[..., dict[str, Any]], tmp_path: Path, file: Path) -> None:
     (tmp_path / "opt").write_text("in the way", encoding="utf-8")
-    assert call(file=str(file))["msg"].startswith("The program cannot be put on this host: ")
+    assert call(file=str(file))["msg"].startswith("The program cannot be installed on this host: ")
 
 
 def test_the_program_is_there_for_everybody_whatever_the_umask(
@@ -176,4 +176,4 @@ def test_the_program_is_there_for_everybody_whatever_the_umask(
 
 def test_what_breaks_a_step_is_said(call: Callable[..., dict[str, Any]], file: Path) -> None:
     assert "invalid choice: 'dance'" in call(step="dance", file=str(file))["msg"]
-    assert call(arguments={"x": 1}, file=str(file))["msg"] == "This step knows no x; it knows app, user."
+    assert call(arguments={"x": 1}, file=str(file))["msg"] == "This step has no argument x; it has app, user."

@@ -54,13 +54,13 @@ def context(**more: Any) -> Context:
 
 def test_a_candidate_whose_program_starts_again_has_crashed(clock: Clock) -> None:
     begun = clock.now
-    with pytest.raises(ReleaseError, match=r"it stopped right after its start \(RUNNING\)"):
+    with pytest.raises(ReleaseError, match=r"it stopped right after it was started \(RUNNING\)"):
         gate.wait_until_healthy(context(check=NEVER, supervisor=program([71], [71], [72])), 7)
     assert clock.now - begun < 5, "it was waited for"
 
 
 def test_a_candidate_whose_program_goes_on_is_given_its_time(clock: Clock) -> None:
-    with pytest.raises(ReleaseError, match=r"it was not healthy after 60 s \(app_health_timeout\)"):
+    with pytest.raises(ReleaseError, match=r"health check failed after 60 s \(app_health_timeout\)"):
         gate.wait_until_healthy(context(check=NEVER, supervisor=program([], [71])), 7)
 
 

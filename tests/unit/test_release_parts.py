@@ -117,7 +117,7 @@ def test_a_release_is_reverted_to_the_one_before_with_the_settings_it_had(store:
 
 def test_the_first_release_is_reverted_to_nothing_and_it_is_said_why(store: Store, noted: Said) -> None:
     rollback.revert(context(store), 4, None)
-    reason = "taken back: nothing was live before it"
+    reason = "reverted: nothing was live before it"
     assert noted == [
         ("switch_back", None, {}, {}),
         ("remember", 4, {"outcome": "rolled back", "reason": reason}),
@@ -178,7 +178,7 @@ def step(store: Store, check: Any, **more: Any) -> Context:
 )
 def test_a_candidate_has_crashed_if_supervisor_says_so(store: Store, clock: Clock, state: str, crashed: bool) -> None:
     supervisor = SimpleNamespace(state=lambda number: (state, [71]))
-    words = rf"it stopped right after its start \({state}\)" if crashed else r"it was not healthy after 5 s"
+    words = rf"it stopped right after it was started \({state}\)" if crashed else r"health check failed after 5 s"
     with pytest.raises(ReleaseError, match=words):
         gate.wait_until_healthy(step(store, asked(FileNotFoundError()), supervisor=supervisor), 4)
     assert (clock.now < 1001) is crashed
@@ -203,7 +203,7 @@ def test_a_live_release_is_looked_at_each_second_and_twice_as_often_while_it_is_
 
 def test_a_live_release_has_stopped_being_healthy_at_the_third_bad_answer_in_a_row(store: Store, clock: Clock) -> None:
     with pytest.raises(
-        ReleaseError, match=r"it stopped being healthy in the 1 s since the switch \(app_watch_seconds\): 500\.\nthe log of 4"
+        ReleaseError, match=r"it became unhealthy in the 1 s since the switch \(app_watch_seconds\): 500\.\nthe log of 4"
     ):
         watch(store, clock, BAD)
     assert clock.naps == [0.5, 0.5]

@@ -948,7 +948,7 @@ def test_an_app_that_cannot_be_imported_says_why(preflight: Any, app: str, words
         ("chained", "RuntimeError: no URL"),
         ("dotted", "json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
         ("silent", "AssertionError"),
-        ("ends", "it ends itself with exit code 1: no configuration"),
+        ("ends", "it exits with exit code 1: no configuration"),
         ("noisy", "ValueError: one"),
         (
             "settings",

@@ -106,7 +106,7 @@ def test_no_variable_of_one_role_is_taken_for_another_roles() -> None:
 def test_a_value_is_shown_as_it_stands_and_a_secret_is_not() -> None:
     assert shown("x'y", {}) == repr("x'y")
     assert shown(["x"], {}) == "['x']"
-    assert shown("hunter2", SPECS["shop_secret"]) == "not shown, since it is secret"
+    assert shown("hunter2", SPECS["shop_secret"]) == "not shown because it is secret"
     assert len(shown("x" * 500, {})) == 80
     assert shown("x" * 500, {}).endswith("...")
     assert "hunter2" not in shown("https://ann:hunter2@host/x", {})
@@ -210,8 +210,8 @@ def test_all_problems_are_told_at_once(judge: Callable[..., dict[str, Any]]) -> 
         "shop_size is 12; it must be better.",
         "shop_open is 'perhaps'; it must be true or false.",
         "shop_kind is 'cornr'; it must be one of corner, market (did you mean corner?).",
-        "shop_xyz123456 is not a variable of Slipway: ansible-doc -t role lists",
-        "shp_name is not a variable of Slipway: did you mean shop_name?",
+        "shop_xyz123456 is not a Slipway variable: ansible-doc -t role lists",
+        "shp_name is not a Slipway variable: did you mean shop_name?",
         "shop_goods is 'a'; it must be a list.",
     ]:
         assert words in message
@@ -290,7 +290,7 @@ def test_a_default_that_follows_a_faulty_variable_is_not_told_too(judge: Callabl
 
 def test_a_secret_is_in_no_message(judge: Callable[..., dict[str, Any]]) -> None:
     result = judge("shop_secret: hunter2\n", ("shop_secret", trust_as_template("shop_secret | length > 20")))
-    assert "shop_secret is not shown, since it is secret; it must be better." in result["msg"]
+    assert "shop_secret is not shown because it is secret; it must be better." in result["msg"]
     assert "hunter2" not in str(result)
     assert "hunter2" not in str(judge("shop_secret: [hunter2]\n"))
 

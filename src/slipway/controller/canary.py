@@ -1,4 +1,4 @@
-"""Judge a release that a few hosts serve alone, by what clients got of it and of the others in the same time."""
+"""Judge a canary: compare what clients got from it with what they got from the other hosts in the same time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from slipway.host.watch import LEAST_ERRORS
 
-# Of fewer requests a p95 is that of two or three, which tell nothing.
+# With fewer requests, a p95 is that of two or three, which is no evidence.
 LEAST_REQUESTS = 50
-# What nobody notices is not called slow, however short the others' p95 is.
+# A difference that nobody notices does not count as slow, however short the others' p95 is.
 LEAST_SECONDS = 0.05
 # How likely a difference may be by chance alone that a release is taken back for. It costs little to try one again, and much to
 # have a bad one everywhere.
@@ -69,21 +69,21 @@ def chance(hits: int, total: int, other_hits: int, other_total: int) -> float:
 
 
 def findings(canary: Side, others: Side, errors_percent: float, slower_percent: float) -> list[str]:
-    """Return in what the canary is worse than the others, in words."""
+    """Return in what the canary is worse than the others, as text."""
     found = []
     # Where the others had no requests, there is no reason to expect errors.
     usual, of = (others.errors, others.total) if others.total else (0, canary.total)
     more = canary.share - (usual / of if of else 0.0)
     if canary.errors >= LEAST_ERRORS and more > errors_percent / 100 and chance(canary.errors, canary.total, usual, of) <= CHANCE:
-        found.append(f"{canary.share:.1%} of its answers are 5xx, {others.share:.1%} of the others'")
+        found.append(f"{canary.share:.1%} of its responses are 5xx, against {others.share:.1%} on the other hosts")
     if min(canary.timed, others.timed) >= LEAST_REQUESTS:
         limit = max(others.p95 * (1 + slower_percent / 100), others.p95 + LEAST_SECONDS)
         slow = canary.slower_than(limit)
         if canary.p95 > limit and chance(slow, canary.timed, others.slower_than(limit), others.timed) <= CHANCE:
-            found.append(f"its p95 is {canary.p95 * 1000:.0f} ms, the others' {others.p95 * 1000:.0f} ms")
+            found.append(f"its p95 is {canary.p95 * 1000:.0f} ms, against {others.p95 * 1000:.0f} ms on the other hosts")
     usual_ends = others.ends / others.hosts if others.hosts else 0.0
     if canary.hosts and canary.ends / canary.hosts > max(1.0, 2 * usual_ends):
-        found.append(f"{canary.ends} of its processes ended, {usual_ends:.1f} on each of the others")
+        found.append(f"{canary.ends} of its processes ended, against {usual_ends:.1f} on each of the other hosts")
     return found
 
 
@@ -99,15 +99,15 @@ def verdict(
         slower_percent: how much longer its p95 may be than the others', in percent.
 
     Returns:
-        `promoted`, in `message` why, and in `rows` the figures of each host.
+        `promoted`; `message`, which says why; and `rows`, the figures of each host.
     """
     sides = [Side([each for host, each in measured.items() if (host in canaries) is new]) for new in (True, False)]
     canary, others = sides
     found = findings(canary, others, float(errors_percent), float(slower_percent))
     if found:
-        message = f"taken back: {'; '.join(found)}"
+        message = f"reverted: {'; '.join(found)}"
     elif min(canary.timed, others.timed) < LEAST_REQUESTS:
-        few = f"{canary.total} requests, and {others.total} of the others"
+        few = f"{canary.total} requests, and {others.total} on the other hosts"
         message = f"promoted, though {few}, are too few to compare ({LEAST_REQUESTS})"
     else:
         message = (

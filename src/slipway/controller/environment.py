@@ -32,7 +32,7 @@ def kind(value: Any) -> str:
     if value is None:
         return "empty"
     if isinstance(value, float):
-        return "a number with a point"
+        return "a decimal number"
     if isinstance(value, (list, tuple)):
         return "a list"
     return "a dict" if isinstance(value, Mapping) else f"a {type(value).__name__}"

@@ -46,10 +46,8 @@ def number(plans: Results) -> int:
     ready = [plan["prepared"] for plan in plans.values() if plan["prepared"]]
 
     def fits(candidate: int, plan: Mapping[str, Any], again: bool) -> bool:
-        usable_numbers = [plan["prepared"], *([plan["again"]] if again else [])]
-        return (
-            (plan["reason"] is None and plan["release"] == candidate) or candidate >= plan["next"] or candidate in usable_numbers
-        )
+        fitting = [plan["prepared"], *([plan["again"]] if again else [])]
+        return (plan["reason"] is None and plan["release"] == candidate) or candidate >= plan["next"] or candidate in fitting
 
     new = max(int(plan["next"]) for plan in plans.values())
     for candidate, again in ((next(iter(serving)), True) if len(serving) == 1 else (0, False), (max(ready, default=0), False)):
@@ -77,13 +75,13 @@ def release_plan(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
         return plan
     release = number(plans)
     hosts = [host for host in plans if before[host] != release or plans[host]["reason"] is not None]
-    # More than ten tell no more, and a run asks only so many at a time (forks).
+    # More than ten add no evidence, and a run measures only so many at a time (forks).
     others = [host for host in hosts[canaries:] if before[host] is not None][:10]
     if canaries and others:
         plan.update(canaries=hosts[:canaries], compared=others)
     elif canaries:
-        plan["no_canary"] = "No canary: there is no other host with an earlier release to compare it with."
-    reasons = {host: plans[host]["reason"] or "another host of the app needed it" for host in hosts}
+        plan["no_canary"] = "No canary: no other host has an earlier release to compare it with."
+    reasons = {host: plans[host]["reason"] or "another host of the app needs it" for host in hosts}
     order = batches(hosts, len(plans), batch, len(plan["canaries"]))
     revert = any(before[host] not in (None, release) for host in plans)
     return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "batches": order, "revert": revert}
@@ -95,12 +93,12 @@ def rollback_plan(inspections: Results, name: str, to: str, renew: bool, batch: 
     Args:
         inspections: what the step `inspection` found on each.
         name: the app's.
-        to: the release to go back to; empty for the newest good one that all hosts have and that is older than what is live.
+        to: the release to roll back to; empty for the newest good one that all hosts have and that is older than what is live.
         renew: whether it runs with today's settings, which makes a new release of it.
         batch: how many switch together, as a number or a percentage.
 
     Returns:
-        Also `refusal`, which says why there is nothing to go back to, and `to`, what is gone back to.
+        Also `refusal`, which says why there is no release to roll back to, and `to`, the release that is rolled back to.
     """
     before = {host: inspection.get("release") for host, inspection in inspections.items()}
     plan: dict[str, Any] = {**NOTHING, "before": before}
@@ -109,7 +107,7 @@ def rollback_plan(inspections: Results, name: str, to: str, renew: bool, batch: 
     if any(failed(inspection) for inspection in inspections.values()):
         return plan
     if not serving:
-        return {**plan, "refusal": f"Nothing of {name} is live, so there is nothing to go back from."}
+        return {**plan, "refusal": f"No release of {name} is live, so there is nothing to roll back."}
     if not to:
         newest = max(inspection["newest"] for inspection in serving.values())
         common = set.intersection(*(set(inspection["choices"]) for inspection in serving.values()))
@@ -118,7 +116,7 @@ def rollback_plan(inspections: Results, name: str, to: str, renew: bool, batch: 
             kept = "; ".join(
                 f"{host}: {', '.join(map(str, inspection['choices'])) or 'none'}" for host, inspection in serving.items()
             )
-            message = f"There is no good release of {name} before release {newest} that all its hosts have. Good ones: {kept}."
+            message = f"No good release of {name} before release {newest} is kept on all its hosts. Good releases: {kept}."
             return {**plan, "refusal": message}
         to = str(max(earlier))
     rejections = [
@@ -139,45 +137,45 @@ def failed(result: Mapping[str, Any]) -> bool:
 
 
 def failures(results: Results) -> dict[str, str]:
-    """Return what went wrong, by host, in the first line of what the host said."""
+    """Return the failures by host: the first line of each host's message."""
     found = {}
     for host, result in results.items():
         if failed(result):
-            lines = str(result.get("msg") or "it said nothing").strip().splitlines()
-            message = next(iter(lines), "it said nothing").removeprefix("Task failed: ").rstrip(".: ")
+            lines = str(result.get("msg") or "it gave no message").strip().splitlines()
+            message = next(iter(lines), "it gave no message").removeprefix("Task failed: ").rstrip(".: ")
             if "deserialization" in message:  # what Ansible says of a module that was cut off
-                message = f"it broke off (exit code {result.get('rc', '?')}): its connection, or the host itself, has gone"
-            found[host] = f"cannot be reached: {message}" if result.get("unreachable") else message
+                message = f"the step broke off (exit code {result.get('rc', '?')}): the connection or the host was lost"
+            found[host] = f"host is unreachable: {message}" if result.get("unreachable") else message
     return found
 
 
 def report(results: Results, plan: Mapping[str, Any], failed_hosts: Mapping[str, str], name: str, command: str) -> str:
-    """Return what became of a release that some host could not have.
+    """Report the outcome of a release that failed on some host.
 
     Args:
         results: what each host said last.
         plan: what `release_plan` or `rollback_plan` returned.
-        failed_hosts: what went wrong first, by host.
+        failed_hosts: the first failure of each host that failed.
         name: the app's.
-        command: what to run next, once that is mended.
+        command: what to run next, once that is fixed.
     """
     what = f"Release {plan['release']} of {name}" if plan["release"] else f"The release of {name}"
     lines = [f"{what} failed on {host}: {message}." for host, message in failed_hosts.items()]
     lost = [host for host, result in results.items() if failed(result)]
     now = {host: result.get("release") for host, result in results.items() if host not in lost}
     message = [f"{host} {release or 'nothing'}" for host, release in now.items()]
-    lines.append(f"What serves now: {', '.join(message)}." if message else "No host can be asked what serves now.")
+    lines.append(f"Now serving: {', '.join(message)}." if message else "No host is reachable to report what it serves.")
     for host in lost:
         before = plan["before"].get(host) or "nothing"
-        lines.append(f"{host} cannot be asked: it served {before} before, and may serve {plan['release']} when it is back.")
+        lines.append(f"{host} is unreachable; it last served {before} and may come back on {plan['release']}.")
     left = [host for host, release in now.items() if release == plan["release"] and plan["before"].get(host) != release]
     mixed = len(set(now.values()) | {plan["before"].get(host) for host in lost}) > 1
     if left and plan["revert"]:
-        lines.append(f"{', '.join(left)} could not be taken back. To have them back, too: playbooks/rollback.yml")
+        lines.append(f"Could not revert {', '.join(left)}. To roll them back: playbooks/rollback.yml")
     elif left:
-        lines.append(f"{', '.join(left)} can serve it, and no host has an earlier one, so nothing was taken back.")
+        lines.append(f"{', '.join(left)} can serve it, and no host has an earlier release, so nothing was reverted.")
     elif not mixed and not lost:
-        lines.append("That is what served before on every host; nothing is left half done.")
+        lines.append("Every host serves what it served before; nothing is left half done.")
     hosts = ",".join(failed_hosts)
-    lines.append(f"To see why: playbooks/doctor.yml -l {hosts}. Mend it, and run {command} again: that makes all hosts one.")
+    lines.append(f"To find the cause: playbooks/doctor.yml -l {hosts}. Fix it and run {command} again, so that all hosts match.")
     return "\n".join(lines)

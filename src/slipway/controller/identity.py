@@ -57,7 +57,7 @@ def this_run() -> dict[str, str]:
     parent = multiprocessing.parent_process()
     running = process(parent.pid if parent and parent.pid else os.getpid())
     if not running:
-        raise DeadRun("This run of Ansible was killed; nothing more is done in its name.")
+        raise DeadRun("This Ansible run was killed and does nothing more.")
     try:
         who = getpass.getuser()
     except (KeyError, OSError):

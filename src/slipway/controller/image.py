@@ -50,7 +50,7 @@ class ImageAction(BuildAction):
         """
         if not shutil.which(str(arguments["engine"])):
             raise AnsibleActionFail(
-                f"There is no {arguments['engine']} on this machine to build the image with: install it, or set "
+                f"There is no {arguments['engine']} on this machine to build the image: install it, or set "
                 "app_image_builder: host."
             )
         cache = cache_directory()

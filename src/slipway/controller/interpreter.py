@@ -45,7 +45,7 @@ def demand(file: str, declared: str, *choices: str) -> dict[str, Any]:
             if not PLAIN.fullmatch(choice):  # after === anything may stand
                 raise InvalidSpecifier(choice)
     except InvalidSpecifier as error:
-        raise Unreadable(f"{file} of the source asks for the Python {declared}, which is no version: correct that.") from error
+        raise Unreadable(f"{file} of the source asks for the Python {declared}, which is not a version: correct it.") from error
     return {"file": file, "declared": declared, "choices": [re.sub(r"\s", "", choice) for choice in cleaned]}
 
 

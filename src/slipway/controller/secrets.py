@@ -8,7 +8,7 @@ from typing import Any
 
 from slipway.host.process import without_passwords
 
-# Of what a step is told, what is never shown.
+# Arguments of a step that are never shown.
 SECRET = {"settings", "credentials", "packed", "secrets"}
 
 # What a variable of an environment, or a header, with a secret is called.

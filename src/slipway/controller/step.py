@@ -20,13 +20,13 @@ from slipway.controller.secrets import split
 class StepAction(ActionBase):
     """Has the host's program take a step; the program is sent first where the host has another version of it.
 
-    Where a dead run of this controller held the app, the step is taken once more.
+    If a dead run of this controller had locked the app, the step is run once more.
     """
 
     _supports_check_mode = True
 
     def step(self, name: str, arguments: Mapping[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        """Take the step `name`, told `arguments`, and return its result."""
+        """Run the step `name` with `arguments`, and return its result."""
         try:
             run: dict[str, Any] = this_run()
         except DeadRun as error:
@@ -43,7 +43,7 @@ class StepAction(ActionBase):
         if result.get("msg"):
             result["msg"] = as_typed(result["msg"])
         if owner:
-            result["msg"] += f" If that run is gone, take the app over from it: {taking_over()} (it waits for a step under way)."
+            result["msg"] += f" If that run is dead, take over its lock: {taking_over()} (this waits for a running step to end)."
         return result
 
     def call(self, options: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:

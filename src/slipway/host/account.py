@@ -81,12 +81,12 @@ def check(name: str, user: str) -> None:
     who = stranger(user)
     if who:
         raise ReleaseError(
-            f"app_user is {user}, and this host has an account of that name which Slipway did not make: {who}. The app "
-            "would have its rights. Nothing was changed. Set app_user to a name that is free here, then run this again."
+            f"app_user is {user}, and this host already has an account of that name, which Slipway did not create: {who}. The "
+            "app would run with its rights. Nothing was changed. Set app_user to an unused name, then run this again."
         )
     others = taken(name, user)
     if others:
         raise ReleaseError(
-            f"app_name is {name}, and this host has {' and '.join(others)}, which Slipway did not make. Nothing was changed. "
+            f"app_name is {name}, and this host has {' and '.join(others)}, which Slipway did not create. Nothing was changed. "
             "Set app_name to another name; or, where nothing needs it any more, move it away. Then run this again."
         )

@@ -13,7 +13,7 @@ from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 from slipway.host.watch import Processes, Traffic
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
@@ -44,7 +44,7 @@ def measure(
     """
     live = layout.live()
     if live is None:
-        raise ReleaseError("Nothing is live here, so there is nothing to measure.")
+        raise ReleaseError("No release is live on this host, so there is nothing to measure.")
     since, begin = time.time(), time.monotonic()
     traffic, restarts = Traffic(log), 0
     programs = supervisor.state(live)[1]
@@ -61,7 +61,7 @@ def measure(
         if left <= 0:
             break
     if layout.live() != live:
-        raise ReleaseError(f"Release {live} was live when this began, and release {layout.live()} is now.")
+        raise ReleaseError(f"Release {live} was live when the measurement began, and release {layout.live()} is now.")
     return {
         "release": live,
         "total": count.total,

@@ -88,12 +88,12 @@ class Certificate:
         left = self.end - time.time()
         end = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.end))
         if self.expired:
-            return [("error", "The certificate has expired", f"It ended {end}.")]
+            return [("error", "The certificate has expired", f"It expired at {end}.")]
         share = self.share_left
         if share >= OVERDUE:
             return []
         number, unit = (left // 86400, "day") if left >= 2 * 86400 else (left // 3600, "hour")
-        what = f"The certificate ends in {number:.0f} {unit}{'' if number == 1 else 's'}"
+        what = f"The certificate expires in {number:.0f} {unit}{'' if number == 1 else 's'}"
         evidence = f"It should have been renewed by now: {100 * share:.0f} % of its lifetime is left, until {end}."
         return [("error" if share < URGENT else "warning", what, evidence)]
 

@@ -13,14 +13,14 @@ from slipway.host.errors import ReleaseError
 from slipway.host.lock import Locked
 
 MANUAL = """\
-Commands exclude each other and the playbooks: of two changes of an app at a time one is refused.
+Only one change of an app runs at a time: commands and playbooks take the same lock.
 
 exit codes:
-  0  it was done; of status, doctor: all is well
-  1  it failed, and what was live still is; of status: an app is not healthy; of doctor: something is broken
-  2  the command or the app is not known, or root's rights are missing
-  3  another change of the app is under way, or it is locked
-  of run and shell: that of the command
+  0  success; status, doctor: everything is healthy
+  1  failure, and the live release is unchanged; status: an app is unhealthy; doctor: there is an error
+  2  unknown command or app, or not run as root
+  3  the app is locked
+  run, shell: the exit code of the command
 """
 
 COMPLETION = """\
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
     raw = argparse.RawDescriptionHelpFormatter
     found = argparse.ArgumentParser(
-        prog="slipway", description="Looks after the apps that Slipway serves on this host.", epilog=MANUAL, formatter_class=raw
+        prog="slipway", description="Manage the apps that Slipway serves on this host.", epilog=MANUAL, formatter_class=raw
     )
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -56,38 +56,36 @@ def parser() -> argparse.ArgumentParser:
             made.add_argument("--json", action="store_true", help="print JSON")
         return made
 
-    command("status", "show what is live, and whether it is healthy", "?")
+    command("status", "show the live release of each app and its health", "?")
     command("releases", "list the releases of an app", "one")
     back = command("rollback", "roll an app back to an earlier release", "one")
-    back.add_argument("--to", default="", metavar="N", help="the release; without it the last good one before the live one")
+    back.add_argument("--to", default="", metavar="N", help="release number (default: the last good release before the live one)")
     back.add_argument(
-        "--settings", choices=["original", "current"], help="whether it runs with the settings that it had, or today's"
+        "--settings", choices=["original", "current"], help="run it with its original settings, or with the current ones"
     )
-    back.add_argument(
-        "--across-migrations", action="store_true", help="also to a release made for another schema of the database"
-    )
-    back.add_argument("--check", action="store_true", help="say what would be done, and change nothing")
-    logs = command("logs", "show what an app, its server and Nginx logged", "one")
-    logs.add_argument("-n", "--lines", type=int, default=20, help="how many lines of each log (20)")
-    logs.add_argument("--grep", default="", metavar="REGEX", help="only lines that have this regular expression")
-    logs.add_argument("-f", "--follow", action="store_true", help="go on with the lines that come")
-    run = command("run", "run a command with the code, settings and user of an app's live release", "one", as_json=False)
+    back.add_argument("--across-migrations", action="store_true", help="allow a release made for another database schema")
+    back.add_argument("--check", action="store_true", help="dry run: report what would be done, change nothing")
+    logs = command("logs", "show the logs of an app, its server and Nginx", "one")
+    logs.add_argument("-n", "--lines", type=int, default=20, help="lines per log (default: 20)")
+    logs.add_argument("--grep", default="", metavar="REGEX", help="only lines that match this regular expression")
+    logs.add_argument("-f", "--follow", action="store_true", help="follow the logs")
+    run = command("run", "run a command in the environment and as the user of an app's live release", "one", as_json=False)
     run.add_argument(
-        "arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command; secrets are masked in what it prints"
+        "arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command; secrets are masked in its output"
     )
-    command("shell", "open a shell with the code, settings and user of an app's live release", "one", as_json=False)
-    command("doctor", "show what is wrong, or soon will be, and what mends it", "?")
-    lock = command("lock", "keep everybody else from changing an app for a while", "one")
-    lock.add_argument("--minutes", type=int, default=60, help="for how long (60)")
-    command("unlock", "end the lock of an app, whoever has it", "one")
-    command("completion", "print what completes this command in bash: source <(slipway completion)", as_json=False)
-    step = command("step", "take a step of a playbook, told by JSON on standard input", as_json=False)
+    command("shell", "open a shell in the environment and as the user of an app's live release", "one", as_json=False)
+    command("doctor", "diagnose this host and its apps, and show how to fix each finding", "?")
+    lock = command("lock", "lock an app, so that nobody else can change it", "one")
+    lock.add_argument("--minutes", type=int, default=60, help="duration of the lock in minutes (default: 60)")
+    command("unlock", "unlock an app, whoever locked it", "one")
+    command("completion", "print the bash completion: source <(slipway completion)", as_json=False)
+    step = command("step", "run a step of a playbook; reads its arguments as JSON from standard input", as_json=False)
     step.add_argument("name", choices=sorted(steps.STEPS), metavar="STEP", help=", ".join(sorted(steps.STEPS)))
-    step.add_argument("--check", action="store_true", help="say what it would do, and change nothing")
-    text = "install this program first, in a folder that has the name of its version, and a link to it"
+    step.add_argument("--check", action="store_true", help="dry run: report what it would do, change nothing")
+    text = "first install this program to FILE, whose directory is named after its version, and link LINK to it"
     step.add_argument("--install", nargs=2, metavar=("FILE", "LINK"), help=text)
-    exporter = command("exporter", "write a file of metrics for Prometheus again and again", as_json=False)
-    exporter.add_argument("settings", help="a file of settings, in JSON")
+    exporter = command("exporter", "write a Prometheus metrics file periodically", as_json=False)
+    exporter.add_argument("settings", help="settings file (JSON)")
     return found
 
 
@@ -140,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "run" and not [argument for argument in given.arguments if argument != "--"]:
         reader.error("run needs a command, such as: slipway run APP -- python -m app.tasks")
     if given.command not in ("step", "exporter") and not is_root():
-        print(f"This needs root's rights: sudo slipway {' '.join(arguments or sys.argv[1:])}", file=sys.stderr)
+        print(f"This must be run as root: sudo slipway {' '.join(arguments or sys.argv[1:])}", file=sys.stderr)
         return 2
     try:
         return do(given)

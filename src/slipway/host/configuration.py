@@ -32,7 +32,7 @@ PARAMETERS: dict[str, Any] = {
     "version": "",
     # Where the source came from.
     "origin": str,
-    # What the runtime is told, beside what is known of the release.
+    # What the runtime is configured with, besides the facts of the release.
     "runtime": dict,
     # What runs containers, where the release is run in one.
     "engine": "",
@@ -50,7 +50,7 @@ PARAMETERS: dict[str, Any] = {
     "health": dict,
     # Where the OpenAPI document is that is compared; empty to compare none.
     "openapi_path": str,
-    # `host`, `port` and `tls` of the public door on this host.
+    # `host`, `port` and `tls` of the public endpoint on this host.
     "door": dict,
     # Where Nginx logs the app's answers, as JSON.
     "access_log": str,
@@ -78,13 +78,13 @@ PARAMETERS: dict[str, Any] = {
     "stop": float,
     # How many earlier releases stay on the host.
     "keep": int,
-    # MiB that must be free on the disk of the app's home.
+    # MiB of free space required on the disk of the app's home.
     "room": float,
-    # Whether to go back to one made for another schema.
+    # Whether to roll back to a release made for another schema.
     "across_migrations": False,
-    # Whether a release that is gone back to runs with the settings that it had, or with today's.
+    # Whether a rollback runs the release with its original settings, or with the current ones.
     "rollback_settings": "original",
-    # Where clients find the app, for what the end of a run tells.
+    # Where clients find the app, for the summary at the end of a run.
     "url": "",
 }
 
@@ -122,9 +122,9 @@ def load(name: str) -> dict[str, Any]:
         return configured(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         there = ", ".join(apps()) or "none"
-        raise UnknownApp(f"This host has no app {name}; it has {there}. playbooks/deploy.yml brings one here.") from error
+        raise UnknownApp(f"This host has no app {name}; it has {there}. To deploy one: playbooks/deploy.yml") from error
     except (ValueError, ReleaseError) as error:  # it was cut off, or another version wrote it
-        raise ReleaseError(f"{file} cannot be used ({error}): playbooks/deploy.yml writes it anew.") from error
+        raise ReleaseError(f"{file} is invalid ({error}): playbooks/deploy.yml rewrites it.") from error
 
 
 def save(configuration: dict[str, Any], check: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Ask an app: at the socket of one release, or at the public door as a client would."""
+"""Ask an app: at the socket of one release, or at the public endpoint as a client would."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def ask(
         except UnicodeError as error:
             raise OSError(f"GET {path} for {host} cannot be sent: {error}") from error
         except (TimeoutError, socket.timeout) as error:  # noqa: UP041 - until Python 3.9 they are two
-            raise TimeoutError(f"the answer to GET {path} had not come to its end after {seconds:g} s") from error
+            raise TimeoutError(f"the answer to GET {path} was incomplete after {seconds:g} s") from error
         if longest and response.length and len(body) <= longest:
             raise http.client.IncompleteRead(body, response.length)
         if len(body) > longest:
@@ -156,7 +156,7 @@ def ask(
 
 
 class PublicEndpoint:
-    """The public door of an app on this host.
+    """The public endpoint of an app on this host.
 
     Args:
         host: the name under which clients ask for the app.
@@ -193,7 +193,7 @@ class PublicEndpoint:
         return ask(connection, path, self.host, headers)
 
     def findings(self, token: str) -> list[str]:
-        """Ask the live release what reaches it through the door.
+        """Ask the live release what reaches it through the public endpoint.
 
         Args:
             token: that of the release, without which it keeps these answers to itself.
@@ -202,7 +202,7 @@ class PublicEndpoint:
             A sentence for each thing that does not arrive as it should, with the setting to look at. Empty when all is well.
         """
         questions = {
-            "What the app sees of a client": self._addresses,
+            "The client address that the app sees": self._addresses,
             "A redirect of the app": self._redirect,
             "A WebSocket": self._websocket,
             "An event stream": self._events,
@@ -212,7 +212,7 @@ class PublicEndpoint:
             try:
                 finding = question({"X-Slipway-Door": token})
             except NO_ANSWER as error:
-                finding = f"{what} could not be tried at the public door: {str(error) or type(error).__name__}."
+                finding = f"{what} could not be checked at the public endpoint: {str(error) or type(error).__name__}."
             if finding:
                 found.append(finding)
         return found
@@ -224,22 +224,22 @@ class PublicEndpoint:
         with contextlib.suppress(ValueError):
             seen = answer.json()
         if answer.status != 200 or not isinstance(seen, dict) or not {"scheme", "client"} <= seen.keys():
-            return f"A question to the release itself ({QUESTIONS_PATH}) was answered with {answer.status} before it came there."
+            return f"A self-check request ({QUESTIONS_PATH}) was answered with {answer.status} before it reached the release."
         scheme = "https" if self.tls else "http"
         if seen["scheme"] != scheme:
             return (
                 f"The app sees the scheme {seen['scheme']} where its clients use {scheme}, so its links and redirects are wrong: "
-                "look at X-Forwarded-Proto in Nginx's site, and at forwarded_allow_ips of the server."
+                "check X-Forwarded-Proto in Nginx's site, and forwarded_allow_ips of the server."
             )
         if CLAIMED_CLIENT in str(seen["client"]):
             return (
                 "A client can choose the address that the app sees: Nginx must overwrite X-Forwarded-For with $remote_addr, and "
-                "nginx_real_ip_from must name nothing but your own proxies."
+                "nginx_real_ip_from must list only your own proxies."
             )
         if seen["client"] != "127.0.0.1":
             return (
-                f"The app sees the client address {seen['client']} where 127.0.0.1 asked: look at X-Forwarded-For in Nginx's "
-                "site, and at forwarded_allow_ips of the server."
+                f"The app sees the client address {seen['client']} for a request from 127.0.0.1: check X-Forwarded-For in "
+                "Nginx's site, and forwarded_allow_ips of the server."
             )
         return ""
 
@@ -250,8 +250,8 @@ class PublicEndpoint:
         if target.startswith(scheme):
             return ""
         return (
-            f"A redirect of the app, such as that from a path with a slash at its end, leads to {target or 'nowhere'} and not to "
-            f"{scheme}...: look at X-Forwarded-Proto, Host and proxy_redirect in Nginx's site."
+            f"A redirect of the app, such as from a path with a trailing slash, leads to {target or 'nowhere'} instead of "
+            f"{scheme}...: check X-Forwarded-Proto, Host and proxy_redirect in Nginx's site."
         )
 
     def _websocket(self, token: dict[str, str]) -> str:
@@ -267,7 +267,7 @@ class PublicEndpoint:
         if status == [b"101"]:
             return ""
         return (
-            f"A WebSocket is answered with {b''.join(status).decode('ascii', 'replace') or 'nothing'} and not with 101: look at "
+            f"A WebSocket is answered with {b''.join(status).decode('ascii', 'replace') or 'nothing'} instead of 101: check "
             "the headers Upgrade and Connection, and at proxy_http_version, in Nginx's site."
         )
 
@@ -277,7 +277,7 @@ class PublicEndpoint:
         if b"data:" in head and seconds < SECOND_EVENT_SECONDS:
             return ""
         return (
-            "An event stream is held back on its way to the client: look at proxy_buffering, gzip_types and proxy_ignore_headers "
+            "An event stream is buffered on its way to the client: check proxy_buffering, gzip_types and proxy_ignore_headers "
             "in Nginx's site; nginx_streaming_paths turns buffering off for a path."
         )
 

@@ -1,4 +1,4 @@
-"""What may fail on a host, told to an operator."""
+"""Failures on a host, with a message for the operator."""
 
 from __future__ import annotations
 

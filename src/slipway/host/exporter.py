@@ -40,24 +40,24 @@ SLOW = 6
 
 # Names of metrics, with what they mean and their labels.
 GAUGES: dict[str, tuple[str, list[str]]] = {
-    "slipway_up": ("Whether the app is healthy at all its sockets.", []),
-    "slipway_door_up": ("Whether it answers at the public door.", []),
+    "slipway_up": ("Whether the app is healthy on all its sockets.", []),
+    "slipway_door_up": ("Whether the app is healthy at the public endpoint.", []),
     "slipway_release_info": ("The live release.", ["release", "version", "server", "runtime"]),
-    "slipway_release_timestamp_seconds": ("Since when it is live.", []),
+    "slipway_release_timestamp_seconds": ("Time at which the live release was activated.", []),
     "slipway_release_failed": ("Whether the last release failed.", []),
     "slipway_program_state": ("The state a program is in.", ["release", "program", "state"]),
     "slipway_program_start_timestamp_seconds": ("When a program was started.", ["release", "program"]),
-    "slipway_workers": ("Processes that serve.", ["release"]),
+    "slipway_workers": ("Worker processes.", ["release"]),
     "slipway_memory_bytes": ("Resident memory of all processes.", ["release"]),
-    "slipway_runtime_used_ratio": ("How full the memory is in which its sockets and counts lie, from 0 to 1.", []),
+    "slipway_runtime_used_ratio": ("Used share of the runtime file system, which holds sockets and counters, from 0 to 1.", []),
     "slipway_connections": ("Connections of the machine's Nginx, those to apps included.", []),
-    "slipway_connections_limit": ("How many it may have.", []),
+    "slipway_connections_limit": ("Maximum number of connections.", []),
     "slipway_certificate_not_before_timestamp_seconds": ("When the certificate begins.", ["which"]),
     "slipway_certificate_not_after_timestamp_seconds": ("When the certificate ends.", ["which"]),
     "slipway_certificate_served_is_stored": ("Whether Nginx serves the certificate that is in its file.", []),
-    "slipway_certificate_placeholder": ("Whether the certificate is a placeholder where a real one is wanted.", []),
+    "slipway_certificate_placeholder": ("Whether a placeholder is served instead of the real certificate.", []),
     "slipway_certificate_renewal_failed": ("Whether certbot's last run failed.", []),
-    "slipway_gathered_timestamp_seconds": ("When all this was found out.", []),
+    "slipway_gathered_timestamp_seconds": ("Time at which these metrics were gathered.", []),
 }
 
 
@@ -72,11 +72,11 @@ class Traffic:
     def __init__(self, log: Path, registry: CollectorRegistry) -> None:
         self.log = AccessLog(log)
         labels = ["method", "status", "release"]
-        self.requests = Counter("slipway_http_requests", "Answers, by Nginx's log.", labels, registry=registry)
+        self.requests = Counter("slipway_http_requests", "HTTP responses, from Nginx's access log.", labels, registry=registry)
         self.seconds = Histogram(
-            "slipway_http_request_duration_seconds", "How long they took.", buckets=BUCKETS, registry=registry
+            "slipway_http_request_duration_seconds", "Duration of HTTP requests in seconds.", buckets=BUCKETS, registry=registry
         )
-        self.bytes = Counter("slipway_http_response_bytes", "Bytes of their bodies.", registry=registry)
+        self.bytes = Counter("slipway_http_response_bytes", "Size of HTTP response bodies in bytes.", registry=registry)
 
     def follow(self) -> None:
         """Count what was logged since the last call."""
@@ -132,7 +132,7 @@ class State:
         yield from families.values()
 
     def health(self) -> Iterator[tuple[str, float, list[str]]]:
-        """Ask the app at its sockets and at the door."""
+        """Check the app at its sockets and at the public endpoint."""
         live = self.layout.live()
         sockets = [] if live is None else self.layout.sockets(live)
         answers = [self._healthy(partial(self.check.ask, socket)) for socket in sockets]

@@ -51,7 +51,7 @@ def atomic_symlink(link: Path, target: str | Path, over_file: bool = False) -> N
         ReleaseError: when something other than a symbolic link stands at `link`.
     """
     if link.exists() and not link.is_symlink() and not (over_file and link.is_file()):
-        raise ReleaseError(f"{link} is in the way: it should be a symbolic link. Move it elsewhere, then run again.")
+        raise ReleaseError(f"{link} exists and is not a symbolic link. Move it away, then run again.")
     temporary = link.parent / f".{link.name}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
@@ -61,7 +61,7 @@ def atomic_symlink(link: Path, target: str | Path, over_file: bool = False) -> N
 
 
 def on_disk(path: Path) -> None:
-    """Have all that was written to the file system of `path` survive a loss of power."""
+    """Make all that was written to the file system of `path` survive a loss of power."""
     handle = os.open(path, os.O_RDONLY)
     try:
         ctypes.CDLL(None).syncfs(handle)
@@ -70,7 +70,7 @@ def on_disk(path: Path) -> None:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Have the file system remember the renames in `directory` across a loss of power."""
+    """Make the renames in `directory` survive a loss of power."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -95,7 +95,7 @@ def remove(path: Path) -> None:
 
 
 def require_free_space(layout: Layout, needed: float) -> None:
-    """See to it that there is room for a build or a release, before either is begun.
+    """Require free space for a build or a release, before either is begun.
 
     Args:
         layout: the app's paths; its home exists.
@@ -109,8 +109,8 @@ def require_free_space(layout: Layout, needed: float) -> None:
     if free < needed:
         raise ReleaseError(
             f"The disk that holds {layout.home} is nearly full: {free:.0f} MiB are free, "
-            f"and app_min_free_disk_mb asks for {needed:.0f}. "
-            "Make room, or keep fewer releases (app_keep_releases)."
+            f"and app_min_free_disk_mb requires {needed:.0f}. "
+            "Free some space, or keep fewer releases (app_keep_releases)."
         )
     if system.f_files and system.f_favail < 20000:
         raise ReleaseError(f"The file system that holds {layout.home} has only {system.f_favail} inodes left. Remove files.")

@@ -1,4 +1,4 @@
-"""What an examination finds, and what mends it."""
+"""A finding of the doctor, and what fixes it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or soon will be.
+    """One thing that is broken, or soon will be.
 
     Attributes:
         severity: `error` or `warning`.
-        what: what is wrong, in a few words.
+        what: the finding, in a few words.
         evidence: what shows it.
-        remedy: what mends it, a command where there is one.
+        remedy: what fixes it, a command if there is one.
     """
 
     severity: str
@@ -34,5 +34,5 @@ def warning(what: str, evidence: str, remedy: str) -> Finding:
 
 
 def worst_first(findings: Iterable[Finding]) -> list[dict[str, str]]:
-    """Return findings as a step tells them: errors before all others."""
+    """Return findings as a step returns them: errors first."""
     return [asdict(finding) for finding in sorted(findings, key=lambda each: each.severity != "error")]

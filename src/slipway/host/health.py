@@ -10,7 +10,7 @@ from typing import Any
 
 from slipway.host.endpoint import Answer, PublicEndpoint, UnixConnection, ask
 
-# What of the settings decides what is healthy: a rollback takes it from the release that it goes back to.
+# What of the settings decides what is healthy: a rollback takes it from its target.
 DEFINITION = ("path", "status", "body", "headers")
 
 
@@ -70,12 +70,10 @@ class HealthCheck:
             return ""
         reason = f"GET {self.path} answers {answer.status}, not {self.status}"
         if answer.status == self.status:
-            return (
-                f"GET {self.path} answers {self.status}, but its body does not have what app_health_body asks for ({self.body})"
-            )
+            return f"GET {self.path} answers {self.status}, but its body does not match app_health_body ({self.body})"
         if 300 <= answer.status < 400:
             target = answer.headers.get("location", "nowhere")
-            return f"{reason}: a redirect (to {target}) is not healthy; set app_health_path to a path that answers itself"
+            return f"{reason}: a redirect (to {target}) is not healthy; set app_health_path to a path that does not redirect"
         if answer.status == 404:
             return f"{reason}: set app_health_path to a path that the app has"
         return reason

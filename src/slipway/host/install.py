@@ -12,7 +12,7 @@ from typing import Any
 from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink, write
 
-# What it is told: nothing.
+# The arguments of the step: none.
 PARAMETERS: dict[str, Any] = {}
 
 # How many versions stay: what runs may still read from an older one.
@@ -32,7 +32,7 @@ def install(file: Path, command: Path) -> None:
     """
     content, version = Path(sys.argv[0]).read_bytes(), file.parent.name
     if hashlib.sha256(content).hexdigest()[: len(version)] != version:
-        raise ReleaseError(f"{sys.argv[0]} is not the version {version} of the program: it was damaged on its way.")
+        raise ReleaseError(f"{sys.argv[0]} is not the version {version} of the program: it was damaged in transit.")
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, content, 0o755)
     command.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One change of an app at a time: a run of Ansible holds the app from its first step on a host to its last."""
+"""One change of an app at a time: a run of Ansible locks the app from its first step on a host to its last."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, TextIO
 from slipway.host.errors import ReleaseError
 from slipway.host.paths import Layout
 
-# How long the app stays held for the next step of the same run, if nobody sees that the run is dead.
+# How long the app stays locked for the next step of the same run, unless the run is found to be dead.
 LEASE_SECONDS = 120.0
 
-# A claim that would last longer than this is none: the clock was set back since.
+# A lease that would last longer than this is ignored: the clock has been set back since.
 LONGEST_SECONDS = 6 * 3600.0
 
 # How long a step that is still under way may keep the run that takes over from a dead one waiting.
@@ -30,30 +30,30 @@ SIGN_SECONDS = 1.0
 
 
 class Locked(ReleaseError):
-    """Somebody else holds the app. `owner` is what that run says of itself."""
+    """The app is locked by another run. `owner` identifies that run."""
 
     def __init__(self, owner: dict[str, Any]) -> None:
         self.owner = owner
-        lease_entry = "" if owner.get("until", 0) == 0 else f" If that run is dead, its claim ends at {_clock(owner['until'])}."
+        lease_entry = "" if owner.get("until", 0) == 0 else f" If that run is dead, its lock expires at {_clock(owner['until'])}."
         super().__init__(
-            f"Another change of this app is under way: {owner.get('who', 'someone')} on {owner.get('where', 'some controller')}"
-            f" since {_clock(owner.get('since', 0))}. Nothing was changed; try again when it ended.{lease_entry}"
+            f"This app is locked by another run: {owner.get('who', 'someone')} on {owner.get('where', 'some controller')}"
+            f" since {_clock(owner.get('since', 0))}. Nothing was changed. Try again once that run has ended.{lease_entry}"
         )
 
 
 class LockTakenOver(ReleaseError):
-    """Another run has taken the app over from this one. `entry` is what that run left."""
+    """Another run has taken over the lock of this one. `entry` is what that run wrote."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
         super().__init__(
-            f"{entry.get('who', 'someone')} on {entry.get('where', 'some controller')} has taken this app over from this run "
-            "(app_break_lock). Nothing more is done in its name."
+            f"{entry.get('who', 'someone')} on {entry.get('where', 'some controller')} has taken over the deploy lock of this "
+            "app from this run (app_break_lock). This run stops here."
         )
 
 
 @contextlib.contextmanager
 def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: float = 1.0) -> Iterator[None]:
-    """Hold the app during one step of a run, and after it for the run's next step.
+    """Lock the app during one step of a run, and after it for the run's next step.
 
     While a step is under way the kernel holds the lock for it, and drops it with the process. Between two steps it is the
     entry in the file that holds, until the lease ends or another run takes over because this one is dead.
@@ -62,12 +62,12 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
         layout: the app's paths; its home exists.
         run: the run of Ansible: `id`, `who`, `where`, in `dead` the id of a run that is known to be dead, and in `take_over`
             whether any other run is to be taken for dead.
-        lease: seconds that the app stays held after a step that ended well; 0 after the last one.
+        lease: seconds that the app stays locked after a step that succeeded; 0 after the last one.
         patience: seconds to wait for the step of another run.
 
     Raises:
-        Busy: when another run holds the app.
-        TakenOver: when another run was told that this one is dead.
+        Locked: when another run has locked the app.
+        LockTakenOver: when another run has taken the lock over, because this one was thought dead.
     """
     handle = os.open(layout.home / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     os.fchmod(handle, 0o600)  # who may open it may lock it
@@ -109,7 +109,7 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
 
 
 def lock_owner(layout: Layout) -> dict[str, Any]:
-    """Return what the run that holds the app says of itself; empty if none does."""
+    """Return what identifies the run that has locked the app; empty if none has."""
     try:
         with open(layout.home / ".lock", encoding="utf-8") as file:
             try:
@@ -123,14 +123,14 @@ def lock_owner(layout: Layout) -> dict[str, Any]:
 
 
 def _lasts(owner: dict[str, Any]) -> bool:
-    """Say whether a claim lasts: by the time since this machine started, which nobody sets; after a restart, by its clock."""
+    """Say whether a lease lasts: by the time since this machine started, which nobody sets; after a restart, by its clock."""
     if owner.get("boot") and owner["boot"] == _boot():
         return float(owner.get("ticks", 0)) > time.monotonic()
     return 0 < float(owner.get("until", 0)) - time.time() <= LONGEST_SECONDS
 
 
 def _boot() -> str:
-    """Return what tells this start of the machine from all others."""
+    """Return the id of this boot of the machine."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()

@@ -1,4 +1,4 @@
-"""What an operator does on a host, where no controller is near: look at apps, roll back, run commands, and lock."""
+"""What an operator does on a host without a controller: show status, roll back, run commands, and lock."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def show_status(app: str | None, as_json: bool) -> int:
         settings = configuration.load(name)
         options = {key: settings[key] for key in status.PARAMETERS}
         rows.append({**status.status(options), "app": name, "locked": locked_by(Store(**settings["layout"]))})
-    lines = text_table(rows, STATUS) if rows else ["No app was deployed to this host yet."]
+    lines = text_table(rows, STATUS) if rows else ["No app has been deployed to this host yet."]
     show(rows, lines, as_json)
     return DONE if all(row["health"] == "ok" for row in rows) else FAILED
 
@@ -76,7 +76,7 @@ def show_status(app: str | None, as_json: bool) -> int:
 def show_releases(app: str, as_json: bool) -> int:
     """Show the releases that are kept, and those that the history remembers."""
     rows = releases.releases(Store(**configuration.load(app)["layout"]))
-    show(rows, releases.table(rows) or ["There is no release yet."], as_json)
+    show(rows, releases.table(rows) or ["There are no releases yet."], as_json)
     return DONE
 
 
@@ -91,12 +91,12 @@ def roll_back(app: str, to: str, settings: str | None, across: bool, dry: bool, 
         configured["rollback_settings"] = settings
     configured["across_migrations"] = across or configured["across_migrations"]
     if not as_json and not dry:
-        print(f"Rolling {app} back; that takes a while. What was live serves until the other one is healthy.", file=sys.stderr)
+        print(f"Rolling back {app}. The live release serves until the other one is healthy.", file=sys.stderr)
     given = arguments(release.PARAMETERS, {"app": app, "step": "rollback", "to": to, "run": me()})
     context = Context.of({**configured, **given})
     locked = lock_owner(context.layout)
     result = release.change(context, given, dry, None)
-    if locked.get("id") == me()["id"] and not dry:  # who has locked the app has it until it is unlocked
+    if locked.get("id") == me()["id"] and not dry:  # the operator who locked the app keeps the lock until it is unlocked
         with lock(context.layout, me(), lease=max(1.0, locked["until"] - time.time())):
             pass
     if result.get("failed"):
@@ -104,14 +104,18 @@ def roll_back(app: str, to: str, settings: str | None, across: bool, dry: bool, 
         return LOCKED if "locked_by" in result else FAILED
     live, before = result["release"], result["before"]
     if dry:
-        line = f"{app} would be rolled back from release {before} to {live}." if live != before else f"{app} would stay as it is."
+        line = (
+            f"{app} would be rolled back from release {before} to {live}."
+            if live != before
+            else f"Nothing would change: {app} stays on its live release."
+        )
     elif result["changed"]:
         line = (
-            f"{app} serves release {live} now; before, it was {before}. The next playbook that deploys {app} releases what the "
-            "inventory says: change that first."
+            f"{app} now serves release {live}; it served {before}. The next deployment of {app} releases what the "
+            "inventory says, so change the inventory first."
         )
     else:
-        line = f"{app} serves release {live}, as before: nothing changed."
+        line = f"Nothing changed: {app} still serves release {live}."
     show(result, [line, *result.get("warnings", [])], as_json)
     return DONE
 
@@ -128,7 +132,7 @@ def show_logs(app: str, lines: int, grep: str, follow: bool, as_json: bool) -> i
         if result["lines"]:
             show(result["lines"], result["lines"], as_json)
         elif not follow:
-            show([], ["There is no such line."], as_json)
+            show([], ["No matching log lines."], as_json)
         sys.stdout.flush()
         if not follow:
             return DONE
@@ -144,7 +148,7 @@ def unit(*names: str) -> str:
 
 
 def examine(app: str | None, as_json: bool) -> int:
-    """Show what is wrong with this host and its apps, or soon will be, and what mends it.
+    """Show the findings of the doctor for this host and its apps.
 
     Returns:
         1 if something is broken.
@@ -163,8 +167,8 @@ def examine(app: str | None, as_json: bool) -> int:
     lines = []
     for each in found:
         evidence = f"\n    {each['evidence']}".replace("\n", "\n    ") if each["evidence"] else ""
-        lines.append(f"{each['severity'].upper()} {each['app']}: {each['what']}{evidence}\n    To do: {each['remedy']}")
-    show(found, lines or ["Nothing is wrong that can be seen from this host. From elsewhere: playbooks/doctor.yml."], as_json)
+        lines.append(f"{each['severity'].upper()} {each['app']}: {each['what']}{evidence}\n    Fix: {each['remedy']}")
+    show(found, lines or ["No findings on this host. To check it from outside as well: playbooks/doctor.yml"], as_json)
     return FAILED if any(each["severity"] == "error" for each in found) else DONE
 
 
@@ -181,7 +185,7 @@ def live_release(app: str, run: dict[str, Any]) -> tuple[Context, int]:
     context = Context.of({**configuration.load(app), "run": run, "limit": 0.0})
     live = context.layout.live()
     if live is None:
-        raise ReleaseError(f"No release of {app} is live on this host: playbooks/deploy.yml makes one.")
+        raise ReleaseError(f"No release of {app} is live on this host. To deploy one: playbooks/deploy.yml")
     context.keep_secret((context.layout.release(live) / "settings.json").read_text(encoding="utf-8"))
     return context, live
 
@@ -216,7 +220,7 @@ def run_command(app: str, arguments: list[str]) -> int:
 def open_shell(app: str) -> int:
     """Open a shell with the code, the settings and the user of an app's live release. Nothing is masked in it."""
     context, live = live_release(app, me())
-    print(f"A shell of {app}, release {live}. Its environment holds the app's secrets. End it with: exit", file=sys.stderr)
+    print(f"Shell in {app}, release {live}. Its environment contains the app's secrets. Leave it with: exit", file=sys.stderr)
     with context.launching(live) as launch:
         code = subprocess.call([*launch["through"], "exec /bin/sh -i"], **as_user(launch))
     note(context, live, "a shell", code)
@@ -230,28 +234,28 @@ def as_user(launch: dict[str, Any]) -> dict[str, Any]:
 
 
 def lock_app(app: str, minutes: int, as_json: bool) -> int:
-    """Lock an app: until it is unlocked, or the time is over, nobody else changes it.
+    """Lock an app: until it is unlocked, or the lock expires, nobody else changes it.
 
     Raises:
-        Busy: when another run changes it.
+        Locked: when another run changes it.
         ReleaseError: when that is too long.
     """
     if not 0 < minutes * 60 <= LONGEST_SECONDS:
-        raise ReleaseError(f"An app can be locked for 1 to {LONGEST_SECONDS / 60:.0f} minutes, not for {minutes}.")
+        raise ReleaseError(f"A lock lasts 1 to {LONGEST_SECONDS / 60:.0f} minutes, not for {minutes}.")
     layout = Store(**configuration.load(app)["layout"])
     with lock(layout, me(), lease=minutes * 60.0):
         pass
     until = time.strftime("%H:%M UTC", time.gmtime(time.time() + minutes * 60))
-    show({"locked": app, "until": until}, [f"{app} is locked until {until}. To end it: slipway unlock {app}"], as_json)
+    show({"locked": app, "until": until}, [f"{app} is locked until {until}. To unlock it: slipway unlock {app}"], as_json)
     return DONE
 
 
 def unlock_app(app: str, as_json: bool) -> int:
-    """End the lock of an app, whoever has it; a step that is under way ends first."""
+    """Unlock an app, whoever locked it; a running step ends first."""
     layout = Store(**configuration.load(app)["layout"])
     before = locked_by(layout)
     with lock(layout, {**me(), "take_over": True}):
         pass
-    line = f"{app} is not locked any more; it was, by {before}." if before else f"{app} was not locked."
+    line = f"{app} is unlocked. It was locked by {before}." if before else f"{app} was not locked."
     show({"unlocked": app, "before": before}, [line], as_json)
     return DONE

@@ -11,7 +11,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.logs import File, Journal
 from slipway.host.store import Store
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
@@ -43,7 +43,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     try:
         re.compile(given["grep"])
     except re.error as error:
-        raise ReleaseError(f"grep must be a regular expression, and {given['grep']!r} is none: {error}.") from error
+        raise ReleaseError(f"grep must be a regular expression, and {given['grep']!r} is not one: {error}.") from error
     time.sleep(given["wait"])
     layout = Store(**given["layout"])
     logs = [*sorted(layout.logs.glob("*.log")), *map(Path, given["others"])]

@@ -10,7 +10,7 @@ from typing import Any
 from slipway.host.store import Store, version_of
 from slipway.host.tables import text_table
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
@@ -52,7 +52,7 @@ def image_bytes(build: Path) -> int:
 def releases(layout: Store) -> list[dict[str, Any]]:
     """Return what is known of each release, the newest first.
 
-    `state` is `live`, `kept` (it can be gone back to), `rolled back`, `failed`, or one of these with `gone` where its files are
+    `state` is `live`, `kept` (it can be rolled back to), `rolled back`, `failed`, or one of these with `gone` where its files are
     not on the host any more. `bytes` counts its code, and its environment with the newest of those that share it.
     """
     live = layout.live()
@@ -95,5 +95,5 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Return the `releases`, and a `table` of them for people."""
     rows = releases(Store(**given["layout"]))
-    lines = table(rows) if rows else ["There is no release yet: playbooks/deploy.yml makes the first."]
+    lines = table(rows) if rows else ["There are no releases yet. To deploy the first: playbooks/deploy.yml"]
     return {"changed": False, "releases": rows, "table": lines}

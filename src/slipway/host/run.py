@@ -8,7 +8,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.operator import live_release, note
 from slipway.host.process import masked, run
 
-# What it is told: a type stands for what must be given.
+# The arguments of the step: a type stands for what must be given.
 PARAMETERS: dict[str, Any] = {
     # The app's name.
     "app": str,

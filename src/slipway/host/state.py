@@ -41,19 +41,19 @@ def command(pid: int) -> bytes:
 
 
 def health(layout: Store, live: int, check: HealthCheck, endpoint: PublicEndpoint) -> str:
-    """Say `ok`, or what is wrong with the answers at the sockets and at the door."""
+    """Say `ok`, or why the app is unhealthy at its sockets or at the public endpoint."""
     try:
         for socket in layout.sockets(live):
             flaw = check.flaw(check.ask(socket))
             if flaw:
                 return f"{flaw} at {socket.name}"
     except NO_ANSWER as error:
-        return f"silent: {error}"
+        return f"no answer: {error}"
     try:
         answer = check.ask_endpoint(endpoint)
     except NO_ANSWER as error:
-        return f"door silent: {error}"
+        return f"no answer at the public endpoint: {error}"
     flaw = check.flaw(answer)
     if flaw:
-        return f"{flaw} at the door"
-    return "ok" if answer.release == str(live) else f"door answers from release {answer.release}"
+        return f"{flaw} at the public endpoint"
+    return "ok" if answer.release == str(live) else f"public endpoint answers from release {answer.release}"

@@ -13,7 +13,7 @@ from slipway.host.state import health, masters, workers
 from slipway.host.store import Store, version_of
 from slipway.host.supervisor import Supervisor
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
@@ -25,7 +25,7 @@ PARAMETERS: dict[str, Any] = {
     "program_suffix": str,
     # `path`, `status`, `body`, `headers` and `host` of the health check.
     "health": dict,
-    # `host`, `port` and `tls` of the public door on this host.
+    # `host`, `port` and `tls` of the public endpoint on this host.
     "door": dict,
 }
 
@@ -33,7 +33,7 @@ PARAMETERS: dict[str, Any] = {
 def hook_to_do(record: dict[str, Any]) -> str:
     """Say which hook the live release still owes; empty where it owes none."""
     pending = record.get("owed") or {}
-    return f", hook {pending['hook']} not done" if pending.get("hook") else ""
+    return f", hook {pending['hook']} pending" if pending.get("hook") else ""
 
 
 def status(arguments: dict[str, Any]) -> dict[str, Any]:

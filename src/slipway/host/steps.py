@@ -44,7 +44,7 @@ class Step(Protocol):
     PARAMETERS: dict[str, Any]
 
     def step(self, given: dict[str, Any], check: bool) -> dict[str, Any]:
-        """Take the step, and return its result; with `check`, say what it would do, and change nothing."""
+        """Take the step, and return its result; with `check`, only report what it would do."""
 
 
 def run_step(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check: bool) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def run_step(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check:
 
     Args:
         name: what it is called in `STEPS`.
-        given: what it is told.
+        given: its arguments.
         run: the run of Ansible that it is a step of, for the lock.
         check: whether nothing may change.
 
@@ -71,7 +71,7 @@ def run_step(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check:
 
 
 def main(name: str, check: bool, places: Sequence[str] | None = None) -> int:
-    """Take the step `name`, told by standard input, and print its result.
+    """Run the step `name` with the arguments on standard input, and print its result.
 
     Args:
         name: what it is called in `STEPS`.
@@ -86,7 +86,7 @@ def main(name: str, check: bool, places: Sequence[str] | None = None) -> int:
         try:
             install(*map(Path, places))
         except (ReleaseError, OSError) as error:
-            json.dump({"failed": True, "msg": f"The program cannot be put on this host: {error}"}, sys.stdout)
+            json.dump({"failed": True, "msg": f"The program cannot be installed on this host: {error}"}, sys.stdout)
             return 1
         os.execv(sys.executable, [sys.executable, places[0], "step", name])
     request = json.load(sys.stdin)

@@ -59,7 +59,7 @@ def control() -> tuple[Path, str]:
     socket, name, password = (settings.get("unix_http_server", key, fallback="") for key in ("file", "username", "password"))
     if not socket:
         places = " or ".join(read or map(str, CONFIGURATIONS))
-        raise ReleaseError(f"Supervisor listens at no Unix socket: {places} has no file= in [unix_http_server].")
+        raise ReleaseError(f"Supervisor listens on no Unix socket: {places} has no file= in [unix_http_server].")
     credentials = f"{quote(name, safe='')}:{quote(password, safe='')}@" if name else ""
     return Path(socket), f"http://{credentials}localhost/RPC2"
 
@@ -108,7 +108,7 @@ class Supervisor:
             configuration.write_text(f"[supervisord]\n[include]\nfiles = {section}\n", encoding="utf-8")
             answer = run([*interpreter, "-c", PARSE_SECTION, configuration], 30, directory=Path(directory), check=False)
         if answer.returncode:
-            raise ReleaseError(f"Supervisor would refuse the program's section {section}:\n{tail(answer.stdout, 5)}")
+            raise ReleaseError(f"Supervisor rejects the program's section {section}:\n{tail(answer.stdout, 5)}")
 
     def call(self, method: str, *arguments: Any, seconds: float = ANSWER_SECONDS) -> Any:
         """Have Supervisor do something: http://supervisord.org/api.html lists what.
@@ -122,7 +122,7 @@ class Supervisor:
             with proxy:
                 return getattr(proxy.supervisor, method)(*arguments)
         except xmlrpc.client.Fault as error:
-            raise ReleaseError(f"Supervisor refuses {method}: {error.faultString}") from error
+            raise ReleaseError(f"Supervisor rejects {method}: {error.faultString}") from error
         except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
             raise ReleaseError(f"Supervisor does not answer at {path}: {getattr(error, 'strerror', '') or error}") from error
 
@@ -160,7 +160,7 @@ class Supervisor:
             self.call("addProcessGroup", self.program(number))
         except ReleaseError as error:
             remove(self.section(number))
-            raise ReleaseError(f"Supervisor refused the program {self.program(number)}: {error}") from error
+            raise ReleaseError(f"Supervisor rejected the program {self.program(number)}: {error}") from error
 
     def drop(self, number: int) -> None:
         """Stop release `number` gracefully and forget its program.

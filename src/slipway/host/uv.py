@@ -9,7 +9,7 @@ from typing import Any
 from slipway.host.errors import ReleaseError
 from slipway.host.process import run, tail, without_passwords
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The Python that the virtual environment is made from.
     "interpreter": str,
@@ -44,7 +44,7 @@ def install(interpreter: str, program: Path, version: str, hashes: list[str], en
                 raise ReleaseError(f"uv cannot be installed: {error}") from error
             if done.returncode:
                 raise ReleaseError(
-                    "uv cannot be installed: see to the host's network, name a mirror in python_index_url or a proxy in "
+                    "uv cannot be installed: check the host's network, set a mirror in python_index_url or a proxy in "
                     f"python_proxy, or do without it by python_installer: pip.\n{without_passwords(tail(done.stdout, 20))}"
                 )
 

@@ -1,4 +1,4 @@
-"""What a step is told, made sure of."""
+"""The arguments of a step, validated."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def typed(value: object, kind: type) -> Any:
 
 
 def merged(plain: Mapping[str, Any], secret: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that a step is told; what is a dict in both is one of both."""
+    """Return all arguments of a step; a dict that is in both is merged."""
     both = {name: merged(plain[name], value) for name, value in secret.items() if isinstance(plain.get(name), Mapping)}
     return {**plain, **secret, **both}
 
 
 def arguments(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a step is told, with the defaults of what is not given.
+    """Return the arguments of a step, with defaults for what is not given.
 
     Args:
         parameters: by name, the type of what must be given, or the default of what need not be.
@@ -48,7 +48,7 @@ def arguments(parameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
     """
     unknown = sorted(set(given) - set(parameters))
     if unknown:
-        raise ReleaseError(f"This step knows no {', '.join(unknown)}; it knows {', '.join(sorted(parameters)) or 'nothing'}.")
+        raise ReleaseError(f"This step has no argument {', '.join(unknown)}; it has {', '.join(sorted(parameters)) or 'none'}.")
     found: dict[str, Any] = {}
     for name, default in parameters.items():
         required = isinstance(default, type)

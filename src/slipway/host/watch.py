@@ -177,7 +177,7 @@ def hanging(waits: list[tuple[float, int]], seconds: float, traffic: Traffic) ->
     for waited, path in long:
         times, longest = usual.paths.get(path, (0, 0.0))
         if times >= KNOWN_TIMES and longest * KNOWN_FASTER <= waited and path not in now.paths:
-            return f"a request has waited {waited:.0f} s; before the switch {times} for the same took {longest:.1f} s at most"
+            return f"a request has been waiting for {waited:.0f} s; {times} for the same took {longest:.1f} s at most before"
     hung = len(long) + now.given_up
     if hung >= LEAST_ERRORS and hung / (hung + now.total) > usual.slow_share(seconds) + LEAST_SHARE:
         return f"{hung} requests have waited {seconds:.0f} s or more for an answer, or were given up; {now.total} were answered"

@@ -1,4 +1,4 @@
-"""The app as a release serves it: with an answer to what the release asks at the public door, and notes of what waits."""
+"""The app as a release serves it: with an answer to what the release asks at the public endpoint, and notes of what waits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ note, monotonic = waiting.NOTE.pack_into, time.monotonic
 
 
 class Served:
-    """Passes everything on to the app, but for the questions of whoever knows the token, and tells it of the client.
+    """Passes everything on to the app, except questions that carry the token, and sets the client's address.
 
     It notes in memory that others can read which requests wait for their answers, and since when. What a client is still sending
     is waited for by the app, and not noted. All of this is done for each request: it is in one piece, since each call counts.

@@ -19,7 +19,7 @@ USUAL = logging.Formatter("%(asctime)s [%(process)d] [%(levelname)s] %(message)s
 
 
 def settings(release: Release, listener: int) -> Config:
-    """Return what Hypercorn is told.
+    """Return Hypercorn's configuration.
 
     Args:
         release: the release.
@@ -48,7 +48,7 @@ def settings(release: Release, listener: int) -> Config:
 
 
 def main() -> int:
-    """Serve, until this process is told to stop, and return its exit code."""
+    """Serve until this process is stopped, and return its exit code."""
     config = settings(release, guard.listen().detach())
     guard.exit_when_replaced()
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK)

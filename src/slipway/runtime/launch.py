@@ -39,7 +39,7 @@ def workers(release: Release) -> int:
 
 def environment(release: Release, directory: Path) -> dict[str, str]:
     """Return the environment of the app, with the settings that lie in the directory of its release."""
-    if release.container:  # that of the image, and what a hook is told
+    if release.container:  # that of the image, and the variables of a hook
         variables = dict(os.environ)
     else:  # nothing of supervisord's own, which is root's
         variables = {name: value for name, value in os.environ.items() if name.startswith("SLIPWAY_")}
@@ -105,7 +105,7 @@ def confine(release: Release) -> None:
     if release.container or not release.no_new_privileges:  # a container sees to it itself
         return
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        sys.exit(f"the app cannot be kept from new privileges: {os.strerror(ctypes.get_errno())} (app_no_new_privileges)")
+        sys.exit(f"new privileges cannot be denied to the app: {os.strerror(ctypes.get_errno())} (app_no_new_privileges)")
 
 
 def main(arguments: list[str]) -> None:

@@ -68,7 +68,7 @@ def imported(name: str) -> Any:
     except SystemExit as error:
         message = first_line("" if error.code is None or isinstance(error.code, int) else error.code)
         code = error.code if isinstance(error.code, int) else 1
-        end(f"it ends itself with exit code {code}{': ' * bool(message)}{message}", traceback_of(error))
+        end(f"it exits with exit code {code}{': ' * bool(message)}{message}", traceback_of(error))
     except BaseException as error:
         errors = refused(error)
         if errors:
@@ -76,8 +76,8 @@ def imported(name: str) -> Any:
             end(f"{headline_text}: {'; '.join(errors)}", "\n".join([f"{headline_text}:", *(f"  {flaw}" for flaw in errors)]))
         hint = ""
         if isinstance(error, ModuleNotFoundError) and error.name and not os.path.exists(error.name.partition(".")[0]):
-            hint = f"Nothing that was installed brings {error.name}: "
-            hint += "have app_extra_requirements name what the app's own files lack.\n"
+            hint = f"No installed package provides {error.name}: "
+            hint += "add to app_extra_requirements what the app's own files lack.\n"
         end(headline(error), hint + traceback_of(error))
 
 

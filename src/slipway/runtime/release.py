@@ -1,4 +1,4 @@
-"""What a release is told: `runtime.json` in its directory, beside the settings of the app."""
+"""The configuration of a release: `runtime.json` in its directory, beside the settings of the app."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Release(NamedTuple):
 
 
 def read(directory: Path = HERE) -> Release:
-    """Return what the release in `directory` is told.
+    """Return the configuration of the release in `directory`.
 
     Raises:
         OSError: when it cannot be read.

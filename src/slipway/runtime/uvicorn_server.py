@@ -15,7 +15,7 @@ from slipway.runtime.release import Release, read
 
 
 def settings(release: Release) -> dict[str, Any]:
-    """Return what Uvicorn is told."""
+    """Return Uvicorn's options."""
     options: dict[str, Any] = {
         # What launch.py works out.
         "workers": int(os.environ["WEB_CONCURRENCY"]),
@@ -39,7 +39,7 @@ def settings(release: Release) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve, until this process is told to stop."""
+    """Serve until this process is stopped."""
     listener = guard.listen()
     options = settings(release)
     if options["workers"] > 1:

@@ -64,7 +64,7 @@ def test_pip_installs_from_requirements_only(app: Path, kind: str, fetch: Callab
     for name, text in {"pyproject.toml": PROJECT, "pylock.toml": "", "uv.lock": LOCK}.items():
         (app / name).write_text(text, encoding="utf-8")
     assert fetch(app, installer="pip")
-    with pytest.raises(AnsibleActionFail, match=f"pip does not install from {kind}: set python_installer: uv"):
+    with pytest.raises(AnsibleActionFail, match=f"pip cannot install from {kind}: set python_installer: uv"):
         fetch(app, installer="pip", requirements=kind)
 
 

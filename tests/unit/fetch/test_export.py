@@ -172,7 +172,7 @@ def test_a_workspace_above_the_source_is_none_of_it(
         (
             "version = 1\n",
             "version = 2\n",
-            r"^uv\.lock of the source cannot be exported: .*`uv lock`, with a uv that is no newer",
+            r"^uv\.lock of the source cannot be exported: .*`uv lock`, using a uv that is no newer",
         ),
         (package("jinja2"), "", r"^uv\.lock of the source cannot be exported"),
         (f"sha256:{HASH}", "sha256:https://ann:sesame@x", r"https://\*\*\*@x"),
@@ -196,7 +196,7 @@ def test_a_password_in_an_address_of_a_lock_is_told_to_the_host_alone(locked: Pa
 def test_a_lock_that_lacks_what_its_project_names_by_now_is_refused(locked: Path, fetch: Callable[..., dict[str, Any]]) -> None:
     text = PROJECT.replace('"torch"', '"torch", "Jinja2>=1", "Other.Thing>=2"')
     (locked / "pyproject.toml").write_text(text, encoding="utf-8")
-    with pytest.raises(AnsibleActionFail, match=r"^uv\.lock of the source lacks other-thing, which pyproject\.toml names: run"):
+    with pytest.raises(AnsibleActionFail, match=r"^uv\.lock of the source lacks other-thing, which pyproject\.toml lists: run"):
         fetch(locked, requirements="uv.lock")
     known = '[package.metadata]\nrequires-dist = [{ name = "other-thing", marker = "sys_platform == \'win32\'" }]\n'
     (locked / "uv.lock").write_text(WHOLE.replace("[package.dev", f"{known}[package.dev"), encoding="utf-8")
@@ -209,6 +209,6 @@ def test_a_controller_without_uv_is_told(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
-        AnsibleActionFail, match=r"uv\.lock needs uv, which is neither beside .* nor in PATH: run script/bootstrap"
+        AnsibleActionFail, match=r"uv\.lock needs uv, which is neither next to .* nor in PATH: run script/bootstrap"
     ):
         fetch(locked, requirements="uv.lock")

@@ -125,7 +125,7 @@ def test_a_token_opens_a_repository_and_is_seen_nowhere(
 
 @pytest.mark.parametrize("address", ["http://git.example.com/x.git", "ssh://git@git.example.com/x.git", "git@host:x.git"])
 def test_a_token_does_not_travel_in_the_clear(fetch: Callable[..., dict[str, Any]], address: str) -> None:
-    with pytest.raises(AnsibleActionFail, match="app_git_token goes to an https address only") as error:
+    with pytest.raises(AnsibleActionFail, match="app_git_token is only sent to https addresses") as error:
         fetch(address, git_token="s3cr3t-token")
     assert "s3cr3t-token" not in str(error.value)
 

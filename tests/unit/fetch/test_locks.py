@@ -43,7 +43,7 @@ def test_included_requirements_count(tmp_path: Path) -> None:
 def test_a_folder_with_a_name_that_is_more_is_refused(app: Path, place: str, fetch: Callable[..., dict[str, Any]]) -> None:
     (app / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
     (app / "uv.lock").write_text(LOCK.replace("packages/core", place), encoding="utf-8")
-    with pytest.raises(AnsibleActionFail, match=r"^uv\.lock: .* has a name that no build can be told: rename the folder"):
+    with pytest.raises(AnsibleActionFail, match=r"^uv\.lock: .* has a name that cannot be passed to a build: rename the folder"):
         fetch(app, requirements="uv.lock")
 
 

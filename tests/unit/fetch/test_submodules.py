@@ -111,7 +111,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_repository_from_elsewhere_names_nothing_on_this_machine(
     parent: str, place: str, tmp_path: Path, asked: list[str]
 ) -> None:
-    with pytest.raises(FetchError, match="a place on this machine, which a repository from elsewhere cannot name"):
+    with pytest.raises(FetchError, match="a local path, which a remote repository may not refer to"):
         checkout._submodule("lib", "0" * 40, place, parent, 20, tmp_path, ("", ""), [])
     assert asked == []
 

@@ -24,21 +24,21 @@ def next_command(playbook: str, role: str, task: str, hosts: list[str]) -> str:
     """
     names = ",".join(hosts)
     if role == UNKNOWN_PROMPT:
-        message = f"{', '.join(hosts)} failed at [{task}]: sudo did not ask for the password in the words that Ansible expects."
-        hint = "sudo-rs, the sudo of Ubuntu 25.10 and later, has others. If so, set in the inventory, then run this again:"
+        message = f"{', '.join(hosts)} failed at [{task}]: sudo did not prompt for the password in the way that Ansible expects."
+        hint = "sudo-rs, the sudo of Ubuntu 25.10 and later, prompts differently. In that case, set this in the inventory:"
         return f"{message} {hint}\n    ansible_become_exe: sudo.ws"
     options = given_options()
     if not role:
         command = ["ansible", *options, "-m", "ping", names]
-        return f"{', '.join(hosts)} cannot be reached since [{task}]. Try it with:\n    {shlex.join(command)}"
-    path, advice = (playbook, "Mend what it says, then") if role == "preflight" else (ROOT / "playbooks" / "doctor.yml", "Next")
+        return f"{', '.join(hosts)} unreachable at [{task}]. Try the connection with:\n    {shlex.join(command)}"
+    path, advice = (playbook, "Fix what it reports, then") if role == "preflight" else (ROOT / "playbooks" / "doctor.yml", "Next")
     command = ["ansible-playbook", near(path), *options, "-l", names]
     return f"{', '.join(hosts)} failed at [{task}]. {advice}:\n    {shlex.join(command)}"
 
 
 def no_inventory(path: str) -> str:
     """Return that an inventory is not there."""
-    return f"There is no inventory {near(path)}: nothing was done. Name one that is there with -i."
+    return f"There is no inventory {near(path)}; nothing was done. Pass an existing one with -i."
 
 
 def no_host(playbook: str, patterns: Iterable[str]) -> str:

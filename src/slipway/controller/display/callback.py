@@ -1,4 +1,4 @@
-"""What Ansible tells of a run, handed to those who show it."""
+"""Events of an Ansible run, handed to those who show them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Guard:
             raise self.outside(member)
         entry_path = [data.name, *([data.linkname] if data.islnk() else [])]
         if any(_linked(Path(root), place) for place in entry_path) or (data.issym() and os.path.lexists(Path(root, data.name))):
-            raise FetchError(f"{self.name} (app_source) cannot be unpacked: {member.name} in it takes the way of a link.")
+            raise FetchError(f"{self.name} (app_source) cannot be unpacked: {member.name} in it passes through a symbolic link.")
         # The library would look for it in the archive, past this filter.
         if data.islnk() and not Path(root, data.linkname).is_file():
             raise FetchError(f"{self.name} (app_source) cannot be unpacked: {member.name} in it is a copy of what is not there.")
@@ -66,7 +66,7 @@ class Guard:
 
     def outside(self, member: tarfile.TarInfo) -> FetchError:
         """Return what is raised for a member that leads outside."""
-        return FetchError(f"{self.name} holds {member.name}, which leads outside or is no ordinary file.")
+        return FetchError(f"{self.name} holds {member.name}, which leads outside of it or is not a regular file.")
 
 
 def _linked(root: Path, name: str) -> bool:
@@ -152,7 +152,7 @@ def check_end(plain: Path, end: int, complete: bool) -> None:
         file.seek(end)
         block = file.read(512)
     if any(block) or (len(block) < 512 and not complete):
-        raise EOFError("it ends in the middle")
+        raise EOFError("it is truncated")
 
 
 def unpack(archive: Path, name: str, scratch: Path) -> Path:
@@ -170,8 +170,8 @@ def unpack(archive: Path, name: str, scratch: Path) -> Path:
             check_end(plain, tar.offset, complete=plain != archive)
     except DAMAGED as error:
         reason = str(error) or type(error).__name__
-        raise FetchError(f"{name} (app_source) cannot be unpacked: it is damaged, or no archive ({reason}).") from error
+        raise FetchError(f"{name} (app_source) cannot be unpacked: it is damaged or not an archive ({reason}).") from error
     found = [path for path in root.iterdir() if path.name not in LITTER]
     if not found:
-        raise FetchError(f"{name} (app_source) cannot be unpacked: there is nothing in it.")
+        raise FetchError(f"{name} (app_source) cannot be unpacked: it is empty.")
     return found[0] if len(found) == 1 and found[0].is_dir() and not found[0].is_symlink() else root

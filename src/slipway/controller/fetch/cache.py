@@ -13,7 +13,7 @@ from pathlib import Path
 # How long what nobody asks for stays on the controller, and how much of it.
 KEEP_SECONDS = 14 * 86400
 KEEP_BYTES = 10 * 2**30
-BUSY_SECONDS = 3600
+IN_USE_SECONDS = 3600
 
 
 def cache_directory(*parts: str) -> Path:
@@ -44,7 +44,7 @@ def sweep(files: Iterable[Path]) -> None:
     remaining, now = KEEP_BYTES, time.time()
     for asked, size, file in sorted(found, reverse=True):
         remaining -= size
-        if asked < now - KEEP_SECONDS or (remaining < 0 and asked < now - BUSY_SECONDS):
+        if asked < now - KEEP_SECONDS or (remaining < 0 and asked < now - IN_USE_SECONDS):
             file.unlink(missing_ok=True)
 
 

@@ -58,7 +58,7 @@ def checkout(
         names = ["refs/slipway/HEAD"] if revision == "HEAD" else [f"refs/tags/{revision}", f"refs/heads/{revision}", revision]
         commit = next(filter(None, (find_object(clone, name) for name in names)), "")
         if not commit:
-            raise FetchError(f"{shown(address)} has no branch, tag or commit {version}: app_version names one.")
+            raise FetchError(f"{shown(address)} has no branch, tag or commit {version} (app_version).")
         _export(clone, commit, timeout, target)
     for path, revision, place in submodules(clone, commit, exclude):
         _submodule(path, revision, place, repository.removeprefix("git+"), timeout, target, (key, token), exclude)
@@ -122,7 +122,7 @@ def _submodule(
     address = relative_to(parent, place) if place.startswith(("./", "../")) else place
     try:
         if (REMOTE.match(parent) and not REMOTE.match(address)) or re.match(r"^[A-Za-z0-9]+::", address):
-            raise FetchError(f"{shown(address)} is a place on this machine, which a repository from elsewhere cannot name.")
+            raise FetchError(f"{shown(address)} is a local path, which a remote repository may not refer to.")
         url, parent_url = urlsplit(address), urlsplit(parent)
         if url.scheme == parent_url.scheme and url.netloc == parent_url.netloc.rpartition("@")[2]:  # let in as its parent is
             address = url._replace(netloc=parent_url.netloc).geturl()
@@ -132,7 +132,7 @@ def _submodule(
     except FetchError as error:
         raise FetchError(
             f"The git submodule {path} of the source cannot be fetched: {error}\n"
-            f"Give git access to it, or add {os.path.basename(path)} to app_exclude where the app does not need it."
+            f"Give git access to it, or add {os.path.basename(path)} to app_exclude if the app does not need it."
         ) from error
 
 
@@ -158,7 +158,7 @@ def checkout_folder(
     names = [f"refs/tags/{version}", f"refs/heads/{version}", version]
     commit = next(filter(None, (find_object(top, name) for name in names)), "")
     if not commit:
-        raise FetchError(f"{top} has no branch, tag or commit {version}: app_version names one.")
+        raise FetchError(f"{top} has no branch, tag or commit {version} (app_version).")
     if not find_object(top, f"{commit}:{inside}", "tree"):
         raise FetchError(f"{version} (app_version) of {top} has no folder {inside} (app_source).")
     tree = f"{commit}:{inside}" if inside else commit

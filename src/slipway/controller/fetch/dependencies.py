@@ -73,7 +73,7 @@ class Dependencies:
             return {**facts, **self._requirements(file)}
         if self.allowed.installer == "pip":
             raise FetchError(
-                f"pip does not install from {facts['requirements']}: set python_installer: uv, or have app_requirements name a "
+                f"pip cannot install from {facts['requirements']}: set python_installer: uv, or have app_requirements name a "
                 "requirements file."
             )
         if kind == "pyproject" and not named:
@@ -121,7 +121,9 @@ class Dependencies:
     def _inside(self, name: str, folder: Path) -> str:
         path = os.path.relpath(os.path.normpath(folder), self.root)
         if path == ".." or path.startswith("../"):
-            raise FetchError(f"uv.lock takes {name} from {folder}, outside the source: make app_source the folder of both.")
+            raise FetchError(
+                f"uv.lock takes {name} from {folder}, outside the source: set app_source to the folder that contains both."
+            )
         check_folder(path, "uv.lock")
         return path
 

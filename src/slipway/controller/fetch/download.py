@@ -47,7 +47,7 @@ def obtain(source: str, checksum: str, timeout: float) -> Path:
 def _compare(source: str, found: str, expected: str) -> None:
     if found != expected:
         raise FetchError(
-            f"{shown(source)} is not what app_checksum names; nothing of it was unpacked.\n"
+            f"{shown(source)} does not match app_checksum; nothing was unpacked.\n"
             f"app_checksum: sha256:{expected}\nthe file:     sha256:{found}"
         )
 
@@ -74,7 +74,7 @@ def _download(address: str, expected: str, timeout: float, file: Path) -> None:
         _compare(address, sha256(partial), expected)
         os.replace(partial, file)
     except HTTPError as error:
-        raise FetchError(f"{shown(address)} (app_source) is answered with {error.code} {error.reason}.") from error
+        raise FetchError(f"{shown(address)} (app_source) answered {error.code} {error.reason}.") from error
     except (OSError, ValueError, UrlError, http.client.HTTPException) as error:
         if isinstance(error, TimeoutError) or "timed out" in str(error):
             raise FetchError(f"{shown(address)} took longer than {timeout:g} s (app_fetch_timeout).") from error

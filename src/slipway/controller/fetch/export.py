@@ -43,7 +43,7 @@ def export(source: Project, file: Path, start: Path, packages: Iterable[str], en
     """
     uv = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
     if not uv:
-        raise FetchError(f"{file.name} needs uv, which is neither beside {sys.executable} nor in PATH: run script/bootstrap.")
+        raise FetchError(f"{file.name} needs uv, which is neither next to {sys.executable} nor in PATH: run script/bootstrap.")
     unset = [argument for name in os.environ if name.startswith("UV_") and name not in environment for argument in ("-u", name)]
     options = [*OPTIONS, "--no-dev", *(f"--no-emit-package={name}" for name in packages)]
     # A copy of what a host sees, where it is part of no workspace above the source, nor of one that another user makes.
@@ -61,8 +61,8 @@ def export(source: Project, file: Path, start: Path, packages: Iterable[str], en
             run(command, EXPORT_SECONDS, environment, top / start.relative_to(source.root))
         except ReleaseError as error:
             raise FetchError(
-                f"{file.relative_to(source.root)} of the source cannot be exported: make it anew by `uv lock`, with a uv that is "
-                f"no newer than {uv}.\n{error}"
+                f"{file.relative_to(source.root)} of the source cannot be exported: recreate it with `uv lock`, using a uv "
+                f"that is no newer than {uv}.\n{error}"
             ) from error
         text = made.read_text(encoding="utf-8")
 

@@ -44,7 +44,7 @@ def access(address: str, key: str, token: str) -> dict[str, str]:
     if token:
         parts = urlsplit(address)
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")):
-            raise FetchError(f"app_git_token goes to an https address only, and app_source is {shown(address)}.")
+            raise FetchError(f"app_git_token is only sent to https addresses, and app_source is {shown(address)}.")
         header = f"Authorization: Basic {_basic(address, token)}"
         host = parts.netloc.rpartition("@")[2]
         # No helper may be asked, for it would remember the token.

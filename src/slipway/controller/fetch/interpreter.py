@@ -26,14 +26,14 @@ def check_interpreter(demands: Iterable[dict[str, Any]], host: str, version: str
         pin = ", or leave that file out by app_exclude where another will do" if ".python-version" in each["file"] else ""
         if base:
             has = f"{base} (app_image_base) has Python {version}"
-            remedy = "name an image with such a Python in app_image_base"
+            remedy = "set app_image_base to an image with such a Python"
         else:
             has = f"{interpreter} there is Python {version}"
             remedy = (
-                "install such a Python there and name it in python_interpreter, or set app_runtime: container, with an "
+                "install such a Python there and set python_interpreter to it, or set app_runtime: container, with an "
                 "app_image_base that has it"
             )
         raise FetchError(
-            f"The app asks for another Python than {host} would run it with: {each['file']} says {each['declared']}, and {has}. "
+            f"The app requires a different Python from that of {host}: {each['file']} says {each['declared']}, and {has}. "
             f"Nothing was built: {remedy}{pin}."
         )

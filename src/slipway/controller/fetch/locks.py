@@ -90,7 +90,7 @@ def check_fits(lock: dict[str, Any], name: str, project: dict[str, Any]) -> None
     known = {each["name"] for each in [*lock["package"], *own.get("metadata", {}).get("requires-dist", [])]}
     for need in project.get("project", {}).get("dependencies", []):
         if plain(need) not in known:
-            raise FetchError(f"uv.lock of the source lacks {plain(need)}, which pyproject.toml names: run `uv lock` again.")
+            raise FetchError(f"uv.lock of the source lacks {plain(need)}, which pyproject.toml lists: run `uv lock` again.")
 
 
 def pins(lock: dict[str, Any]) -> str:
@@ -105,7 +105,7 @@ def pins(lock: dict[str, Any]) -> str:
         place = one.get("url") or (f"./{one['path']}" if "path" in one else "")
         files = [one] if place else [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
         if not place and (not files or "version" not in package):
-            raise FetchError(f"{name} in the lock file comes from no package index: only its own address has it.")
+            raise FetchError(f"{name} in the lock file comes from no package index, but from an address of its own.")
         marker = f" ; {package['marker']}" if "marker" in package else ""
         hashes = sorted({f" --hash={kind}:{value}" for file in files for kind, value in file.get("hashes", {}).items()})
         lines.append(f"{name}{f' @ {place}' if place else '==' + package['version']}{marker}{''.join(hashes)}")

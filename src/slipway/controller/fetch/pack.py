@@ -48,8 +48,8 @@ def check_links(root: Path, exclude: list[str]) -> None:
     for path in files_below(root, exclude):
         if path.is_symlink() and leads_out(path, root):
             raise FetchError(
-                f"{path} is a link that leads out of the source (to {os.readlink(path)}): a build could not follow it. Put what "
-                f"it leads to into the source, or add {path.name} to app_exclude."
+                f"{path} is a link that points outside the source (to {os.readlink(path)}): a build could not follow it. "
+                f"Copy its target into the source, or add {path.name} to app_exclude."
             )
 
 
@@ -87,7 +87,7 @@ def pack(
                 if path not in texts and path.is_symlink():
                     entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(path)
                     if leads_out(path, root):
-                        raise FetchError(f"{path} is a link that leads out of {root}: add {path.name} to app_exclude.")
+                        raise FetchError(f"{path} is a link that points outside {root}: add {path.name} to app_exclude.")
                     body = os.fsencode(entry.linkname)
                 elif path in texts or path.is_file():
                     # Read once: what is digested is what is packed, even if somebody saves the file meanwhile.

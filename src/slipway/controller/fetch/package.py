@@ -28,9 +28,9 @@ def stand_in(source: str, requirement: str, scratch: Path, wheel: Path | None = 
             with zipfile.ZipFile(wheel) as file:
                 broken = file.testzip()
         except DAMAGED as error:
-            raise FetchError(f"{shown(source)} (app_source) is damaged, or no wheel ({error}).") from error
+            raise FetchError(f"{shown(source)} (app_source) is damaged or not a wheel ({error}).") from error
         if broken:
-            raise FetchError(f"{shown(source)} (app_source) is damaged: {broken} in it is not what it should be.")
+            raise FetchError(f"{shown(source)} (app_source) is damaged: {broken} in it does not match its digest.")
         name = requirement.removeprefix("./")
         shutil.copyfile(wheel, root / name)
         requirement = f"# sha256:{sha256(wheel)}\n{requirement}"  # two wheels may have one name

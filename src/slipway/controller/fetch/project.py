@@ -87,7 +87,7 @@ class Project:
         for name, command in OTHER_LOCKS.items():
             if self.has(self.folder / name):
                 raise FetchError(
-                    f"The source has {name}, which is not read here: run {command}, and add what it makes to the source; "
+                    f"The source has {name}, which is not read here: run {command}, and add the result to the source; "
                     "or set app_requirements: pyproject.toml to have the newest versions that fit."
                 )
 

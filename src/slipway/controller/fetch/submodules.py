@@ -51,7 +51,7 @@ def submodules(repository: Path, tree: str, exclude: Iterable[str]) -> list[tupl
         place = places.get(f"{folder}/{path}" if folder else path, "")
         if not place:
             raise FetchError(
-                f"{path} of the source is a git submodule without an address in .gitmodules: add that, or add "
+                f"{path} of the source is a git submodule without an address in .gitmodules: add one, or add "
                 f"{os.path.basename(path)} to app_exclude."
             )
         result.append((path, commit, place))
@@ -96,5 +96,5 @@ def check_submodules(root: Path, exclude: Iterable[str]) -> None:
         if not (root / path).is_dir() or not any((root / path).iterdir()):
             raise FetchError(
                 f"The git submodule {path} of app_source is not checked out: run `git submodule update --init --recursive` "
-                f"there, or add {os.path.basename(path)} to app_exclude where the app does not need it."
+                f"there, or add {os.path.basename(path)} to app_exclude if the app does not need it."
             )

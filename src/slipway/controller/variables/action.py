@@ -20,7 +20,7 @@ from slipway.controller.variables.types import LONGEST, fits_one_line, type_erro
 def shown(value: Any, spec: Mapping[str, Any]) -> str:
     """Quote `value` for a message, or hide it where `spec` marks it as secret. At most 80 characters."""
     if spec.get("no_log"):
-        return "not shown, since it is secret"
+        return "not shown because it is secret"
     text = re.sub(r"//[^/@\s]+@", "//***@", repr(str(value)) if isinstance(value, str) else str(value))
     text = text.split("\\n")[0]  # no more of what may be a key
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -57,7 +57,7 @@ class ValidateAction(ActionBase):
             errors += self._errors(role, specs, rules, variables, known, declared, invalid)
         if errors:
             host = variables["inventory_hostname"]
-            count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
+            count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
             result.update(
                 failed=True,
                 msg="\n".join([f"{host}: {count} in the inventory. Nothing was changed.", *errors]),
@@ -97,7 +97,7 @@ class ValidateAction(ActionBase):
         # What another role declares is no slip of the pen, and alike names are looked for at length.
         for name, near in misspelt(variables.keys() - (declared - specs.keys()), role, specs).items():
             hint = f"did you mean {near}?" if near else "ansible-doc -t role lists the variables that exist"
-            report(name, f"{name} is not a variable of Slipway: {hint}", variables[name])
+            report(name, f"{name} is not a Slipway variable: {hint}", variables[name])
 
         old_values = variables.get(f"__{role}_renamed_values", {})
         for name, new in variables.get(f"__{role}_renamed", {}).items():

@@ -47,7 +47,7 @@ def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
                     or any(path == ".." or path.startswith(("/", "../")) for path in (name, *([] if links_out else [inside])))
                     or (folders | {name}) & links
                 ):
-                    raise ReleaseError(f"The source holds {member.name}, which leads outside or is no ordinary file.")
+                    raise ReleaseError(f"The source contains {member.name}, which leads outside of it or is not a regular file.")
                 if member.issym():
                     links.add(name)
                 member.uid = member.gid = 0
@@ -58,9 +58,9 @@ def unpack(archive: Path, directory: Path, links_out: bool = False) -> None:
                 tar.extraction_filter = tarfile.fully_trusted_filter  # checked above
             tar.extractall(directory)
         if not any(directory.iterdir()):
-            raise ReleaseError("The packed source cannot be unpacked: there is nothing in it.")
+            raise ReleaseError("The packed source cannot be unpacked: it is empty.")
         if not links_out and outward(directory):  # by way of other links
-            raise ReleaseError(f"The source holds {outward(directory)}, which leads outside or is no ordinary file.")
+            raise ReleaseError(f"The source contains {outward(directory)}, which leads outside of it or is not a regular file.")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ReleaseError(f"The packed source cannot be unpacked: {error}") from error
 

@@ -97,7 +97,7 @@ class Builder:
                 gone += reclaim_ownership(path, self.uid, taken)
         if gone:
             raise ReleaseError(
-                f"{gone[0]} is a second name (a hard link) of a file that is not the build's own: have what makes it, such as a "
+                f"{gone[0]} is a hard link to a file that is not part of the build: let whatever creates it, such as a "
                 "hook (app_hooks), copy that file."
             )
 

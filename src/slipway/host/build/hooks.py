@@ -17,7 +17,7 @@ def hook(name: str, partial: Path, arguments: dict[str, Any], path: str = "") ->
     Args:
         name: which one.
         partial: the build, which that user may write to meanwhile.
-        arguments: what the step is told.
+        arguments: those of the step.
         path: a directory that goes before all others in PATH; empty for none.
 
     Raises:

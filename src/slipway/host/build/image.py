@@ -22,7 +22,7 @@ from slipway.host.lock import LEASE_SECONDS, Locked, lock
 from slipway.host.paths import Layout, digest
 from slipway.runtime.agreement import repository
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     **SHARED,
     # The app's name.
@@ -59,7 +59,7 @@ class Images:
 
     Args:
         layout: the app's paths.
-        arguments: what the step is told.
+        arguments: those of the step.
     """
 
     def __init__(self, layout: Layout, arguments: dict[str, Any]) -> None:
@@ -173,12 +173,12 @@ def ensure_image(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[s
 
     Args:
         layout: the app's paths.
-        arguments: what the step is told.
+        arguments: those of the step.
         dry: whether nothing may change.
 
     Raises:
         ReleaseError: when it cannot be had.
-        Busy: when another run has the app.
+        Locked: when another run has locked the app.
     """
     needs = {"needs_archive": False, "needs_image": False}
     if dry and not layout.builds.is_dir():
@@ -217,7 +217,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
 
     Raises:
         ReleaseError: when it cannot be had; what was live still is.
-        Busy: when another run has the app.
+        Locked: when another run has locked the app.
     """
     with packed(given):
         try:
@@ -225,4 +225,4 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         except Locked:
             raise
         except ReleaseError as error:
-            raise ReleaseError(f"The build failed; what was live still is.\n{error}") from error
+            raise ReleaseError(f"The build failed. The live release is unchanged.\n{error}") from error

@@ -26,7 +26,7 @@ class Installer:
         root: the source.
         work: a directory for what is needed meanwhile. Only `scratch` in it belongs to the build's user: root would
             write through links that it finds.
-        arguments: what the step is told.
+        arguments: those of the step.
         own: what the processes of the build's user find in their environment.
     """
 

@@ -39,6 +39,6 @@ def validate_links(partial: Path) -> None:
     found = outward(partial)
     if found:
         raise ReleaseError(
-            f"{found} in the build is a link that leads out of it ({os.readlink(partial / found)}): have the source, or the hook "
-            "that makes it (app_hooks), hold a copy or a relative link within the build, or name it in app_exclude."
+            f"{found} in the build is a link that points outside it ({os.readlink(partial / found)}): let the source, or the "
+            "hook that makes it (app_hooks), hold a copy or a relative link within the build, or name it in app_exclude."
         )

@@ -25,7 +25,9 @@ def check_folder(relative: str, where: str) -> None:
         Refused: when it has a space, a quote or the like in its name.
     """
     if not FOLDER.fullmatch(relative):
-        raise Refused(f"{where}: {relative!r}, a package of the source, has a name that no build can be told: rename the folder.")
+        raise Refused(
+            f"{where}: {relative!r}, a package of the source, has a name that cannot be passed to a build: rename the folder."
+        )
 
 
 class LocalPackage:
@@ -66,8 +68,8 @@ class LocalPackage:
         for extra in extras:
             if plain_name(extra) not in optional:
                 raise Refused(
-                    f"{self.where} wants the extra {extra} of {self.relative}, which no [project.optional-dependencies] in its "
-                    "pyproject.toml names: put the packages that it stands for into the file."
+                    f"{self.where} requires the extra {extra} of {self.relative}, which no [project.optional-dependencies] in "
+                    "its pyproject.toml defines: put its packages into the file."
                 )
         own = plain_name(str(self.table.get("name", "")))
         needs, pending, done = list(self.table.get("dependencies", [])), [plain_name(extra) for extra in extras], set()
@@ -85,7 +87,7 @@ class LocalPackage:
         needs = [" ".join(need.split()) for need in needs]
         for need in needs:
             if not re.match(r"[A-Za-z0-9]", need) or re.search(r"\s-|\\", need):  # in a requirements file it would say more
-                raise Refused(f"{self.place} has {shown(need)!r}, which is no requirement: correct that.")
+                raise Refused(f"{self.place} has {shown(need)!r}, which is not a valid requirement: correct it.")
         return needs
 
 

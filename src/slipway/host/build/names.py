@@ -13,7 +13,7 @@ def names(arguments: dict[str, Any], version: str) -> tuple[str, str]:
     """Return the names of the virtual environment and of the build: digests of all that decides what is in them.
 
     Args:
-        arguments: what the step is told.
+        arguments: those of the step.
         version: that of the interpreter.
     """
     source, hooks = arguments["source"], hooks_of(arguments)

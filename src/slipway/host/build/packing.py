@@ -10,7 +10,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, lock
 from slipway.host.paths import Layout
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
@@ -30,7 +30,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
 
     Raises:
         ReleaseError: when it cannot be packed.
-        Busy: when another run has the app.
+        Locked: when another run has locked the app.
     """
     layout, folder = Layout(**given["layout"]), Path(given["folder"])
     build = layout.builds / given["build"]

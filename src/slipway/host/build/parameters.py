@@ -1,4 +1,4 @@
-"""What the steps that build are told alike, be it a virtual environment or an image."""
+"""The arguments that all steps which build share, be it a virtual environment or an image."""
 
 from __future__ import annotations
 

@@ -66,26 +66,25 @@ class Allowed(NamedTuple):
             if plain(value) not in known:
                 raise Refused(
                     f"{where} takes packages from {shown(value)}, too: add that to python_extra_index_urls, if you trust it; "
-                    "the file alone does not decide it."
+                    "the file alone does not decide that."
                 )
         if option == "--find-links":
             raise Refused(
-                f"{where} takes packages from {shown(value)}: bring the wheels along in app_wheelhouse, or in a folder "
-                "of the source."
+                f"{where} takes packages from {shown(value)}: provide the wheels in app_wheelhouse, or in a folder of the source."
             )
         if option == "--trusted-host":
             raise Refused(
-                f"{where} trusts {value} without a certificate: take that out, and have the hosts trust the certificate of the "
+                f"{where} trusts {value} without a certificate: remove that, and let the hosts trust the certificate of the "
                 "index that python_index_url or python_extra_index_urls names."
             )
         builds = (option == "--no-binary" and value not in (":none:", "")) or (option == "--only-binary" and value == ":none:")
         if builds and not self.source_builds:
             raise Refused(
-                f"{where} has packages built from source ({option} {value}), which runs their code: set app_source_builds: true "
-                "to allow it, or take that out."
+                f"{where} builds packages from source ({option} {value}), which runs their code: set app_source_builds: true "
+                "to allow it, or remove that."
             )
         if option == "--pre" and self.installer == "uv":
-            raise Refused(f"{where} asks for pre-releases of everything (--pre): name those you mean, as in fastapi==1.0rc1.")
+            raise Refused(f"{where} allows pre-releases of every package (--pre): pin those you mean, as in fastapi==1.0rc1.")
 
     def check_place(self, place: str, inside: Path | None, where: str, name: str) -> None:
         """Refuse a place that no host can, or may, install from.
@@ -103,21 +102,23 @@ class Allowed(NamedTuple):
         path = urlsplit(place).path if "://" in place else place
         if place.startswith(("file:", "/", "~")):
             raise Refused(
-                f"{what}, a place on one machine: put it into the source and name it as ./{os.path.basename(path.rstrip('/'))}, "
-                "or bring a wheel along in app_wheelhouse."
+                f"{what}, a local path: put it into the source and refer to it as ./{os.path.basename(path.rstrip('/'))}, "
+                "or provide a wheel in app_wheelhouse."
             )
         if VERSION_CONTROL.match(place) or ARCHIVE.search(path):
             if not self.source_builds:
                 raise Refused(
-                    f"{what}, where it would have to be built, which runs its code: name a released version, bring its wheel "
-                    "along in app_wheelhouse, or set app_source_builds: true to have it built."
+                    f"{what}, where it would have to be built, which runs its code: pin a released version, bring its wheel "
+                    "along in app_wheelhouse, or set app_source_builds: true to build it."
                 )
             return
         if place.startswith("http://") and "sha256=" not in place:
-            raise Refused(f"{what}, which anybody on the way may change: use an https address, or add #sha256=<digest>.")
+            raise Refused(
+                f"{what}, which anyone on the network path could change: use an https address, or add #sha256=<digest>."
+            )
         if "://" not in place:
             if inside is None:
-                raise Refused(f"{what}, which is outside the source: make app_source the folder of both.")
+                raise Refused(f"{what}, which is outside the source: set app_source to the folder that contains both.")
             if not inside.exists():
                 raise Refused(f"{what}, and the source has no such file or folder.")
 

@@ -59,8 +59,8 @@ def options(work: Path, venv: Path, server: list[str], lock: str | None) -> list
         return ["--constraint", str(constraints), *server]
     if not lock:
         raise ValueError(
-            "The app's own lock has a hash for each package, and those of app_server_requirements are not known: add "
-            f"{', '.join(server)} to what that lock is made from, and lock anew."
+            "The app's own lock has a hash for each package, but not for those of app_server_requirements: add "
+            f"{', '.join(server)} to the requirements that it is made from, and lock again."
         )
     file = work / "server.txt"
     file.write_text(lacking(lock, present), encoding="utf-8")
@@ -84,13 +84,13 @@ def conflict(output: str, venv: Path, server: list[str], lock: str | None) -> st
     ]
     if not needs:
         pinned = [f"{name} at {version}" for name, version in installed(venv).items() if f"{name}=={version}" in output]
-        reasons = [f"it needs {', '.join(server)}, and the app's requirements hold {', '.join(pinned)}"] if pinned else []
+        reasons = [f"it needs {', '.join(server)}, and the app's requirements pin {', '.join(pinned)}"] if pinned else []
     if not reasons:
         return ""
     remedy = "Change that pin, or choose another app_server or app_server_requirements."
     if lock is not None:
-        remedy = f"Have the app's own lock bring the server, which must have hashes, too: add {', '.join(server)} and lock anew."
-    return f"The server does not go with the app's own pins: {'; '.join(reasons)}. {remedy}"
+        remedy = f"Have the app's own lock bring the server, which must have hashes, too: add {', '.join(server)} and lock again."
+    return f"The server conflicts with the app's own pins: {'; '.join(reasons)}. {remedy}"
 
 
 @contextlib.contextmanager

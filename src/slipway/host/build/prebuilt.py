@@ -50,9 +50,9 @@ def unpack_payload(payload: str, directory: Path, arguments: dict[str, Any]) -> 
         ReleaseError: when it is not here, or not what was packed.
     """
     if not arguments[payload]:
-        raise ReleaseError(f"The other host's {payload} was not sent, since nobody needed it a moment ago. Run again.")
+        raise ReleaseError(f"The other host's {payload} was not sent, because it was not needed a moment ago. Run again.")
     if sha256(Path(arguments[payload])) != arguments["prebuilt"][payload]:
-        raise ReleaseError(f"The other host's {payload} was damaged on its way here. Run again.")
+        raise ReleaseError(f"The other host's {payload} was damaged in transit. Run again.")
     unpack(Path(arguments[payload]), directory, links_out=True)
 
 

@@ -18,7 +18,7 @@ def recipe(root: Path, given: Mapping[str, Any]) -> Iterator[tuple[Path, Path, d
 
     Args:
         root: the unpacked source. Ours is written beside it.
-        given: what the step is told.
+        given: the arguments of the step.
 
     Raises:
         ReleaseError: when something is in the way of what ours finds beside the source.

@@ -103,7 +103,7 @@ class Requirements:
         self.seen.add(file)
         name, content = file.relative_to(self.root), file.read_bytes()
         if OTHER_ENCODING.match(content):
-            raise Refused(f"{name} is not in UTF-8, or says so: save it as that.")
+            raise Refused(f"{name} is not UTF-8, or declares another encoding: save it as UTF-8.")
         text = content.decode("utf-8-sig", "surrogateescape")
         if misread(text):
             raise Refused(
@@ -147,7 +147,9 @@ class Requirements:
             raise Refused(f"{where} includes {shown(name)}: put that file into the source, and include it by its path.")
         path = self._within(file.parent, name)
         if path is None:
-            raise Refused(f"{where} includes {name}, which is outside the source: make app_source the folder of both.")
+            raise Refused(
+                f"{where} includes {name}, which is outside the source: set app_source to the folder that contains both."
+            )
         self._file(path)
 
     def _requirement(self, line: str, file: Path, where: str) -> list[str] | None:

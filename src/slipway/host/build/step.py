@@ -15,7 +15,7 @@ from slipway.host.files import require_free_space
 from slipway.host.lock import LEASE_SECONDS, Locked, lock
 from slipway.host.paths import Layout
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     **SHARED,
     # The packed wheelhouse on this host, where the environment is made and there is one.
@@ -52,12 +52,12 @@ def ensure_build(layout: Layout, arguments: dict[str, Any], check: bool) -> dict
 
     Args:
         layout: the app's paths.
-        arguments: what the step is told.
+        arguments: those of the step.
         check: whether nothing may change.
 
     Raises:
         ReleaseError: when it cannot be had.
-        Busy: when another run has the app.
+        Locked: when another run has locked the app.
     """
     source, prebuilt = arguments["source"], bool(arguments["prebuilt"])
     needs: dict[str, Any] = {f"needs_{payload}": False for payload in ("archive", "wheels", "build", "venv")}
@@ -87,7 +87,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
 
     Raises:
         ReleaseError: when the build fails; what was live still is.
-        Busy: when another run has the app.
+        Locked: when another run has locked the app.
     """
     with packed(given):
         try:
@@ -95,4 +95,4 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         except Locked:
             raise
         except ReleaseError as error:
-            raise ReleaseError(f"The build failed; what was live still is.\n{error}") from error
+            raise ReleaseError(f"The build failed. The live release is unchanged.\n{error}") from error

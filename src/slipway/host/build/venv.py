@@ -24,7 +24,7 @@ def python_version(interpreter: str, minimum: str) -> str:
         ReleaseError: when it does not run, is older than `minimum`, or cannot make virtual environments.
     """
     question = "import platform, venv, ensurepip; print(platform.python_version())"
-    remedy = f"Install Python {minimum} or newer on the host and name it in python_interpreter."
+    remedy = f"Install Python {minimum} or newer on the host and set python_interpreter to it."
     try:
         answer = run([interpreter, "-c", question], timeout=30)
     except ReleaseError as error:
@@ -49,7 +49,7 @@ def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
         if arguments["source"].get("wheels"):
             if not arguments.get("wheels"):
                 raise ReleaseError(
-                    "The wheels of app_wheelhouse were not sent, since nobody needed them a moment ago. Run again."
+                    "The wheels of app_wheelhouse were not sent, because they were not needed a moment ago. Run again."
                 )
             unpack(Path(arguments["wheels"]), work / "wheels")
         (work / "theirs").mkdir()
@@ -79,7 +79,9 @@ def validate_venv(venv: Path) -> None:
     """
     found = outward(venv, r"bin/[^/]+")
     if found:
-        raise ReleaseError(f"{found} in the virtual environment is a link that leads out of it: a package must have made that.")
+        raise ReleaseError(
+            f"{found} in the virtual environment is a link that points outside it: a package must have created it."
+        )
 
 
 def complete(venv: Path) -> None:

@@ -38,7 +38,7 @@ def edited(path: str, edit: Mapping[str, str]) -> str | None:
         text, count = re.subn(f"^{pattern}$", line, text, flags=re.MULTILINE)
         if not count:
             desired = re.sub(r"\\\d", "", line)
-            raise ReleaseError(f"{path} has no line {pattern}, which is to be: {desired}")
+            raise ReleaseError(f"{path} has no line matching {pattern} to replace with: {desired}")
     return text
 
 
@@ -61,7 +61,7 @@ def write(path: str, text: str, group: str | None = None) -> None:
     try:
         number = grp.getgrnam(group).gr_gid
     except KeyError as error:
-        raise ReleaseError(f"{path} is for the group {group}, and this host has no such group.") from error
+        raise ReleaseError(f"{path} must belong to the group {group}, which this host does not have.") from error
     files.write(Path(path), text, 0o640, number)
 
 

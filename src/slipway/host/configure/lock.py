@@ -35,7 +35,7 @@ def lock(seconds: float = LOCK_SECONDS) -> Iterator[None]:
     with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
         found = os.fstat(handle)
         if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077:
-            raise PermissionError(errno.EPERM, "is not a file of root's alone; remove it, then run this again", LOCK)
+            raise PermissionError(errno.EPERM, "is not a file owned by root alone; remove it, then run this again", LOCK)
         deadline = time.monotonic() + seconds
         while not _taken(handle):
             if time.monotonic() > deadline:
@@ -59,8 +59,8 @@ def _taken(handle: int) -> bool:
 def _who(pid: str, seconds: float) -> str:
     """Say which process has the lock, as it wrote itself down, and what to do."""
     command = (read(f"/proc/{pid}/cmdline") or "").replace("\0", " ").strip()[:200] if pid.isdigit() else ""
-    owner = f"process {pid} ({command or 'which is gone'})" if pid.isdigit() else "another process"
+    owner = f"process {pid} ({command or 'no longer running'})" if pid.isdigit() else "another process"
     return (
         f"The configuration of this host is locked by {owner}, and this run waited {seconds:g} s for it. Nothing was changed. "
-        f"When that process is done, or ended by you, run this again. See who has the lock: fuser -v {LOCK}"
+        f"Run this again once that process has ended. To see which process holds the lock: fuser -v {LOCK}"
     )

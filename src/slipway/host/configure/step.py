@@ -21,7 +21,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.process import run
 from slipway.host.values import arguments
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The files, each as FILE says.
     "files": list,
@@ -88,8 +88,10 @@ def bring_in(change: Change, given: Mapping[str, Any], service: Service | None, 
         if tested and reloads and service is not None:
             systemctl("reload", service.name)
         if not tested and given["test"] and run(given["test"], SECONDS, check=False).returncode:
-            raise ReleaseError(f"{error}\nIt failed before this change, too: mend the file that is named above.") from error
-        raise ReleaseError(f"{error}\nThe files were put back; what ran goes on.") from error
+            raise ReleaseError(
+                f"{error}\nIt was already invalid before this change: fix the file that is named above."
+            ) from error
+        raise ReleaseError(f"{error}\nThe previous files were restored; the service keeps running.") from error
     pending.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.finding import Finding, warning, worst_first
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's paths `home`, `runtime` and `logs`.
     "layout": dict,
@@ -28,7 +28,7 @@ PARAMETERS: dict[str, Any] = {
     "services": dict,
     # `path`, `status`, `body`, `headers` and `host` of the health check.
     "health": dict,
-    # `host`, `port` and `tls` of the public door on this host.
+    # `host`, `port` and `tls` of the public endpoint on this host.
     "door": dict,
     # The file of the certificate that Nginx serves.
     "certificate": str,
@@ -56,7 +56,7 @@ def examine(subject: Subject) -> list[dict[str, str]]:
         try:
             found.extend(check(subject))
         except (OSError, ReleaseError, ValueError, KeyError) as error:
-            found.append(warning(f"{check.__name__} could not be looked at", str(error), "Look by hand."))
+            found.append(warning(f"{check.__name__} could not be checked", str(error), "Inspect it manually."))
     return worst_first(found)
 
 

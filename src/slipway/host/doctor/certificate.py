@@ -21,7 +21,7 @@ def certificate(subject: Subject) -> Iterator[Finding]:
         return
     shown = served(subject.endpoint)
     if shown.fingerprint != read(stored.read_text(encoding="ascii")).fingerprint:
-        yield error("Nginx serves another certificate than the one in its file", str(stored), "systemctl reload nginx")
+        yield error("Nginx does not serve the certificate in its file", str(stored), "systemctl reload nginx")
     for severity, what, evidence in shown.overdue():
         yield Finding(severity, what, evidence, mend if subject.arguments["authority"] else newer(shown.issuer))
     if subject.arguments["authority"] and shown.self_signed:
@@ -35,7 +35,7 @@ def newer(issuer: str) -> str:
     """Say how a certificate is renewed that no authority is asked for, by who issued it."""
     if PLACEHOLDER in issuer:
         return "ansible-playbook site.yml --tags nginx"
-    return "Put a newer one where certbot_own_certificate says, and its key, then: ansible-playbook site.yml --tags certbot"
+    return "Replace the files of certbot_own_certificate and its key, then: ansible-playbook site.yml --tags certbot"
 
 
 CHECKS = (certificate,)

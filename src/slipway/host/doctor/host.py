@@ -43,7 +43,7 @@ def memory(subject: Subject) -> Iterator[Finding]:
     sizes = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+)", text, re.MULTILINE)}
     if sizes.get("MemAvailable", sizes["MemTotal"]) < sizes["MemTotal"] * 0.05:
         yield warning(
-            "Memory is nearly used up",
+            "Memory is almost exhausted",
             f"{sizes['MemAvailable'] // 1024} of {sizes['MemTotal'] // 1024} MiB are available.",
             "Lower app_workers, and deploy.",
         )
@@ -51,14 +51,14 @@ def memory(subject: Subject) -> Iterator[Finding]:
     lines += output("journalctl", f"--since={RECENT}", "--no-pager", "--output=short-iso", "_PID=1")[1].splitlines()
     killed = [line for line in lines if re.search(r"Out of memory|oom-kill|OOM killer", line)]
     if killed:
-        yield warning("Processes were killed for want of memory", killed[-1], "Lower app_workers, or add memory.")
+        yield warning("Processes were killed because memory ran out", killed[-1], "Lower app_workers, or add memory.")
 
 
 def clock(subject: Subject) -> Iterator[Finding]:
     """The time."""
     skew = time.time() - subject.arguments["now"]
     if abs(skew) > SKEW_SECONDS:
-        yield error("The clock is wrong", f"It is {skew:+.0f} s off the controller's.", "timedatectl set-ntp true")
+        yield error("The clock is wrong", f"It differs from the controller's by {skew:+.0f} s.", "timedatectl set-ntp true")
 
 
 def guards(subject: Subject) -> Iterator[Finding]:
@@ -71,7 +71,7 @@ def guards(subject: Subject) -> Iterator[Finding]:
     ours = ('comm="nginx"', str(subject.layout.home), str(subject.layout.runtime), str(subject.layout.logs))
     denied = [line for line in text.splitlines() if "denied" in line and any(pattern in line for pattern in ours)]
     if denied:
-        yield error("SELinux refuses something to Nginx or the app", denied[-1], "ansible-playbook site.yml --tags nginx")
+        yield error("SELinux denies access to Nginx or the app", denied[-1], "ansible-playbook site.yml --tags nginx")
 
 
 def reboot(subject: Subject) -> Iterator[Finding]:
@@ -79,14 +79,14 @@ def reboot(subject: Subject) -> Iterator[Finding]:
     if Path("/run/reboot-required").exists() or output("needs-restarting", "-r")[0] == 1:
         names = Path("/run/reboot-required.pkgs")
         text = names.read_text(encoding="utf-8").split() if names.exists() else []
-        yield warning("Updates wait for a reboot", ", ".join(sorted(set(text))), "systemctl reboot")
+        yield warning("A reboot is pending", ", ".join(sorted(set(text))), "systemctl reboot")
 
 
 def drift(subject: Subject) -> Iterator[Finding]:
     """What somebody changed by hand."""
     if subject.arguments["drift"]:
         files = ", ".join(subject.arguments["drift"])
-        yield warning("Files are not what the roles would write", files, "ansible-playbook site.yml --check --diff")
+        yield warning("Files differ from what the roles would write", files, "ansible-playbook site.yml --check --diff")
 
 
 CHECKS = (disks, memory, clock, guards, reboot, drift)

@@ -24,7 +24,7 @@ def programs(subject: Subject) -> Iterator[Finding]:
     for number, processes in sorted(running.items()):
         if number != subject.live:
             yield warning(
-                f"Release {number} runs, but {subject.live} is live",
+                f"Release {number} still runs, but {subject.live} is live",
                 "A run was interrupted.",
                 "ansible-playbook playbooks/deploy.yml",
             )
@@ -39,7 +39,7 @@ def programs(subject: Subject) -> Iterator[Finding]:
                 )
     if subject.live is not None and subject.live not in running:
         yield error(
-            f"Supervisor does not know release {subject.live}, which is live",
+            f"Supervisor has no program for the live release {subject.live}",
             f"It knows {', '.join(map(str, running)) or 'none'}.",
             "ansible-playbook playbooks/deploy.yml",
         )
@@ -81,27 +81,27 @@ def sockets(subject: Subject) -> Iterator[Finding]:
             mode = place.stat().st_mode & 0o777
             if mode & 0o006 != 0o006:
                 yield error(
-                    "Nginx may not use the app's socket",
+                    "Nginx cannot access the app's socket",
                     f"{place} has mode {mode:04o}.",
                     f"supervisorctl restart {subject.supervisor.program(subject.live)}:*",
                 )
         except OSError as failure:
             yield error(
-                "Nobody listens at the live release's socket",
+                "Nothing listens on the live release's socket",
                 f"{place}: {failure.strerror}",
                 f"supervisorctl restart {subject.supervisor.program(subject.live)}:*",
             )
     lags = not subject.layout.current.is_symlink() or os.readlink(subject.layout.current) != f"releases/{subject.live}"
     if lags:
         yield warning(
-            "The link `current` does not lead to the live release",
+            "The link `current` does not point to the live release",
             str(subject.layout.current),
             "ansible-playbook playbooks/deploy.yml",
         )
 
 
 def health(subject: Subject) -> Iterator[Finding]:
-    """What the app answers, at its socket and at the door."""
+    """What the app answers, at its socket and at the public endpoint."""
     if subject.live is None:
         return
     check = subject.health_check
@@ -112,17 +112,17 @@ def health(subject: Subject) -> Iterator[Finding]:
         except NO_ANSWER:
             continue  # told already
         if check.flaw(answer):
-            yield error(f"The app is not healthy: {check.unhealthy(answer)}", log_end, f"Read {log}.")
+            yield error(f"The app is unhealthy: {check.unhealthy(answer)}", log_end, f"Read {log}.")
     try:
         answer = check.ask_endpoint(subject.endpoint)
     except NO_ANSWER as failure:
-        yield error("The public door does not answer", str(failure), "systemctl restart nginx")
+        yield error("The public endpoint does not answer", str(failure), "systemctl restart nginx")
         return
     if answer.release != str(subject.live):
-        got = f"{answer.status}, from release {answer.release}" if answer.release else f"{answer.status}, from no release"
-        yield error("The public door does not answer from the live release", got, "ansible-playbook site.yml --tags nginx")
+        got = f"{answer.status}, from release {answer.release}" if answer.release else f"{answer.status}, no release named"
+        yield error("The public endpoint does not answer from the live release", got, "ansible-playbook site.yml --tags nginx")
     elif check.flaw(answer):
-        yield error(f"The app is not healthy at the public door: {check.unhealthy(answer)}", log_end, f"Read {log}.")
+        yield error(f"The app is unhealthy at the public endpoint: {check.unhealthy(answer)}", log_end, f"Read {log}.")
 
 
 def rights(subject: Subject) -> Iterator[Finding]:
@@ -132,20 +132,20 @@ def rights(subject: Subject) -> Iterator[Finding]:
     if runtime is None or stat.S_IMODE(runtime.st_mode) & 0o717 != 0o710 or name_of_group(runtime.st_gid) != group:
         found = f"mode {stat.S_IMODE(runtime.st_mode):04o}, group {name_of_group(runtime.st_gid)}" if runtime else "not there"
         yield error(
-            "Nginx may not look into the directory of sockets",
+            "Nginx cannot access the socket directory",
             f"{subject.layout.runtime} is {found}.",
             f"systemd-tmpfiles --create slipway-{subject.arguments['name']}.conf",
         )
     shared = subject.layout.home / "shared"
     owner = name_of_user(shared.stat().st_uid) if shared.exists() else "not there"
     if owner != user:
-        yield error("The app may not write to its shared directory", f"{shared}: {owner}", f"chown {user}:{user} {shared}")
+        yield error("The app cannot write to its shared directory", f"{shared}: {owner}", f"chown {user}:{user} {shared}")
     for number in subject.layout.numbers():
         file = subject.layout.release(number) / "settings.json"
         if file.exists() and (file.stat().st_mode & 0o007 or file.stat().st_uid):
             mode = stat.S_IMODE(file.stat().st_mode)
             yield error(
-                f"Others may read or change the secrets of release {number}",
+                f"The secrets of release {number} are accessible to others",
                 f"{file} has mode {mode:04o}, owner {name_of_user(file.stat().st_uid)}.",
                 f"chown root:{user} {file} && chmod 0640 {file}",
             )
@@ -159,26 +159,26 @@ def releases(subject: Subject) -> Iterator[Finding]:
         yield warning(
             f"The last release, {last['release']}, failed",
             str(last.get("reason", "")),
-            "Mend that, then: ansible-playbook playbooks/deploy.yml",
+            "Fix that, then: ansible-playbook playbooks/deploy.yml",
         )
     if subject.live is None:
         return
     pending = (subject.layout.record(subject.live).get("owed") or {}).get("hook")
     if pending:
-        again, detail = "deploy.yml", "It is run again by the next run (app_hooks)."
+        again, detail = "deploy.yml", "The next run runs it again (app_hooks)."
         if pending == "after_rollback":  # a deploy would release again what was rolled back
             again = f"rollback.yml -e release={subject.live}"
-            detail = "It is run again where the app has one host; where it has several, run it by hand (app_hooks)."
+            detail = "If the app has one host, the next run runs it again; if it has several, run it manually (app_hooks)."
         yield warning(
-            f"The hook {pending} of release {subject.live} failed, or was cut off",
+            f"The hook {pending} of release {subject.live} failed or was interrupted",
             detail,
-            f"Mend it, then: ansible-playbook playbooks/{again}",
+            f"Fix it, then: ansible-playbook playbooks/{again}",
         )
     build = (subject.layout.release(subject.live) / "build").resolve()
     mark = build / ".build.json"
     if not mark.exists():
         yield error(
-            f"The build of release {subject.live} is gone or half there",
+            f"The build of release {subject.live} is missing or incomplete",
             str(build),
             "ansible-playbook playbooks/deploy.yml",
         )
@@ -191,7 +191,7 @@ def releases(subject: Subject) -> Iterator[Finding]:
                 yield warning(
                     "Code was changed on the host since it was built",
                     f"{path} is of {minute(path.lstat().st_mtime)}.",
-                    "Bring the change into app_source, then: ansible-playbook playbooks/deploy.yml",
+                    "Apply the change to app_source, then: ansible-playbook playbooks/deploy.yml",
                 )
                 return
 

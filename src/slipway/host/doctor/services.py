@@ -20,9 +20,9 @@ def names(subject: Subject) -> Iterator[Finding]:
         if strange:
             own = ", ".join(subject.arguments["addresses"]) or "unknown"
             yield warning(
-                f"{name} leads elsewhere",
-                f"It leads to {', '.join(strange)}; this host has {own}.",
-                f"Point the A and AAAA records of {name} at this host, unless something in front of it hands requests on.",
+                f"{name} points elsewhere",
+                f"It resolves to {', '.join(strange)}; this host has {own}.",
+                f"Point the A and AAAA records of {name} at this host, unless a proxy in front of it forwards requests.",
             )
 
 
@@ -41,7 +41,7 @@ def services(subject: Subject) -> Iterator[Finding]:
             code, text = output("nginx", "-t")
             if code:
                 yield error(
-                    "Nginx would refuse its configuration",
+                    "Nginx's configuration is invalid",
                     tail(text, 3),
                     "ansible-playbook site.yml --tags nginx",
                 )
@@ -53,12 +53,12 @@ def ports(subject: Subject) -> Iterator[Finding]:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
         except OSError as failure:
-            yield error(f"Nobody listens on port {port}", str(failure), "systemctl restart nginx")
+            yield error(f"Nothing listens on port {port}", str(failure), "systemctl restart nginx")
             continue
         listeners = output("ss", "-Hltnp", f"sport = :{port}")[1]
         if listeners and "users:" in listeners and "nginx" not in listeners:
             yield error(
-                f"Port {port} belongs to another program than Nginx",
+                f"Port {port} is used by a program other than Nginx",
                 listeners,
                 "Stop it, then: systemctl restart nginx",
             )

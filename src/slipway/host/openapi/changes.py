@@ -30,7 +30,7 @@ def breaking_changes(live: dict[str, Any], candidate: dict[str, Any]) -> list[st
             for changes in (parameter_changes, body_changes, answer_changes, credential_changes):
                 found |= {old["name"] + change for change in changes(live, candidate, old, successors[key])}
         else:
-            found.add(f"{old['name']} is gone")
+            found.add(f"{old['name']} was removed")
     return sorted(found)
 
 

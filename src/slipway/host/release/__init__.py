@@ -1,1 +1,1 @@
-"""Release a build: start it beside the live release, let it prove itself, switch to it, and stop the old one; or go back."""
+"""Release a build: start it beside the live release, wait until it is healthy, switch, and stop the old one; or roll back."""

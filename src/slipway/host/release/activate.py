@@ -1,4 +1,4 @@
-"""Activate a release: start it beside the live one, let it prove itself, switch to it, and stop the old one."""
+"""Activate a release: start it beside the live one, wait until it is healthy, switch to it, and stop the old one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def freshen_files(context: Context, number: int) -> dict[Path, int]:
         return {}  # those in an image stay as they were when it was built
     live = context.layout.live()
     before = context.layout.release(live) / "build" if live is not None else None
-    with contextlib.suppress(OSError):  # no reason not to go back
+    with contextlib.suppress(OSError):  # no reason not to switch back
         return freshen(
             context.layout.release(number) / "build",
             before if before is not None and before.is_dir() else None,
@@ -52,13 +52,13 @@ def switch(context: Context, number: int) -> None:
 
 
 def in_time(context: Context) -> None:
-    """See that whoever runs this still waits for it.
+    """Check that the run still waits for this host.
 
     Raises:
-        ReleaseError: when it has been given up on: other hosts of the app go back to what they had.
+        ReleaseError: when the run has given up on it: the other hosts of the app are reverted.
     """
     if time.monotonic() > context.deadline:
-        raise ReleaseError(f"it took longer than the {context.arguments['limit']:.0f} s after which the run gives up on a host.")
+        raise ReleaseError(f"it took longer than the limit of {context.arguments['limit']:.0f} s for one host.")
 
 
 def activate(context: Context, number: int, hooks: tuple[str, str], back: str = "") -> None:
@@ -68,7 +68,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         context: the step, and its host.
         number: the release.
         hooks: the names of those before and after the switch.
-        back: what becomes of the live release by this, if it is one that is gone back from, such as "rolled back".
+        back: what becomes of the live release, if this rolls it back or reverts it, such as "rolled back".
 
     Raises:
         ReleaseError: when it failed; what was live still is. When only the hook after the switch did, `number` is live.
@@ -79,7 +79,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         again = freshen_files(context, number)
         context.supervisor.add(number, context.layout.release(number) / "program.conf")
         wait_until_healthy(context, number)
-        if hooks[1] != "after_rollback":  # a way back is not to fail for what was good enough then
+        if hooks[1] != "after_rollback":  # a rollback must not fail for what was good enough then
             check_root(context, number, old)
         compare_interfaces(context, number, old)
         context.hook(hooks[0], number, old, number)
@@ -97,14 +97,14 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
             in_time(context)
         except Exception:
             switch_back(context, old, again)
-            with contextlib.suppress(OSError):  # what is raised already is what to tell
+            with contextlib.suppress(OSError):  # the error that is raised already matters more
                 remember(context, number, back_from=None, owed=None)
             time.sleep(context.arguments["drain"] if old is not None else 0)
             raise
     if back and old is not None and context.layout.release(old).is_dir():
         remember(context, old, outcome="rolled back", reason=f"{back} to release {number}")
     remember(context, number, outcome=GOOD)
-    # Not before all that comes through the door reaches this release.
+    # Not before all requests to the public endpoint reach this release.
     context.warnings.extend(context.endpoint.findings(context.token(number)) if context.token(number) else [])
     time.sleep(max(0.0, switched + context.arguments["drain"] - time.monotonic()) if old is not None else 0)
     for leftover in context.supervisor.known():
@@ -131,11 +131,11 @@ def run_pending_hook(context: Context, number: int) -> str:
         context.hook(name, number, owed.get("from"), number)
     except ReleaseError as error:
         what, *output = str(error).split("\n")
-        again = "The hook is run again by the next run of playbooks/deploy.yml."
+        again = "The next run of playbooks/deploy.yml runs the hook again."
         if name == "after_rollback":  # a deploy would release again what was rolled back
-            again = f"Mend the hook, then run it again: playbooks/rollback.yml -e release={number}"
+            again = f"Fix the hook, then run it again: playbooks/rollback.yml -e release={number}"
             if context.arguments["number"]:
-                again = f"Where several hosts serve {context.arguments['name']}, nothing runs the hook again: do so by hand."
+                again = f"If {context.arguments['name']} has several hosts, nothing runs the hook again: run it manually."
         raise ReleaseError("\n".join([f"Release {number} is live, but {what}", again, *output])) from error
     remember(context, number, owed=None)
     return name
@@ -150,7 +150,7 @@ def switch_back(context: Context, old: int | None, again: Mapping[Path, int]) ->
         again: the times of those of its files by which clients see that they differ. No file is read for that now.
     """
     if old is not None:
-        with contextlib.suppress(OSError):  # no reason not to go back
+        with contextlib.suppress(OSError):  # no reason not to switch back
             renew(again)
         switch(context, old)
     else:

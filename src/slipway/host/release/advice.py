@@ -1,4 +1,4 @@
-"""What an operator is told of a failure: what was logged, and what helps where that is known."""
+"""What an operator reads about a failure: the log, and what helps, if that is known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNKNOWN_SCHEMA = re.compile(r"Can't locate revision identified by '([^']+)'")
 def log_tail(context: Context, number: int) -> str:
     """Return the last lines that release `number` logged, for the operator; of several instances, what each one did."""
     found = ends(context.layout, context.arguments["name"], number, 30)
-    output = "\n".join(f"The end of {place}:\n{text}" for place, text in found)
+    output = "\n".join(f"Last lines of {place}:\n{text}" for place, text in found)
     return advised(context, output, number) if output else f"It wrote nothing to {context.layout.log(number)}."
 
 
@@ -33,12 +33,12 @@ def advised(context: Context, output: str, number: int, cause: str = "") -> str:
         context: the step, and its host.
         output: what was said.
         number: the release.
-        cause: what is told of it already.
+        cause: what the message already says of it.
     """
     shared = context.layout.home / "shared"
     if re.search(READ_ONLY.format(home=re.escape(str(context.layout.home))), f"{cause}\n{output}"):
         return (
-            f"The directory of the code is read-only: what the app writes belongs into {shared}, which its releases share. "
+            f"The code directory is read-only: the app must write to {shared}, which its releases share. "
             f"For SQLite that may be, in app_env, DATABASE_URL: sqlite:///{shared}/app.db\n{output}"
         )
     unknown = UNKNOWN_SCHEMA.search(f"{cause}\n{output}")
@@ -57,13 +57,13 @@ def migrated_further(context: Context, number: int, schema: str) -> str:
     """
     by = migrated_by(context, schema, number)
     if by is None:
-        return f"The database has been migrated to {schema}, which this version does not know: release one that does."
+        return f"The database has been migrated to {schema}, which this version does not know: deploy a version that does."
     what = version_of(context.layout.record(by))
     name = f"release {by}{f' ({what})' if what else ''}"
     revision = str(context.layout.record(number).get("migration") or "").split(", ")[0]
     return (
-        f"This version is older than the database, which was migrated to {schema} by {name}. Nothing is migrated back by "
-        "itself: release a version that knows this schema (app_version), or migrate back first.\n"
+        f"This version is older than the database, which was migrated to {schema} by {name}. Slipway never downgrades a "
+        "database: deploy a version that knows this schema (app_version), or downgrade first.\n"
         f"{migrating_back(context, by, revision)}\nThen run this again."
     )
 
@@ -80,7 +80,7 @@ def migrated_by(context: Context, schema: str, but: int | None = None) -> int | 
 def migrating_back(context: Context, number: int, schema: str) -> str:
     """Say how the database is migrated back to `schema`, or to none, with the code of release `number`."""
     command = by_hand(context, number, f"python3 -m alembic downgrade {schema or 'base'}")
-    return f"To migrate back, with the code of release {number}, on the host as root:\n{command}"
+    return f"To downgrade with the code of release {number}, on the host as root:\n{command}"
 
 
 def by_hand(context: Context, number: int, command: str) -> str:

@@ -1,4 +1,4 @@
-"""One step of a release of an app on a host: what it is told, and what it works with."""
+"""One step of a release of an app on a host: its arguments, and what it works with."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Context:
     """One step of a release of an app on a host. What a part of it wants otherwise, it wants of a copy.
 
     Attributes:
-        arguments: what the step is told; `PARAMETERS` of the step says what is in it.
+        arguments: those of the step; its `PARAMETERS` lists them.
         layout: the app's paths, and what is remembered of its releases.
         supervisor: the programs of its releases.
-        endpoint: its public door on this host.
+        endpoint: its public endpoint on this host.
         health: what a healthy release answers, and how long one is waited for.
         deadline: when the run gives up on this host, in seconds of the monotonic clock.
-        warnings: what the operator is to be told besides; each part adds to them.
+        warnings: further messages for the operator; each part adds to them.
         secrets: what is shown nowhere.
     """
 
@@ -47,7 +47,7 @@ class Context:
 
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Context:
-        """Return the context of the step that is told `arguments`, which begins now."""
+        """Return the context of the step with `arguments`, which begins now."""
         context = cls(
             arguments=arguments,
             layout=Store(**arguments["layout"]),

@@ -1,4 +1,4 @@
-"""Release a build, or go back to an earlier one."""
+"""Release a build, or roll back to an earlier one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def release_step(context: Context, step: str) -> dict[str, Any]:
     changed = tidy(context)
     reason = needed(context)
     if reason is None and agreed not in (None, live):
-        reason = "another host of the app needed it"
+        reason = "another host of the app needs it"
     output = hook = ""
     if reason is None and step == "activate" and live is not None:
         hook = run_pending_hook(context, live)
@@ -59,10 +59,10 @@ def release_step(context: Context, step: str) -> dict[str, Any]:
 
 
 def rollback_step(context: Context, inspect_only: bool) -> dict[str, Any]:
-    """Go back to an earlier release, or only find it.
+    """Roll back to an earlier release, or only find it.
 
     Raises:
-        ReleaseError: when there is none, or going there failed; what was live still is.
+        ReleaseError: when there is none, or the rollback failed; the live release is unchanged.
     """
     arguments = context.arguments
     live = context.layout.live()
@@ -78,7 +78,7 @@ def rollback_step(context: Context, inspect_only: bool) -> dict[str, Any]:
 
 
 def revert_step(context: Context) -> dict[str, Any]:
-    """Have again what was live before this run switched, if it did.
+    """Revert to what was live before this run switched, if it did.
 
     Raises:
         ReleaseError: when that failed.
@@ -90,7 +90,7 @@ def revert_step(context: Context) -> dict[str, Any]:
     if context.layout.live() is None:
         return {"changed": changed, "release": None, "reason": None}
     revert(context, number, before)
-    return {"changed": True, "release": before, "reason": f"taken back from release {number}"}
+    return {"changed": True, "release": before, "reason": f"reverted from release {number}"}
 
 
 def run_step(context: Context, step: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A release that failed: it is stopped, the reason is remembered, and what was live is looked at."""
+"""A release that failed: it is stopped, the reason is recorded, and the health of the live release is checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stop(context: Context, number: int) -> None:
 
 @contextlib.contextmanager
 def recording_failure(context: Context, number: int, old: int | None) -> Iterator[None]:
-    """Turn an error into a failure of release `number`: its program is dropped, the reason is noted, `old` is looked at.
+    """Turn an error into a failure of release `number`: stop it, record the reason, and check the health of `old`.
 
     Raises:
         ReleaseError: for any error; says what failed and what serves.
@@ -51,10 +51,10 @@ def recording_failure(context: Context, number: int, old: int | None) -> Iterato
         if old is None:
             serving = "Nothing was live before."
         elif answers(context, old):
-            serving = f"Release {old} serves as before."
+            serving = f"Release {old} still serves."
         else:
             places = [place for place, _ in ends(context.layout, context.arguments["name"], old, 1)] or [
                 str(context.layout.log(old))
             ]
-            serving = f"Release {old}, which was live before, does not answer: see {places[0]}."
+            serving = f"Release {old}, which was live before, is unhealthy: see {places[0]}."
         raise ReleaseError(f"Release {number} failed: {reason}\n{serving}") from error

@@ -58,7 +58,7 @@ def wait_until_healthy(context: Context, number: int) -> None:
             attempts += 1
             if attempts == context.health["attempts"]:
                 raise ReleaseError(
-                    f"it was not healthy at the {attempts}. attempt (app_health_attempts): {reason}.\n{log_tail(context, number)}"
+                    f"health check failed after {attempts} attempts (app_health_attempts): {reason}.\n{log_tail(context, number)}"
                 )
             time.sleep(0.9 if context.health["attempts"] else 0.0)
         except (ConnectionRefusedError, FileNotFoundError):  # as at its beginning
@@ -66,21 +66,21 @@ def wait_until_healthy(context: Context, number: int) -> None:
         except TimeoutError:
             reason, unresponsive = f"it listens on its socket, and has not answered GET {context.health['path']} yet", True
         except (http.client.HTTPException, OSError, ValueError) as error:
-            reason = f"it listens on its socket, but gives no answer in HTTP ({str(error) or type(error).__name__})"
+            reason = f"it listens on its socket, but does not answer in HTTP ({str(error) or type(error).__name__})"
         if time.monotonic() > next_check:
             state, processes = context.supervisor.state(number)
             first = first or processes
             if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN") or processes != first:
-                raise ReleaseError(f"it stopped right after its start ({state}).\n{log_tail(context, number)}")
+                raise ReleaseError(f"it stopped right after it was started ({state}).\n{log_tail(context, number)}")
             next_check = time.monotonic() + 0.5
         time.sleep(0.1)
     longer = " It may still be starting: if it needs longer, raise app_health_timeout." if unresponsive else ""
     seconds = f"{context.health['timeout']:g} s (app_health_timeout)"
-    raise ReleaseError(f"it was not healthy after {seconds}: {reason}.{longer}\n{log_tail(context, number)}")
+    raise ReleaseError(f"health check failed after {seconds}: {reason}.{longer}\n{log_tail(context, number)}")
 
 
 def check_root(context: Context, number: int, live: int | None) -> None:
-    """See that the candidate answers what is at its root, where the live release has something there, and quickly.
+    """Check that the candidate answers at its root, if the live release does so, and quickly.
 
     Raises:
         ReleaseError: when it does not begin to answer in time, nor when it is asked again: the first may warm it up.
@@ -106,7 +106,7 @@ def check_root(context: Context, number: int, live: int | None) -> None:
         except NO_ANSWER:
             return
     raise ReleaseError(
-        f"it hangs: GET / has no answer after {patience:g} s (app_watch_hang_seconds), twice, and release {live} gives one "
+        f"it hangs: GET / had no answer after {patience:g} s (app_watch_hang_seconds), twice, and release {live} answers "
         f"in {usual:.1f} s.\n{log_tail(context, number)}"
     ) from late
 
@@ -129,7 +129,9 @@ def compare_interfaces(context: Context, number: int, live: int | None) -> None:
             documents.append(None)
     before, after = documents
     if not isinstance(before, dict):
-        context.warnings.append(f"Release {live} has no OpenAPI document at {path}, so nothing was compared (app_openapi_gate).")
+        context.warnings.append(
+            f"Release {live} has no OpenAPI document at {path}, so interfaces were not compared (app_openapi_gate)."
+        )
         return
     if not isinstance(after, dict):
         raise ReleaseError(f"it has no OpenAPI document at {path} (app_openapi_path), and release {live} has one.")
@@ -138,5 +140,5 @@ def compare_interfaces(context: Context, number: int, live: int | None) -> None:
         listed = "\n".join(f"  - {change}" for change in changes)
         raise ReleaseError(
             f"its interface would break clients of release {live} (app_openapi_gate):\n{listed}\n"
-            "To release it all the same: -e app_openapi_gate=false"
+            "To release it anyway: -e app_openapi_gate=false"
         )

@@ -1,4 +1,4 @@
-"""What a host has and needs, before anything is done there but clearing up after a run that was interrupted."""
+"""What a host has and needs, before anything is changed there but the leftovers of an interrupted run."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def needed(context: Context) -> str | None:
     if live is None:
         return "nothing was live yet"
     if context.layout.record(live).get("digest") != fingerprint(context):
-        return "the build or its settings changed"
+        return "the build or its settings have changed"
     if live not in context.supervisor.installed():
-        return f"Supervisor had no program for release {live}"
+        return f"Supervisor has no program for release {live}"
     if not answers(context, live, patience=10):
-        return f"release {live} did not answer on its socket"
+        return f"release {live} is unhealthy on its socket"
     return None
 
 
@@ -46,7 +46,7 @@ def tidy(context: Context) -> bool:
     stale_link = not context.layout.current.is_symlink() or os.readlink(context.layout.current) != target
     if stale_link:
         atomic_symlink(context.layout.current, target)
-    left = context.layout.record(live).get("back_from")  # a way back that was interrupted after its switch
+    left = context.layout.record(live).get("back_from")  # a rollback that was interrupted after its switch
     if left and context.layout.release(left).is_dir():
         remember(context, left, outcome="rolled back", reason=f"rolled back to release {live}")
     unrecorded = bool(left) or context.layout.record(live).get("outcome") != GOOD
@@ -69,7 +69,7 @@ def plan(context: Context) -> dict[str, Any]:
 
     Returns:
         `next` is the first number that is free on this host; `prepared` a release that lies there ready, `again` one that was
-        taken back, both of what is wanted.
+        reverted; both match the requested build and settings.
     """
     changed = tidy(context)
     reason, live = needed(context), context.layout.live()
@@ -78,7 +78,7 @@ def plan(context: Context) -> dict[str, Any]:
 
 
 def choices(context: Context) -> dict[str, Any]:
-    """Say which releases the host can go back to, for an agreement with the others.
+    """Say which releases the host can roll back to, for an agreement with the others.
 
     Returns:
         `choices` has the good releases; `rejections` says, for each release that is kept and for the requested one, why it

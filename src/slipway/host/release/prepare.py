@@ -39,8 +39,8 @@ def write_release(context: Context, number: int) -> None:
         (directory / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write(directory / name, text)
     write(directory / "program.conf", context.arguments["program"].replace("@RELEASE@", str(number)))
-    told = json.dumps(runtime_settings(context, number), indent=2, sort_keys=True) + "\n"
-    write(directory / "runtime.json", told, mode=0o640, group=context.group)
+    runtime = json.dumps(runtime_settings(context, number), indent=2, sort_keys=True) + "\n"
+    write(directory / "runtime.json", runtime, mode=0o640, group=context.group)
     write(directory / "settings.json", context.arguments["settings"], mode=0o640, group=context.group)
     write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=context.group)
     facts = {"revision": "revision", "version": "version", "source": "origin", "instances": "instances"}
@@ -82,8 +82,8 @@ def prepare(context: Context, agreed: int | None = None) -> int:
     number = next_number(context)
     if agreed is not None and agreed < number:
         raise ReleaseError(
-            f"Release {agreed}, as the hosts of {context.arguments['name']} had agreed to call it, is another one here by now. "
-            "Nothing was changed; run it again."
+            f"Release number {agreed}, agreed on by the hosts of {context.arguments['name']}, has been taken on this host "
+            "meanwhile. Nothing was changed; run it again."
         )
     number = agreed or number
     with recording_failure(context, number, context.layout.live()):
@@ -102,14 +102,14 @@ def preflight(context: Context, number: int) -> None:
     with context.launching(number) as launch:
         command = [*launch["through"][:-1], "--check"]
         answer = run(command, context.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
-    told = HEADLINE.findall(answer.stdout)
-    if told and answer.returncode in (UNFIT, OPEN):  # an app may end with such a code by itself, too
-        remedy = ": add that path to nginx_blocked_paths, or take root_path out of the app"
-        raise ReleaseError(told[-1] + (remedy if answer.returncode == OPEN else ""))
+    headlines = HEADLINE.findall(answer.stdout)
+    if headlines and answer.returncode in (UNFIT, OPEN):  # an app may end with such a code by itself, too
+        remedy = ": add that path to nginx_blocked_paths, or remove root_path from the app"
+        raise ReleaseError(headlines[-1] + (remedy if answer.returncode == OPEN else ""))
     if answer.returncode:
         output = tail(HEADLINE.sub("", answer.stdout), 30)
-        ended = f"It ended with exit code {answer.returncode}" + ("." if output else " and said nothing.")
-        cause = told[-1] if told else output if output and "\n" not in output else ended
+        ended = f"It ended with exit code {answer.returncode}" + ("." if output else " without any output.")
+        cause = headlines[-1] if headlines else output if output and "\n" not in output else ended
         output = "\n".join(line for line in output.splitlines() if line != cause)  # once is enough
         raise ReleaseError(f"the app cannot be imported: {cause}\n{advised(context, output, number, cause)}".rstrip())
 
@@ -127,7 +127,7 @@ def schema_of(context: Context, number: int) -> str:
         if answer.returncode == 0:
             return ", ".join(sorted(re.findall(r"^(\S+)(?: \([^)]*\))* \(head\)", answer.stdout, re.MULTILINE)))
     context.warnings.append(
-        "The app has an Alembic configuration, but `alembic heads` failed: a rollback cannot know its schema."
+        "The app has an Alembic configuration, but `alembic heads` failed: a rollback cannot check its schema."
     )
     return ""
 

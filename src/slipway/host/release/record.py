@@ -11,7 +11,7 @@ from slipway.host.paths import digest
 from slipway.host.release.context import Context
 from slipway.host.runtime_files import files_of
 
-# A release that is live, or was, without having been taken back: what a rollback may choose by itself.
+# A release that is live, or was, without having been reverted: what a rollback may choose by itself.
 GOOD = "live"
 
 

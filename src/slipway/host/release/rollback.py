@@ -1,4 +1,4 @@
-"""Go back to an earlier release: as the operator wants it, or because another host could not have the new one."""
+"""Roll back to an earlier release for the operator, or revert to it because the new one failed on another host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slipway.host.release.record import GOOD, image_of, remember
 
 
 def find_target(context: Context, requested: str, across: bool) -> int:
-    """Return the release to go back to.
+    """Return the release to roll back to.
 
     Args:
         context: the step, and its host.
@@ -30,9 +30,9 @@ def find_target(context: Context, requested: str, across: bool) -> int:
     live = context.layout.live()
     kept = {number: context.layout.record(number) for number in context.layout.numbers()}
     listed = ", ".join(str(number) for number, record in kept.items() if record.get("outcome") == GOOD and number != live)
-    there = f"To choose from: {listed}." if listed else "There is none to choose from."
+    there = f"Available: {listed}." if listed else "No other release is available."
     if live is None:
-        raise ReleaseError(f"Nothing of {context.arguments['name']} is live here, so there is nothing to go back from.")
+        raise ReleaseError(f"No release of {context.arguments['name']} is live on this host, so there is nothing to roll back.")
     if requested:
         if not requested.isdigit() or int(requested) not in kept:
             raise ReleaseError(f"There is no release {requested} of {context.arguments['name']} on this host. {there}")
@@ -40,25 +40,25 @@ def find_target(context: Context, requested: str, across: bool) -> int:
         outcome = kept[number].get("outcome")
         if outcome not in (GOOD, "rolled back"):
             reason = kept[number].get("reason", "it was never live")
-            raise ReleaseError(f"Release {number} of {context.arguments['name']} failed when it was tried: {reason}. {there}")
+            raise ReleaseError(f"Release {number} of {context.arguments['name']} was never good: {reason}. {there}")
     elif kept.get(live, {}).get("back_from"):
         return live
     else:
         earlier = [number for number, record in kept.items() if number < live and record.get("outcome") == GOOD]
         if not earlier:
             raise ReleaseError(
-                f"There is no good release of {context.arguments['name']} before release {live} on this host. {there}"
+                f"No good release of {context.arguments['name']} before release {live} is kept on this host. {there}"
             )
         number = max(earlier)
     if not (context.layout.release(number) / "build").exists():
-        raise ReleaseError(f"The build of release {number} is gone from this host. {there}")
+        raise ReleaseError(f"The build of release {number} is missing on this host. {there}")
     schema = schema_now(context, live, kept)
     other = str(kept[number].get("migration") or "")
     if number != live and schema != other and not across:
         raise ReleaseError(
-            f"Release {number} was made for another schema of the database: its migrations end at {other or 'none'}, and the "
-            f"database was migrated to {schema or 'none'} since. Nothing is migrated back by itself. If its code can work "
-            f"with today's schema, or you have migrated back: playbooks/rollback.yml -e release={number} "
+            f"Release {number} was made for another database schema: its migrations end at {other or 'none'}, and the "
+            f"database was migrated to {schema or 'none'} since. Slipway never downgrades a database. If its code works "
+            f"with the current schema, or you have downgraded: playbooks/rollback.yml -e release={number} "
             "-e app_rollback_across_migrations=true\n"
             f"{migrating_back(context, migrated_by(context, schema, number) or live, other.split(', ')[0])}"
         )
@@ -72,7 +72,7 @@ def schema_now(context: Context, live: int, kept: dict[int, dict[str, Any]]) -> 
 
 
 def roll_back(context: Context, target: int, settings: str, agreed: int | None = None, back: str = "rolled back") -> int:
-    """Go back to release `target`.
+    """Roll back to release `target`.
 
     Args:
         context: the step, and its host.
@@ -96,8 +96,8 @@ def roll_back(context: Context, target: int, settings: str, agreed: int | None =
     if settings == "current":
         if bool(image_of(context, record["build"])) != bool(context.arguments["runtime"]["container"]):
             raise ReleaseError(
-                f"Release {target} was built for another app_runtime than today's: it can be gone back to with its own "
-                "settings only (app_rollback_settings: original)."
+                f"Release {target} was built for another app_runtime: it can be rolled back to only with its "
+                "original settings (app_rollback_settings: original)."
             )
         again = {"build": record["build"], "revision": record["revision"], "origin": record["source"]}
         context = replace(context, arguments={**context.arguments, **again, "version": record.get("version", "")})
@@ -117,7 +117,7 @@ def roll_back(context: Context, target: int, settings: str, agreed: int | None =
 
 
 def revert(context: Context, number: int, before: int | None) -> None:
-    """Have again what was live before release `number`, which is not to be after all: another host could not have it.
+    """Revert to what was live before release `number`, because it failed on another host.
 
     Args:
         context: the step, and its host.
@@ -128,8 +128,8 @@ def revert(context: Context, number: int, before: int | None) -> None:
         ReleaseError: when that failed; `number` still is live.
     """
     if before is not None:
-        roll_back(context, before, "original", back="taken back")
+        roll_back(context, before, "original", back="reverted")
         return
     switch_back(context, None, {})
-    remember(context, number, outcome="rolled back", reason="taken back: nothing was live before it")
+    remember(context, number, outcome="rolled back", reason="reverted: nothing was live before it")
     stop(context, number)

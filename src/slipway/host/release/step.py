@@ -47,13 +47,13 @@ WRITING = ("lock", "prepare", "activate", "rollback")
 
 
 def trial(context: Context, step: str) -> dict[str, Any]:
-    """Say what a step would do, and change nothing.
+    """Return what a step would do, and change nothing.
 
     Returns:
         Its result, and in `then` what would be live, in words; empty where nothing would change.
 
     Raises:
-        ReleaseError: when there is nothing to go back to.
+        ReleaseError: when there is no release to roll back to.
     """
     live, agreed = context.layout.live(), context.arguments["number"]
     if step == "rollback":
@@ -68,7 +68,7 @@ def trial(context: Context, step: str) -> dict[str, Any]:
 
 
 def summary(context: Context, before: int | None, then: str = "") -> dict[str, Any]:
-    """Return what the end of a run tells of the host.
+    """Return the summary of the host for the end of a run.
 
     Args:
         context: the step, and its host.
@@ -80,13 +80,13 @@ def summary(context: Context, before: int | None, then: str = "") -> dict[str, A
     if then:
         release = f"{live}, then {then}" if live is not None else then
     elif live == before:
-        release = f"{live}, as before" if live is not None else "none"
+        release = f"{live}, unchanged" if live is not None else "none"
     elif step == "revert":
-        release = f"{live or 'none'}, taken back from {before}"
+        release = f"{live or 'none'}, reverted from {before}"
     else:
-        release = f"{live}, back from {before}" if step == "rollback" else f"{live}, new"
+        release = f"{live}, rolled back from {before}" if step == "rollback" else f"{live}, new"
     notes = {"canary": context.arguments["note"]} if context.arguments["note"] else {}
-    if step == "unlock":  # what was done is told already
+    if step == "unlock":  # the summary is complete already
         return notes
     version = version_of(context.layout.record(live)) if live is not None else ""
     days = days_left(context.endpoint)
@@ -104,7 +104,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     try:
         configuration = configured(sent) if sent else load(given["app"])
     except UnknownApp:
-        if given["step"] != "unlock":  # of what was refused before this host was told of it
+        if given["step"] != "unlock":  # the run was refused before it reached this host
             raise
         return {"changed": False, "release": None, "before": None, "reason": None, "summary": {}}
     return change(Context.of({**configuration, **given}), given, check, configuration if sent else None)
@@ -120,7 +120,7 @@ def change(context: Context, given: dict[str, Any], check: bool, configuration: 
 
     Args:
         context: the step, and its host.
-        given: what the step is told.
+        given: the arguments of the step.
         check: whether nothing may change.
         configuration: what the app's file is to hold from now on; None leaves that alone.
 
@@ -142,7 +142,7 @@ def change(context: Context, given: dict[str, Any], check: bool, configuration: 
             result = run_step(context, name)
     except (ReleaseError, OSError) as error:
         notes = summary(context, before)
-        if name == "unlock" and isinstance(error, (Locked, LockTakenOver)):  # the claim had ended, and another run began
+        if name == "unlock" and isinstance(error, (Locked, LockTakenOver)):  # the lease had ended, and another run began
             return {"changed": False, "release": before, "before": before, "reason": None, "summary": notes}
         if isinstance(error, Locked):
             return {"failed": True, "msg": str(error), "locked_by": error.owner, "summary": notes}

@@ -1,4 +1,4 @@
-"""See that a release answers at the public door, and keeps doing so after the switch."""
+"""Check that a release answers at the public endpoint, and watch it after the switch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUSPECT_SECONDS = 1.0
 
 
 def prove(context: Context, number: int, seconds: float = 10.0) -> None:
-    """Ask at the public door until release `number` answers there.
+    """Ask at the public endpoint until release `number` answers there.
 
     Raises:
         ReleaseError: when it does not within `seconds`.
@@ -27,13 +27,13 @@ def prove(context: Context, number: int, seconds: float = 10.0) -> None:
             answer = context.check.ask_endpoint(context.endpoint)
             if answer.release == str(number):
                 return
-            origin = f"from release {answer.release}" if answer.release else "which names no release"
+            origin = f"from release {answer.release}" if answer.release else "naming no release"
             reason = f"status {answer.status}, {origin}"
         except NO_ANSWER as error:
             reason = str(error) or type(error).__name__
         time.sleep(0.1)
     raise ReleaseError(
-        f"the public door ({context.endpoint.host}, port {context.endpoint.port}) does not answer from it: {reason}."
+        f"the public endpoint ({context.endpoint.host}, port {context.endpoint.port}) does not answer from it: {reason}."
     )
 
 
@@ -73,11 +73,11 @@ def watch(context: Context, number: int, switched: float, traffic: Traffic, usua
             reason = str(error) or type(error).__name__
         bad = bad + 1 if reason else 0
         if bad == 3:
-            raise ReleaseError(f"it stopped being healthy {after}: {reason}.\n{log_tail(context, number)}")
+            raise ReleaseError(f"it became unhealthy {after}: {reason}.\n{log_tail(context, number)}")
         count = traffic.follow(number, since)
         if count.errors >= LEAST_ERRORS and count.share > traffic.usual.share + LEAST_SHARE:
             raise ReleaseError(
-                f"{count} were answered with a 5xx status {after}; before it were {traffic.usual}.\n{log_tail(context, number)}"
+                f"{count} were answered with a 5xx status {after}, against {traffic.usual} before.\n{log_tail(context, number)}"
             )
         hung = hung_requests(context, number, switched, traffic, hang) if hang else ""
         if hung:

@@ -27,7 +27,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink
 from slipway.host.process import run
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # What certbot calls the certificate.
     "name": str,
@@ -98,7 +98,9 @@ def probe_challenge(domain: str, address: str, path: str, expected: str) -> str 
         return f"port 80 of {address} does not answer ({error})"
     if response.status == 200 and body == expected:
         return None
-    return f"{address} answers {response.status} instead of the challenge: another server, or something in front of this one"
+    return (
+        f"{address} answers {response.status} instead of the challenge: another server, or a proxy in front of this one, answers"
+    )
 
 
 def preflight(domains: list[str], webroot: Path) -> None:
@@ -117,19 +119,19 @@ def preflight(domains: list[str], webroot: Path) -> None:
             try:
                 found = socket.getaddrinfo(domain, 80, type=socket.SOCK_STREAM)
             except socket.gaierror:
-                failures.append(f"{domain} has no address: add an A record for it at your DNS provider")
+                failures.append(f"{domain} has no DNS record: add an A record for it at your DNS provider")
                 continue
             addresses = sorted({str(entry[4][0]) for entry in found}, key=lambda text: ipaddress.ip_address(text).version)
             answers = [probe_challenge(domain, address, f"/{CHALLENGES}/{file.name}", token) for address in addresses]
             unexpected = [answer for answer in answers if answer]
             if unexpected:
-                hint = "Point its A and AAAA records at this host, and nowhere else, and open port 80 to everybody"
+                hint = "Point its A and AAAA records at this host, and nowhere else, and open port 80 to the internet"
                 failures.append(f"{domain}: {' and '.join(unexpected)}. {hint}")
     finally:
         file.unlink()
     if failures:
         raise ReleaseError(
-            f"No certificate was ordered, since the CA would not find this host. {'; '.join(failures)}. "
+            f"No certificate was ordered, because the CA would not reach this host. {'; '.join(failures)}. "
             "Then run this again; set certbot_preflight to false if the host cannot reach itself by its public name."
         )
 
@@ -147,7 +149,7 @@ def reach(server: str) -> None:
         reason = getattr(error, "reason", error)
         raise ReleaseError(
             f"No certificate was ordered: the CA at {server} (certbot_server) does not answer ({reason}). "
-            "If that is the right address, try again later."
+            "If the address is right, try again later."
         ) from error
 
 
@@ -170,12 +172,12 @@ def order(given: Mapping[str, Any]) -> None:
         try:
             done = run(command, ORDER_SECONDS, check=False)
         except ReleaseError as error:
-            raise ReleaseError(f"The order failed: certbot did not do its work ({error}).") from error
+            raise ReleaseError(f"The order failed: certbot could not run ({error}).") from error
         if done.returncode == 0:
             return
         if "Another instance of Certbot" not in done.stdout or time.monotonic() > deadline:
             kept = [line for line in done.stdout.splitlines() if line.strip() and "Saving debug log" not in line]
-            raise ReleaseError("The order failed; certbot says:\n" + "\n".join(kept[-15:]))
+            raise ReleaseError("The order failed. Output of certbot:\n" + "\n".join(kept[-15:]))
         time.sleep(5)
 
 

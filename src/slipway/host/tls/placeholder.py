@@ -14,7 +14,7 @@ from slipway.host.certificate import PLACEHOLDER, create, fits, read_file
 from slipway.host.errors import ReleaseError
 from slipway.host.process import run
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The file of the certificate.
     "certificate": str,
@@ -81,7 +81,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         version = nginx()
     except ReleaseError as error:
         if not check:
-            raise ReleaseError(f"Nginx does not say its version: {error}") from error
+            raise ReleaseError(f"Nginx does not report its version: {error}") from error
     reason = reason_to_replace(certificate, key, domains) if domains else None
     if reason and not check:
         # A common name holds 64 characters; nobody looks at it if there are alternative names.
