@@ -101,7 +101,7 @@ def make(bare: str, host: Host, image: str) -> None:
     # Packages are downloaded once, not once for each image.
     boot(bare, host, f"--volume=slipway-packages-{host.name}:/var/cache/apt/archives")
     try:
-        engine = {"container_engine": "podman"} if variables(host.name).get("test_nested") else {}
+        engine = {"container_engine_name": "podman"} if variables(host.name).get("test_nested") else {}
         run = play(f"--limit={host.name}", f"--extra-vars={json.dumps(address_of(host) | engine)}")
         assert run.code == 0, run.output[-3000:]
         host.run(IDENTITY)

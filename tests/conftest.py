@@ -16,7 +16,7 @@ import pytest
 
 from slipway.controller.program import program as make_program
 from slipway.controller.secrets import split
-from slipway.host.steps import take
+from slipway.host import steps
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -100,7 +100,7 @@ def run_step() -> Callable[..., dict[str, Any]]:
     """Take a step as the program on a host does, and return its result."""
 
     def run(name: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
-        return take(name, arguments, arguments.pop("run", {}), check)
+        return steps.run_step(name, arguments, arguments.pop("run", {}), check)
 
     return run
 

@@ -134,7 +134,7 @@ def test_a_bad_inventory_changes_nothing(host: Host) -> None:
 
 
 def test_an_unknown_system_is_refused(host: Host) -> None:
-    run = converge(host, inventory_systems=["Debian 99"])
+    run = converge(host, preflight_systems=["Debian 99"])
     assert run.code != 0
     assert f"{host.name} runs Debian 12" in flat(run)
 

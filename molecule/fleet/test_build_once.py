@@ -26,9 +26,9 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "shop"
 
 
-def release(source: Path, *options: str, hosts: str = "fleet", builder: str = "first", **variables: Any) -> Run:
+def release(source: Path, *options: str, hosts: str = "fleet", strategy: str = "once", **variables: Any) -> Run:
     """Release the app of `source` on all three hosts, or on some."""
-    return deploy(hosts, *options, app_source=str(source), app_builder=builder, app_watch_seconds=1, **variables)
+    return deploy(hosts, *options, app_source=str(source), app_build_strategy=strategy, app_watch_seconds=1, **variables)
 
 
 def change(source: Path, text: str, requirement: bool = False) -> None:
@@ -75,7 +75,7 @@ def test_what_one_host_built_is_copied(source: Path) -> None:
         made = COPY.run(stamp)
         again = release(source, hosts=PAIR)
         assert set(again.changed.values()) == {0}, again.output[-3000:]
-        assert "Have it as it was built there" not in again.output
+        assert "Install the build of the build host" not in again.output
         dry = release(source, "--check", hosts=PAIR)
         assert set(dry.changed.values()) == {0}, dry.output[-3000:]
         # Other code in the same environment: that is not sent again.
@@ -93,13 +93,13 @@ def test_hosts_that_wait_fail_with_the_one_that_builds(source: Path) -> None:
     with without_uv(BUILDER):
         run = release(source, hosts=PAIR)
     assert run.code != 0
-    assert f"{BUILDER.name} builds for this host, too (app_builder: first), and has failed" in flat(run)
+    assert f"{BUILDER.name} builds for this host, too (app_build_strategy: once), and has failed" in flat(run)
     assert {host.name: host.live() for host in (BUILDER, COPY)} == before
 
 
 def test_a_host_that_can_use_no_other_builds_for_itself(source: Path) -> None:
     change(source, "the other packs nothing")
-    run = release(source, builder=f"{{{{ 'each' if inventory_hostname == '{BUILDER.name}' else 'first' }}}}")
+    run = release(source, strategy=f"{{{{ 'per_host' if inventory_hostname == '{BUILDER.name}' else 'once' }}}}")
     assert run.code == 0, run.output[-3000:]
     assert f"{COPY.name} builds shop itself" in flat(run)
     assert built(COPY) == built(BUILDER)

@@ -235,9 +235,9 @@ def test_a_host_that_is_not_there_refuses_the_release_unless_it_may_be_left_out(
         run = deploy(app_source=source)
         assert run.code != 0
         assert f"{THIRD.name} cannot be reached or has failed" in flat(run)
-        assert "-e app_fleet_incomplete=true" in flat(run)
+        assert "-e app_allow_missing_hosts=true" in flat(run)
         assert [serves(host) for host in (FIRST, SECOND)] == [before, before]
-        run = deploy(app_source=source, app_fleet_incomplete=True)
+        run = deploy(app_source=source, app_allow_missing_hosts=True)
         both = {serves(host) for host in (FIRST, SECOND)}
         assert (len(both), both & {before}) == (1, set())
         # Hosts of other scenarios have an app of that name, too.

@@ -69,7 +69,7 @@ def serves(host: Host) -> int:
 def have_engine(host: Host, name: str) -> None:
     """Have an engine on the host, and the image that others are made from, which no registry has here."""
     if not host.run(f"command -v {name}", check=False):
-        run = deploy(host, "--tags=container", playbook="site.yml", app_runtime="container", app_container_engine=name)
+        run = deploy(host, "--tags=container_engine", playbook="site.yml", app_runtime="container", app_container_engine=name)
         assert run.code == 0, run.output[-3000:]
     subprocess.run(f"podman save {base()} | podman exec --interactive {host.container} {name} load", shell=True, check=True)
 

@@ -178,16 +178,16 @@ class Controller:
 
     def release(self) -> None:
         """Do what the role does on the one host of an app."""
-        self.take(Step, self.arguments("slipway", "own.yml"))
+        self.take(Step, self.arguments("slipway", "check_account.yml"))
         told = self.arguments("slipway_fetch", "fetch.yml")
         fetched = Fetch(self.host, told).run(task_vars={"inventory_hostname": self.host.name})
         if self.role["app_runtime"] == "container":
             told = self.arguments("slipway_image", "image.yml", __app_fetched=fetched)
             made = {"__app_image_build": self.take(Image, told)}
         else:
-            told = self.arguments("slipway_build", "make.yml", __app_fetched=fetched, __app_waits="", __app_theirs={})
+            told = self.arguments("slipway_build", "venv.yml", __app_fetched=fetched, __app_waits_for="", __app_prebuilt={})
             made = {"__app_venv_build": self.take(Build, told)}
-        for name in (["prepare", "migrate"] if self.role["app_migrate_command"] else []) + ["release"]:
+        for name in (["prepare", "migrate"] if self.role["app_migrate_command"] else []) + ["activate"]:
             self.take(Step, self.arguments("slipway", "step.yml", __app_step=name, **made))
 
     def roll_back(self) -> None:

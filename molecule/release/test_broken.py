@@ -147,7 +147,7 @@ CASES = {
         requirements="fastapi==0.164.0\n",
         variables={"python_index_url": "http://127.0.0.1:9/simple"},
     ),
-    "disk nearly full": Broken(["nearly full", "app_room_mb"], "# full", variables={"app_room_mb": 9000000}),
+    "disk nearly full": Broken(["nearly full", "app_min_free_disk_mb"], "# full", variables={"app_min_free_disk_mb": 9000000}),
 }
 
 

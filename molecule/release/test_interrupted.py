@@ -73,7 +73,7 @@ def moments(host: Host, playbook: str) -> list[tuple[int, float]]:
     run = killed(host, playbook, 0, 0)
     assert run.code == 0, run.output[-3000:]
     tasks = re.findall(r"^BEGUN (\d+) (.*)$", run.output, re.MULTILINE)
-    within = [int(number) for number, name in tasks if re.search(r"next step: release|Build it", name)]
+    within = [int(number) for number, name in tasks if re.search(r"next step: activate|Build it", name)]
     return [(number, 0.0) for number in range(2, len(tasks) + 1)] + [(number, after) for number in within for after in (0.7, 2.0)]
 
 
@@ -169,19 +169,19 @@ MOMENTS = {
     "packages are installed when the run is gone": Moment("build", f"{VENVS}/*/bin/python", ends="run", lock=True),
     "the environment is complete": Moment("build", f"{VENVS}/*/.complete", lock=True),
     "the code is compiled": Moment("build", f"{BUILDS}/.*.partial/.venv"),
-    "before the release": Moment("release", ends="before"),
+    "before the release": Moment("activate", ends="before"),
     "half of the release is written": Moment("prepare", f"{RELEASES}/*/program.conf", migrates=True),
     "the app is imported": Moment("prepare", f"{RELEASES}/*/release.json", 0.2, migrates=True),
     "before the migration": Moment("migrate", ends="before", migrates=True),
     "the migration runs": Moment("migrate", "/opt/shop/shared/begun-*", migrates=True),
-    "Supervisor is told of it": Moment("release", SECTION),
-    "it starts when the run is gone": Moment("release", SECTION, 0.1, ends="run"),
-    "it listens": Moment("release", SOCKET),
-    "it is switched to": Moment("release", LIVE),
-    "it is live when the run is gone": Moment("release", CURRENT, 0.2, ends="run"),
-    "the old one is to end": Moment("release", CURRENT, 1.0),
-    "the old one ends": Moment("release", "/etc/supervisor/conf.d/shop-{live}.conf"),
-    "the old one has ended": Moment("release", "/run/shop/{live}.sock"),
+    "Supervisor is told of it": Moment("activate", SECTION),
+    "it starts when the run is gone": Moment("activate", SECTION, 0.1, ends="run"),
+    "it listens": Moment("activate", SOCKET),
+    "it is switched to": Moment("activate", LIVE),
+    "it is live when the run is gone": Moment("activate", CURRENT, 0.2, ends="run"),
+    "the old one is to end": Moment("activate", CURRENT, 1.0),
+    "the old one ends": Moment("activate", "/etc/supervisor/conf.d/shop-{live}.conf"),
+    "the old one has ended": Moment("activate", "/run/shop/{live}.sock"),
 }
 
 

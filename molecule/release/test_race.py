@@ -78,8 +78,8 @@ def test_a_run_that_is_gone_for_good_is_taken_over_from(host: Host) -> None:
     assert "under way: eve on runner-7 since " in flat(refused)
     assert (
         "If that run is gone, take the app over from it: ansible-playbook playbooks/deploy.yml -i molecule/inventory "
-        "-l twin.test -e app_take_over=true"
+        "-l twin.test -e app_break_lock=true"
     ) in flat(refused)
-    run = deploy(host, app_take_over=True, **wanted)
+    run = deploy(host, app_break_lock=True, **wanted)
     assert run.code == 0, run.output[-3000:]
     serves(host)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from slipway.controller.step import StepAction
+from slipway.controller.configuration import ConfigurationAction
 from slipway.host.configure.step import PARAMETERS
 
 DOCUMENTATION = r"""
@@ -20,16 +18,17 @@ options:
     elements: dict
     required: true
     description:
-      - Each has C(path), and C(content) or C(edit). Directories are created. A file that begins with C(#!) is executable.
+      - Each has C(path), and one of C(content), C(template) (of the role), C(copy) (a file of the role) and C(edit). Directories
+        are created. A file that begins with C(#!) is executable.
       - C(edit) changes a file of another package. It maps patterns of lines to replacements, in which C(\1) is the first group.
-      - C(group) is the only group that may read a file with a secret. Its content is in C(secrets), and is not shown.
-  secrets: {type: dict, default: {}, description: "Content of those of C(files) that hold a secret, by path. Never logged."}
+      - C(group) is the only group that may read a file with a secret. Its content is not shown.
   absent: {type: list, elements: path, default: [], description: "Files that must not exist."}
   directories: {type: list, elements: path, default: [], description: "Directories that must exist."}
   reads: {type: list, elements: path, default: [], description: "Other files that the service reads on a reload."}
   test: {type: list, elements: str, default: [], description: "Command that fails if the files are wrong."}
   apply: {type: list, elements: str, default: [], description: "Command to run if the files changed."}
   service: {type: str, description: "Service to start and to enable at boot."}
+  more_services: {type: list, elements: str, default: [], description: "Further services to start and to enable at boot."}
   workers: {type: str, description: "Title of the service's processes that a reload replaces. Without it nothing is reloaded."}
 """
 
@@ -37,7 +36,7 @@ EXAMPLES = r"""
 - name: Configure the site
   configuration:
     files:
-      - {path: /etc/nginx/conf.d/shop.conf, content: "{{ lookup('ansible.builtin.template', 'site.conf.j2') }}"}
+      - {path: /etc/nginx/conf.d/shop.conf, template: site.conf.j2}
     test: [nginx, -t]
     apply: [systemctl, reload, nginx]
 """
@@ -47,13 +46,7 @@ diff: {type: list, returned: success, description: "The files that changed, each
 """
 
 
-class ActionModule(StepAction):
-    """Has the program take the step `configuration`."""
+class ActionModule(ConfigurationAction):
+    """Puts the files in place."""
 
-    _VALID_ARGS = frozenset(PARAMETERS)
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the result of the step."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        result.update(self.step("configuration", self._task.args, task_vars))
-        return result
+    _VALID_ARGS = frozenset(PARAMETERS) - {"secrets"}

@@ -1,4 +1,4 @@
-"""Have a host build an app, or have what another one built."""
+"""Build an app on a host, or install what another host built."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from slipway.host.build.step import PARAMETERS
 
 DOCUMENTATION = """
 action: slipway_build
-short_description: Have a host build an app, or have what another one built
+short_description: Build an app on a host, or install what another host built
 description:
   - The source, wheels, or what another host built is sent only where it is needed.
 options:
   layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
   source: {type: dict, required: true, description: "What slipway_fetch returned."}
-  theirs: {type: dict, description: "Digests of the C(build) and C(venv) of another host, which are had instead."}
+  prebuilt: {type: dict, description: "Digests of the C(build) and C(venv) of another host, which are installed instead."}
   interpreter: {type: str, required: true, description: "The Python that the virtual environment is made from."}
   minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
   installer: {type: str, required: true, description: "What makes the virtual environment."}
@@ -29,7 +29,7 @@ options:
   room: {type: float, required: true, description: "MiB that must be free before a build."}
   hooks: {type: dict, description: "Shell commands; C(before_build) and C(after_build) run here."}
   hook_timeout: {type: float, description: "Seconds that one of them may take."}
-  waits: {type: str, description: "The host that is building it for this one, which then only says whether it needs that."}
+  waits_for: {type: str, description: "The host that is building it for this one, which then only says whether it needs that."}
 """
 
 EXAMPLES = """
@@ -51,11 +51,11 @@ EXAMPLES = """
 
 RETURN = """
 build: {type: str, returned: always, description: "The name of the build."}
-waits: {type: str, returned: "when another host builds it", description: "That host."}
+waits_for: {type: str, returned: "when another host builds it", description: "That host."}
 """
 
 
 class ActionModule(BuildAction):
     """The action under its name."""
 
-    _VALID_ARGS = frozenset(PARAMETERS) - {*BuildAction.pieces, "packed", "run"} | {"waits"}
+    _VALID_ARGS = frozenset(PARAMETERS) - {*BuildAction.payloads, "packed", "run"} | {"waits_for"}

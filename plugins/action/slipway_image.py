@@ -51,4 +51,4 @@ build: {type: str, returned: always, description: "The name of the build."}
 class ActionModule(ImageAction):
     """The action under its name."""
 
-    _VALID_ARGS = frozenset(PARAMETERS) - {*ImageAction.pieces, "packed", "run"}
+    _VALID_ARGS = frozenset(PARAMETERS) - {*ImageAction.payloads, "packed", "run"}

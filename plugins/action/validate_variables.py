@@ -17,6 +17,8 @@ options:
     description:
       - The roles, by name. They are neighbours of the one that the task belongs to.
       - The rules of a role are its variable C(__<role>_rules), a list.
+      - C(__<role>_renamed) is a mapping of old names of variables to new ones, and C(__<role>_renamed_values) has such mappings
+        of values, by variable. What is old is refused with the new one.
       - A rule has C(variable), C(that) (one or more conditions) and C(expected) (what it may be, in words).
     type: list
     elements: str

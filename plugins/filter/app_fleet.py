@@ -1,27 +1,27 @@
-"""What the hosts of one app do as one: agree on a release, take turns, and say what became of it."""
+"""Plan a release or a rollback for all hosts of one app, and report what became of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from slipway.controller.fleet import agree, agree_back, report, troubles
+from slipway.controller.fleet import failures, release_plan, report, rollback_plan
 
 DOCUMENTATION = """
-name: app_agree
-short_description: What the hosts of one app do as one
+name: app_release_plan
+short_description: Plan a release or a rollback for all hosts of one app
 description:
-  - C(app_agree) and C(app_agree_back) make a plan of what each host has, for a release and for a rollback; C(app_troubles) and
-    C(app_report) say what went wrong. All take results of the step release by host, in the order of the inventory.
+  - C(app_release_plan) and C(app_rollback_plan) make a plan from what each host has; C(app_failures) and C(app_report) return
+    what failed. All take the results of the step release by host, in the order of the inventory.
 options:
   _input: {type: dict, required: true, description: "Results of the hosts."}
 """
 
 EXAMPLES = """
-plan: "{{ results | app_agree('25%', 0) }}"
+plan: "{{ results | app_release_plan('25%', 0) }}"
 """
 
 RETURN = """
-_value: {type: dict, description: "The plan, such as the C(release) that all can have and the C(turns) in which they get it."}
+_value: {type: dict, description: "The plan, such as the C(release) that all hosts can have, and its C(batches)."}
 """
 
 
@@ -30,4 +30,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return them by name."""
-        return {"app_agree": agree, "app_agree_back": agree_back, "app_troubles": troubles, "app_report": report}
+        return {
+            "app_release_plan": release_plan,
+            "app_rollback_plan": rollback_plan,
+            "app_failures": failures,
+            "app_report": report,
+        }

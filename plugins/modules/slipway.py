@@ -62,9 +62,9 @@ def main() -> None:
             module.exit_json(changed=False, program_missing=True)
         options = options or ["--install", path, COMMAND]
         path = given["file"]
-    told = json.dumps({name: given[name] for name in ("arguments", "secrets", "run")})
+    request = json.dumps({name: given[name] for name in ("arguments", "secrets", "run")})
     command = [sys.executable, path, "step", given["step"], *options]
-    done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
     try:
         result = {**json.loads(done.stdout), "program": given["program"]}
     except ValueError:

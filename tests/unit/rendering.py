@@ -10,6 +10,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 
+from slipway.controller.configuration import contents
 from tests.unit import compiled  # noqa: F401  for what it does
 
 init_plugin_loader()
@@ -52,6 +53,7 @@ class Host:
             "distribution": "Debian",
             "distribution_major_version": "13",
             "all_ipv6_addresses": [],
+            "slipway_program": "1",
         }
         self.variables: dict[str, Any] = {
             "inventory_hostname": name,
@@ -92,7 +94,17 @@ class Host:
         """Return the worked out arguments of each task of a role's task file that uses `module`."""
         self.variables |= registered
         tasks = load(ROOT / "roles" / role / "tasks" / file)
-        return [self.work_out(task[module], role) for task in tasks if module in task]
+        found = [self.work_out(task[module], role) for task in tasks if module in task]
+        return [self.rendered(role, one) for one in found] if module == "configuration" else found
+
+    def rendered(self, role: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of `configuration` with the content of its files, as its action hands them on."""
+
+        def read(name: str) -> str:
+            return (ROOT / "roles" / role / "files" / name).read_text(encoding="utf-8")
+
+        files, secrets = contents(arguments["files"], lambda name: self.render(role, name), read)
+        return {**arguments, "files": files, "secrets": secrets}
 
 
 class Block(list[Any]):

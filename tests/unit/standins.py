@@ -259,7 +259,7 @@ class Supervisor:
             child.wait()
 
 
-class Door:
+class PublicEndpoint:
     """What Nginx is to the modules: each connection is handed to the socket that a link leads to at that moment.
 
     Args:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from slipway.host import access_log, canary, exporter, watch
 from slipway.host.access_log import AccessLog
-from slipway.host.endpoint import Door
+from slipway.host.endpoint import PublicEndpoint
 from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 
@@ -96,22 +96,22 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def door(log: Path) -> Iterator[Door]:
+def door(log: Path) -> Iterator[PublicEndpoint]:
     server = Front(("127.0.0.1", 0), Handler)
     server.log = log
     Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield Door("shop.test", server.server_address[1], False)
+    yield PublicEndpoint("shop.test", server.server_address[1], False)
     server.shutdown()
     server.server_close()
 
 
-def probe(door: Door) -> None:
+def probe(door: PublicEndpoint) -> None:
     """Ask in each way in which Slipway asks at the public endpoint."""
     door.ask("/healthz")
     door.findings("token")
 
 
-def test_own_probes_are_no_traffic_for_the_exporter(log: Path, door: Door) -> None:
+def test_own_probes_are_no_traffic_for_the_exporter(log: Path, door: PublicEndpoint) -> None:
     registry = CollectorRegistry()
     traffic = exporter.Traffic(log, registry)
     probe(door)
@@ -123,7 +123,7 @@ def test_own_probes_are_no_traffic_for_the_exporter(log: Path, door: Door) -> No
     assert counts == ['slipway_http_requests_total{method="GET",release="7",status="200"} 1.0']
 
 
-def test_own_probes_are_no_requests_for_a_release_that_is_watched(log: Path, door: Door) -> None:
+def test_own_probes_are_no_requests_for_a_release_that_is_watched(log: Path, door: PublicEndpoint) -> None:
     probe(door)
     traffic = watch.Traffic(log)
     assert str(traffic.usual) == "0 of 1 requests"
@@ -131,7 +131,9 @@ def test_own_probes_are_no_requests_for_a_release_that_is_watched(log: Path, doo
     assert str(traffic.follow(7, since=0)) == "0 of 0 requests"
 
 
-def test_own_probes_are_no_requests_for_a_canary(log: Path, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_probes_are_no_requests_for_a_canary(
+    log: Path, door: PublicEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(canary, "masters", lambda *words: [])
     monkeypatch.setattr(Supervisor, "state", lambda *words: ("RUNNING", [1]))
     (tmp_path / "live.sock").symlink_to("7.sock")

@@ -26,7 +26,7 @@ def check(tmp_path: Path, run_step: Callable[..., dict[str, Any]], monkeypatch: 
     monkeypatch.setattr(app_account, "ACCOUNTS", f"{tmp_path}/sysusers/slipway-*.conf")
     monkeypatch.setattr(app_account, "DIRECTORIES", f"{tmp_path}/tmpfiles/slipway-{{}}.conf")
     monkeypatch.setattr(app_account, "PLACES", (str(tmp_path / "run"), str(tmp_path / "log")))
-    return functools.partial(run_step, "account", check=True)
+    return functools.partial(run_step, "preflight", check=True)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def declare(tmp_path: Path, app: str, user: str) -> None:
 
 
 def test_a_bare_host_has_nothing_to_take_over(check: Check) -> None:
-    assert check(name="shop", user="no-such-user") == {"changed": False}
+    assert check(app="shop", user="no-such-user")["changed"] is False
 
 
 @pytest.mark.parametrize("declared", [False, True], ids=["never seen", "taken over before"])
@@ -58,7 +58,7 @@ def test_an_account_of_somebody_else_is_refused(tmp_path: Path, check: Check, ac
     account("deploy", "Ann,,,", "/home/deploy", shell="/bin/bash", uid=1000)
     if declared:
         declare(tmp_path, "shop", "deploy")
-    result = check(name="shop", user="deploy")
+    result = check(app="shop", user="deploy")
     assert result["failed"]
     for words in (
         "app_user is deploy",
@@ -71,24 +71,24 @@ def test_an_account_of_somebody_else_is_refused(tmp_path: Path, check: Check, ac
 
 def test_an_account_of_a_package_is_refused(check: Check, account: Any) -> None:
     account("prometheus", "Prometheus daemon", "/var/lib/prometheus")
-    assert check(name="shop", user="prometheus")["failed"]
+    assert check(app="shop", user="prometheus")["failed"]
 
 
 def test_an_account_that_was_made_for_the_app_is_its_own(tmp_path: Path, check: Check, account: Any) -> None:
     account("clerk", "Runs shop", "/opt/shop/shared")
     declare(tmp_path, "shop", "clerk")
-    assert "failed" not in check(name="shop", user="clerk")
+    assert "failed" not in check(app="shop", user="clerk")
     # A second app may share it, and an app may move.
     declare(tmp_path, "other", "clerk")
-    assert "failed" not in check(name="other", user="clerk")
+    assert "failed" not in check(app="other", user="clerk")
     account("clerk", "Runs shop", "/srv/shop/shared")
-    assert "failed" not in check(name="shop", user="clerk")
+    assert "failed" not in check(app="shop", user="clerk")
 
 
 @pytest.mark.parametrize("place", ["run", "log"])
 def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, check: Check, place: str) -> None:
     (tmp_path / place / "credentials").mkdir()
-    result = check(name="credentials", user="no-such-user")
+    result = check(app="credentials", user="no-such-user")
     assert result["failed"]
     assert str(tmp_path / place / "credentials") in result["msg"]
     assert "Set app_name to another name" in result["msg"]
@@ -98,11 +98,31 @@ def test_a_directory_that_was_made_for_the_app_is_its_own(tmp_path: Path, check:
     for place in ("run", "log"):
         (tmp_path / place / "shop").mkdir()
     (tmp_path / "tmpfiles" / "slipway-shop.conf").touch()
-    assert "failed" not in check(name="shop", user="no-such-user")
+    assert "failed" not in check(app="shop", user="no-such-user")
     # Where the first run was cut off, they are its user's.
     (tmp_path / "tmpfiles" / "slipway-shop.conf").unlink()
     account("shop", "Runs shop", "/opt/shop/shared", uid=os.getuid() or 990)
     declare(tmp_path, "shop", "shop")
     for place in ("run", "log"):
         os.chown(tmp_path / place / "shop", os.getuid() or 990, -1)
-    assert "failed" not in check(name="shop", user="shop")
+    assert "failed" not in check(app="shop", user="shop")
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("dpkg-query", "installed nginx\nconfig-files apache2\ninstalled curl\n"),
+        ("rpm", "installed nginx\ninstalled curl\n"),
+    ],
+)
+def test_the_packages_of_a_host_are_known_without_those_that_were_removed(
+    check: Check, program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, printed: str
+) -> None:
+    path = program(name, f"#!/bin/sh\nprintf '{printed}'\n")
+    monkeypatch.setenv("PATH", str(path.parent))
+    assert check()["ansible_facts"]["slipway_packages"] == ["curl", "nginx"]
+
+
+def test_a_host_whose_packages_are_not_known_is_asked_for_each_of_them(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert check()["ansible_facts"]["slipway_packages"] == []

@@ -47,7 +47,7 @@ from slipway.host.build.names import names
 from slipway.host.build.permissions import Allowed
 from slipway.host.build.venv import complete, install, is_complete, python_version
 from slipway.host.errors import ReleaseError
-from slipway.host.lock import Busy, lock
+from slipway.host.lock import Locked, lock
 from slipway.host.paths import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -485,7 +485,7 @@ def test_a_mark_of_another_user_is_none(layout: Layout, user: str, lacking: Call
     assert is_complete(layout.venvs / "v1")
 
 
-@pytest.mark.parametrize("step", ["unpack", "install", "point", "write", "settle"])
+@pytest.mark.parametrize("step", ["unpack", "install", "atomic_symlink", "write", "fsync_directory"])
 def test_nothing_is_seen_of_a_build_that_was_interrupted(
     layout: Layout,
     index: tuple[Path, dict[str, str]],
@@ -503,7 +503,7 @@ def test_nothing_is_seen_of_a_build_that_was_interrupted(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(make, step, killed)
         build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
-    if step != "settle":
+    if step != "fsync_directory":
         assert not (layout.builds / "b1").exists()
         build(layout, "b1", "v1", arguments(layout, index, archive=str(source)))
     assert import_in(layout.builds / "b1/.venv", "fastapi") == "1.0"
@@ -537,7 +537,8 @@ def test_the_module_asks_for_the_source_and_builds_once(
 ) -> None:
     first = module(**arguments(layout, index))
     assert (first["changed"], first["needs_archive"]) == (True, True)
-    assert first["twin"] == prebuilt.twin(layout, first["build"]), "hosts with another build are not like this one"
+    expected = prebuilt.build_fingerprint(layout, first["build"])
+    assert first["build_fingerprint"] == expected, "hosts with another build are not like this one"
     assert list(layout.builds.iterdir()) == []
     second = module(**arguments(layout, index, archive=str(source)))
     assert (second["changed"], second["build"], second["needs_archive"]) == (True, first["build"], False)
@@ -571,11 +572,11 @@ def made(
             "pack", layout=arguments(layout, index)["layout"], build=known["build"], venv=True, folder=str(short), run=run
         )
         known.update({piece: str(short / f"{piece}.tar.gz") for piece in ("build", "venv")}, name=known["build"])
-        known["theirs"] = packed["digests"]
+        known["prebuilt"] = packed["digests"]
         shutil.rmtree(layout.home)
         for directory in (layout.home, layout.builds, layout.venvs):
             directory.mkdir()
-        return {key: known[key] for key in ("theirs", "build", "venv", "name", "twin")}
+        return {key: known[key] for key in ("prebuilt", "build", "venv", "name", "build_fingerprint")}
 
     return make
 
@@ -584,9 +585,9 @@ def test_a_build_of_another_host_is_as_good(
     layout: Layout, index: tuple[Path, dict[str, str]], module: Any, made: Callable[[Layout], dict[str, Any]]
 ) -> None:
     known = made(layout)
-    theirs, name = {"theirs": known["theirs"], "uv": "/no/such/uv"}, known["name"]
+    theirs, name = {"prebuilt": known["prebuilt"], "uv": "/no/such/uv"}, known["name"]
     asked = module(**arguments(layout, index, **theirs))
-    assert (asked["build"], asked["twin"], asked["lacks_venv"]) == (name, known["twin"], True)
+    assert (asked["build"], asked["build_fingerprint"], asked["lacks_venv"]) == (name, known["build_fingerprint"], True)
     assert [asked[f"needs_{piece}"] for piece in ("archive", "wheels", "build", "venv")] == [False, False, True, True]
     had = module(**arguments(layout, index, **theirs, build=known["build"], venv=known["venv"]))
     assert (had["changed"], had["build"], had["needs_build"]) == (True, name, False)
@@ -611,7 +612,7 @@ def test_a_build_that_was_damaged_on_its_way_is_not_had(
     known = made(layout)
     file = Path(known[piece])
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    options = {key: known[key] for key in ("theirs", "build", "venv")}
+    options = {key: known[key] for key in ("prebuilt", "build", "venv")}
     assert f"{piece} was damaged on its way" in module(**arguments(layout, index, **options))["msg"]
     assert list(layout.builds.iterdir()) == []
     assert (list(layout.venvs.glob("*/.complete")) != []) == (piece == "build")
@@ -621,7 +622,7 @@ def test_an_environment_that_does_not_run_here_is_not_had(
     layout: Layout, index: tuple[Path, dict[str, str]], module: Any, made: Callable[[Layout], dict[str, Any]]
 ) -> None:
     known = made(layout)
-    options = {key: known[key] for key in ("theirs", "build", "venv")}
+    options = {key: known[key] for key in ("prebuilt", "build", "venv")}
     failed = module(**arguments(layout, index, **options, server_modules=["not_in_it"]))
     assert "does not run here" in failed["msg"]
     assert "No module named 'not_in_it'" in failed["msg"]
@@ -714,10 +715,10 @@ def test_a_change_under_way_refuses_the_build(
     with lock(layout, BOB):
         result = module(**arguments(layout, index, archive=str(source)))
         assert "bob on desk since" in result["msg"]
-        assert result["holder"]["id"] == BOB["id"]
+        assert result["locked_by"]["id"] == BOB["id"]
         assert list(layout.builds.iterdir()) == []
         # Nor is anything sent to a host that another run has.
-        assert module(**arguments(layout, index))["holder"]["id"] == BOB["id"]
+        assert module(**arguments(layout, index))["locked_by"]["id"] == BOB["id"]
 
 
 def test_a_full_disk_is_told_before_anything_is_sent(
@@ -725,7 +726,7 @@ def test_a_full_disk_is_told_before_anything_is_sent(
 ) -> None:
     for archive in (None, str(source)):
         result = module(**arguments(layout, index, archive=archive, room=1e9))
-        assert re.search(r"nearly full: \d+ MiB are free, and app_room_mb asks for 1000000000", result["msg"])
+        assert re.search(r"nearly full: \d+ MiB are free, and app_min_free_disk_mb asks for 1000000000", result["msg"])
     assert list(layout.builds.iterdir()) == list(layout.venvs.iterdir()) == []
     assert not (layout.home / ".lock").exists()
     # What is built already needs none.
@@ -741,7 +742,7 @@ def test_the_app_stays_held_for_the_next_step_of_the_run(
 ) -> None:
     usual = arguments(layout, index, archive=str(source))
     module(**usual)
-    with pytest.raises(Busy), lock(layout, BOB, patience=0.1):
+    with pytest.raises(Locked), lock(layout, BOB, patience=0.1):
         pass
     with lock(layout, usual["run"], patience=0.1):
         pass
@@ -1253,7 +1254,7 @@ def test_no_code_that_comes_with_an_app_runs_as_root(
         shutil.rmtree(directory)
         directory.mkdir()
     pieces = {piece: str(short / f"{piece}.tar.gz") for piece in ("build", "venv")}
-    assert module(**usual, theirs=packed["digests"], **pieces)["changed"] is True
+    assert module(**usual, prebuilt=packed["digests"], **pieces)["changed"] is True
     lines = seen.read_text(encoding="ascii").splitlines()
     assert "server" in {line.split()[0] for line in lines}, "another host's environment is tried here"
     uid = pwd.getpwnam(builder[0]).pw_uid
@@ -1482,22 +1483,22 @@ def test_wheels_are_sent_where_an_environment_is_made() -> None:
 def test_a_host_that_waits_is_sent_nothing(tmp_path: Path) -> None:
     archive = tmp_path / "x.tar.gz"
     archive.write_bytes(b"small enough to go along")
-    lacks = {"changed": True, "build": "b1", "needs_archive": True, "lacks_venv": True, "twin": "t1"}
-    host = Action([dict(lacks)], source={"archive": str(archive)}, waits="one.test")
+    lacks = {"changed": True, "build": "b1", "needs_archive": True, "lacks_venv": True, "build_fingerprint": "t1"}
+    host = Action([dict(lacks)], source={"archive": str(archive)}, waits_for="one.test")
     result = host.action.run(task_vars={})
-    assert result == {"changed": False, "build": "b1", "lacks_venv": True, "twin": "t1", "waits": "one.test"}
-    assert (host.sent, "packed" in host.calls[0], "waits" in host.calls[0]) == ([], False, False)
-    has = Action([{**lacks, "changed": False, "needs_archive": False}], source={"archive": str(archive)}, waits="one.test")
-    assert "waits" not in has.action.run(task_vars={})
+    assert result == {"changed": False, "build": "b1", "lacks_venv": True, "build_fingerprint": "t1", "waits_for": "one.test"}
+    assert (host.sent, "packed" in host.calls[0], "waits_for" in host.calls[0]) == ([], False, False)
+    has = Action([{**lacks, "changed": False, "needs_archive": False}], source={"archive": str(archive)}, waits_for="one.test")
+    assert "waits_for" not in has.action.run(task_vars={})
 
 
 @pytest.mark.parametrize("venv", [True, False])
 def test_what_another_host_built_is_sent(venv: bool) -> None:
-    theirs = {piece: {"file": f"/local/one.test-{piece}.tar.gz", "digest": piece[0] * 64} for piece in ("build", "venv")}
+    prebuilt = {piece: {"file": f"/local/one.test-{piece}.tar.gz", "digest": piece[0] * 64} for piece in ("build", "venv")}
     first = {"changed": True, "build": "b1", "needs_archive": False, "needs_build": True, "needs_venv": venv}
-    host = Action([first, {"changed": True, "build": "b1"}], theirs=theirs)
+    host = Action([first, {"changed": True, "build": "b1"}], prebuilt=prebuilt)
     assert host.action.run(task_vars={}) == {"changed": True, "build": "b1"}
     pieces = ["build", "venv"][: 1 + venv]
     assert host.sent == [(f"/local/one.test-{piece}.tar.gz", f"/tmp/ansible-1/{piece}.tar.gz") for piece in pieces]
-    assert host.calls[1]["theirs"] == {"build": "b" * 64, "venv": "v" * 64}
+    assert host.calls[1]["prebuilt"] == {"build": "b" * 64, "venv": "v" * 64}
     assert [host.calls[1][piece] for piece in pieces] == [remote for _, remote in host.sent]

@@ -27,7 +27,7 @@ from rendering import Host
 
 from slipway.host import watch as app_watch
 from slipway.host.certificate import days_left
-from slipway.host.endpoint import CLAIMED_CLIENT, LONGEST_ANSWER, NO_ANSWER, Door, UnixConnection, ask
+from slipway.host.endpoint import CLAIMED_CLIENT, LONGEST_ANSWER, NO_ANSWER, PublicEndpoint, UnixConnection, ask
 from slipway.runtime import asgi, waiting
 from slipway.runtime import counts as ended
 
@@ -90,7 +90,7 @@ def server() -> Iterator[Server]:
 
 
 def test_a_door_where_all_arrives(server: Server) -> None:
-    assert Door("shop.test", server.server_address[1], False).findings(TOKEN) == []
+    assert PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN) == []
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def test_a_door_where_all_arrives(server: Server) -> None:
 )
 def test_each_fault_is_one_sentence_with_its_setting(server: Server, fault: str, words: list[str]) -> None:
     server.fault = fault
-    (finding,) = Door("shop.test", server.server_address[1], False).findings(TOKEN)
+    (finding,) = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
     for word in words:
         assert word in finding
 
 
 def test_a_door_that_lets_no_question_through(server: Server) -> None:
     server.fault = "closed"
-    findings = Door("shop.test", server.server_address[1], False).findings(TOKEN)
+    findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
     assert "was answered with 404 before it came there" in findings[0]
 
 
@@ -122,7 +122,7 @@ def test_a_door_that_lets_no_question_through(server: Server) -> None:
 def test_a_door_behind_which_somebody_else_answers(server: Server, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     """Such as an app that has an answer for every path, where the token does not arrive."""
     monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.answer(200, body))
-    findings = Door("shop.test", server.server_address[1], False).findings(TOKEN)
+    findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
     assert "/.slipway/door) was answered with 200 before it came there" in findings[0]
     assert len(findings) == 4
 
@@ -150,16 +150,16 @@ def secure(server: Server, tmp_path: Path) -> Server:
 )
 def test_behind_tls_the_app_must_know_of_it(secure: Server, fault: str, words: list[str]) -> None:
     secure.fault = fault
-    findings = Door("shop.test", secure.server_address[1], True).findings(TOKEN)
+    findings = PublicEndpoint("shop.test", secure.server_address[1], True).findings(TOKEN)
     assert len(findings) == (1 if words else 0), findings
     for word in words:
         assert word in findings[0]
 
 
 def test_the_days_of_a_certificate(secure: Server) -> None:
-    door = Door("shop.test", secure.server_address[1], True)
+    door = PublicEndpoint("shop.test", secure.server_address[1], True)
     assert days_left(door) in (29, 30)  # what openssl gives where nobody asks for more
-    assert days_left(Door("shop.test", secure.server_address[1], False)) is None
+    assert days_left(PublicEndpoint("shop.test", secure.server_address[1], False)) is None
     secure.shutdown()
     secure.server_close()
     assert days_left(door) is None
@@ -167,13 +167,13 @@ def test_the_days_of_a_certificate(secure: Server) -> None:
 
 def test_no_days_are_known_without_openssl(secure: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert days_left(Door("shop.test", secure.server_address[1], True)) is None
+    assert days_left(PublicEndpoint("shop.test", secure.server_address[1], True)) is None
 
 
 def test_a_door_that_nobody_keeps(server: Server) -> None:
     server.shutdown()
     server.server_close()
-    findings = Door("shop.test", server.server_address[1], False).findings(TOKEN)
+    findings = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
     assert [finding.split(" could not be tried")[0] for finding in findings] == [
         "What the app sees of a client",
         "A redirect of the app",
@@ -280,7 +280,7 @@ class App:
 def guarded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is to be done when another serves; test_templates has the real guard."""
     calls: list[Any] = []
-    monkeypatch.setattr(asgi, "leave_when_replaced", calls.append)
+    monkeypatch.setattr(asgi, "exit_when_replaced", calls.append)
     return calls
 
 
@@ -568,7 +568,7 @@ def test_what_is_served_is_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(guarded) == 1
 
 
-@pytest.mark.parametrize("kept", [asgi.Served, partial(asgi.Named, 7), partial(asgi.Telling, 7)])
+@pytest.mark.parametrize("kept", [asgi.Served, partial(asgi.Named, 7), partial(asgi.ErrorLogging, 7)])
 @pytest.mark.parametrize(
     ("kind", "proto", "scheme"), [("http", "https", "https"), ("http", "http", "http"), ("websocket", "https", "wss")]
 )

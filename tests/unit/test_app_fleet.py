@@ -44,14 +44,14 @@ def plan(live: int | None, needs: bool, free: int, prepared: int | None = None, 
     ],
 )
 def test_the_hosts_agree_on_one_release(plans: list[dict[str, Any]], release: int, hosts: str) -> None:
-    agreed = fleet.agree(dict(zip("abc", plans, strict=False)), "1", 0)
+    agreed = fleet.release_plan(dict(zip("abc", plans, strict=False)), "1", 0)
     assert (agreed["release"], agreed["hosts"]) == (release, list(hosts))
-    assert [host for turn in agreed["turns"] for host in turn] == list(hosts)
+    assert [host for turn in agreed["batches"] for host in turn] == list(hosts)
     assert set(agreed["reasons"]) == set(hosts)
 
 
 def test_a_host_says_why_it_switches_or_follows_the_others() -> None:
-    agreed = fleet.agree({"a": plan(7, True, 9), "b": plan(6, False, 8)}, "1", 0)
+    agreed = fleet.release_plan({"a": plan(7, True, 9), "b": plan(6, False, 8)}, "1", 0)
     assert agreed["reasons"] == {"a": "it changed", "b": "another host of the app needed it"}
 
 
@@ -68,41 +68,41 @@ def test_a_host_says_why_it_switches_or_follows_the_others() -> None:
     ],
 )
 def test_they_switch_in_turns(batch: str, canaries: int, sizes: list[int]) -> None:
-    assert [len(group) for group in fleet.turns("abcdefgh", 8, batch, canaries)] == sizes
+    assert [len(group) for group in fleet.batches("abcdefgh", 8, batch, canaries)] == sizes
 
 
 def test_a_canary_needs_others_to_be_compared_with() -> None:
     three = {host: plan(7, True, 8) for host in "abc"}
-    agreed = fleet.agree(three, "100%", 1)
-    assert (agreed["canaries"], agreed["compared"], agreed["turns"]) == (["a"], ["b", "c"], [["a"], ["b", "c"]])
+    agreed = fleet.release_plan(three, "100%", 1)
+    assert (agreed["canaries"], agreed["compared"], agreed["batches"]) == (["a"], ["b", "c"], [["a"], ["b", "c"]])
     for alone, many in ((three, 3), ({"a": plan(None, True, 1), "b": plan(None, True, 1)}, 1)):
-        agreed = fleet.agree(alone, "100%", many)
-        assert (agreed["canaries"], agreed["turns"]) == ([], [list(alone)])
+        agreed = fleet.release_plan(alone, "100%", many)
+        assert (agreed["canaries"], agreed["batches"]) == ([], [list(alone)])
         assert agreed["no_canary"] == "No canary: there is no other host with an earlier release to compare it with."
     # However many there are, a few tell enough.
-    assert len(fleet.agree({f"h{index}": plan(7, True, 8) for index in range(40)}, "1", 2)["compared"]) == 10
+    assert len(fleet.release_plan({f"h{index}": plan(7, True, 8) for index in range(40)}, "1", 2)["compared"]) == 10
 
 
-def look(live: int | None, *good: int, newest: int = 0, problems: dict[str, str] | None = None) -> dict[str, Any]:
+def inspected(live: int | None, *good: int, newest: int = 0, problems: dict[str, str] | None = None) -> dict[str, Any]:
     """Return what a host says in the step `look`."""
     said = {**{str(number): "" for number in good}, **(problems or {})}
-    return {"release": live, "newest": newest or live or 0, "choices": list(good), "problems": said, "next": 20}
+    return {"release": live, "newest": newest or live or 0, "choices": list(good), "rejections": said, "next": 20}
 
 
 @pytest.mark.parametrize(
     ("looks", "release", "hosts"),
     [
-        pytest.param([look(8, 6, 7, 8), look(8, 6, 7, 8)], 7, "ab", id="all from one"),
-        pytest.param([look(8, 6, 7, 8), look(8, 6, 8)], 6, "ab", id="to what all have"),
-        pytest.param([look(8, 6, 7, 8), look(7, 6, 7)], 7, "a", id="half switched: it is undone"),
-        pytest.param([look(7, 6, 7, newest=8), look(8, 6, 7, 8)], 7, "b", id="half gone back: the rest follows"),
-        pytest.param([look(7, 6, 7, newest=8), look(7, 6, 7)], 7, "", id="gone back, and not said so yet"),
-        pytest.param([look(8, 7, 8), look(None)], 7, "a", id="one that serves nothing yet keeps no other"),
+        pytest.param([inspected(8, 6, 7, 8), inspected(8, 6, 7, 8)], 7, "ab", id="all from one"),
+        pytest.param([inspected(8, 6, 7, 8), inspected(8, 6, 8)], 6, "ab", id="to what all have"),
+        pytest.param([inspected(8, 6, 7, 8), inspected(7, 6, 7)], 7, "a", id="half switched: it is undone"),
+        pytest.param([inspected(7, 6, 7, newest=8), inspected(8, 6, 7, 8)], 7, "b", id="half gone back: the rest follows"),
+        pytest.param([inspected(7, 6, 7, newest=8), inspected(7, 6, 7)], 7, "", id="gone back, and not said so yet"),
+        pytest.param([inspected(8, 7, 8), inspected(None)], 7, "a", id="one that serves nothing yet keeps no other"),
     ],
 )
 def test_the_hosts_agree_on_what_to_go_back_to(looks: list[dict[str, Any]], release: int, hosts: str) -> None:
-    agreed = fleet.agree_back(dict(zip("abc", looks, strict=False)), "shop", "", False, "1")
-    assert (agreed["release"], agreed["hosts"], agreed["problem"]) == (release, list(hosts), "")
+    agreed = fleet.rollback_plan(dict(zip("abc", looks, strict=False)), "shop", "", False, "1")
+    assert (agreed["release"], agreed["hosts"], agreed["refusal"]) == (release, list(hosts), "")
     assert agreed["to"] == str(release)
 
 
@@ -110,50 +110,50 @@ def test_the_hosts_agree_on_what_to_go_back_to(looks: list[dict[str, Any]], rele
     ("batch", "order"), [("1", [["a"], ["b"], ["c"]]), ("50%", [["a", "b"], ["c"]]), ("100%", [["a", "b", "c"]])]
 )
 def test_hosts_roll_back_in_batches_of_the_whole_fleet_and_are_reverted_if_one_fails(batch: str, order: list[list[str]]) -> None:
-    agreed = fleet.agree_back({**{host: look(8, 7, 8) for host in "abc"}, "d": look(None)}, "shop", "", False, batch)
-    assert agreed["turns"] == order
+    agreed = fleet.rollback_plan({**{host: inspected(8, 7, 8) for host in "abc"}, "d": inspected(None)}, "shop", "", False, batch)
+    assert agreed["batches"] == order
     assert agreed["reasons"] == dict.fromkeys("abc", "rolled back from release 8")
     assert agreed["before"] == {**dict.fromkeys("abc", 8), "d": None}
-    assert (agreed["undo"], agreed["canaries"]) == (True, [])
+    assert (agreed["revert"], agreed["canaries"]) == (True, [])
 
 
 def test_all_that_keeps_hosts_from_a_release_is_told_a_line_for_each() -> None:
-    lacking = {host: look(8, 8, problems={"6": f"not on {host}"}) for host in "ab"}
-    assert fleet.agree_back(lacking, "shop", "6", False, "1")["problem"] == "a: not on a\nb: not on b"
-    assert fleet.agree_back({"a": look(8), "b": look(8, 8)}, "shop", "", False, "1")["problem"].endswith(
+    lacking = {host: inspected(8, 8, problems={"6": f"not on {host}"}) for host in "ab"}
+    assert fleet.rollback_plan(lacking, "shop", "6", False, "1")["refusal"] == "a: not on a\nb: not on b"
+    assert fleet.rollback_plan({"a": inspected(8), "b": inspected(8, 8)}, "shop", "", False, "1")["refusal"].endswith(
         "Good ones: a: none; b: 8."
     )
 
 
 def test_what_one_of_them_lacks_is_gone_back_to_by_none() -> None:
-    lacks = {"a": look(8, 6, 8), "b": look(8, 7, 8, problems={"6": "There is no release 6 of shop on this host."})}
-    assert fleet.agree_back(lacks, "shop", "6", False, "1")["problem"] == "b: There is no release 6 of shop on this host."
-    said = fleet.agree_back(lacks, "shop", "", False, "1")
-    assert "before release 8 that all its hosts have. Good ones: a: 6, 8; b: 7, 8." in said["problem"]
+    lacks = {"a": inspected(8, 6, 8), "b": inspected(8, 7, 8, problems={"6": "There is no release 6 of shop on this host."})}
+    assert fleet.rollback_plan(lacks, "shop", "6", False, "1")["refusal"] == "b: There is no release 6 of shop on this host."
+    said = fleet.rollback_plan(lacks, "shop", "", False, "1")
+    assert "before release 8 that all its hosts have. Good ones: a: 6, 8; b: 7, 8." in said["refusal"]
     assert said["hosts"] == []
-    assert "nothing to go back from" in fleet.agree_back({"a": look(None)}, "shop", "", False, "1")["problem"]
+    assert "nothing to go back from" in fleet.rollback_plan({"a": inspected(None)}, "shop", "", False, "1")["refusal"]
     # With today's settings it is a new release.
-    two = {"a": look(8, 7, 8), "b": {**look(8, 7, 8), "next": 23}}
-    assert [fleet.agree_back(two, "shop", "7", True, "1")[key] for key in ("to", "release")] == ["7", 23]
+    two = {"a": inspected(8, 7, 8), "b": {**inspected(8, 7, 8), "next": 23}}
+    assert [fleet.rollback_plan(two, "shop", "7", True, "1")[key] for key in ("to", "release")] == ["7", 23]
 
 
 def test_a_host_that_fails_has_nothing_agreed_on() -> None:
     failed = {"a": plan(7, True, 8), "b": {"failed": True, "msg": "Another change of this app is under way: bob.\nMore."}}
-    assert fleet.agree(failed, "1", 0)["hosts"] == []
-    assert fleet.agree_back(failed, "shop", "", False, "1")["hosts"] == []
-    assert fleet.troubles(failed) == {"b": "Another change of this app is under way: bob"}
+    assert fleet.release_plan(failed, "1", 0)["hosts"] == []
+    assert fleet.rollback_plan(failed, "shop", "", False, "1")["hosts"] == []
+    assert fleet.failures(failed) == {"b": "Another change of this app is under way: bob"}
     unreachable = {"unreachable": True, "msg": "Task failed: Failed to connect: refused"}
-    assert fleet.troubles({"a": unreachable}) == {"a": "cannot be reached: Failed to connect: refused"}
+    assert fleet.failures({"a": unreachable}) == {"a": "cannot be reached: Failed to connect: refused"}
     cut = {"failed": True, "rc": 137, "msg": "Module result deserialization failed: No start of json char found"}
-    assert fleet.troubles({"a": cut})["a"].startswith("it broke off (exit code 137)")
-    assert fleet.troubles({"a": {"failed": True, "msg": cut["msg"]}})["a"].startswith("it broke off (exit code ?)")
-    assert fleet.troubles({"a": {"failed": True}}) == {"a": "it said nothing"}
-    assert fleet.troubles({"a": {"failed": True, "msg": " \n"}}) == {"a": "it said nothing"}
-    assert fleet.troubles({"a": {"failed": True, "msg": "No space at X.: "}}) == {"a": "No space at X"}
+    assert fleet.failures({"a": cut})["a"].startswith("it broke off (exit code 137)")
+    assert fleet.failures({"a": {"failed": True, "msg": cut["msg"]}})["a"].startswith("it broke off (exit code ?)")
+    assert fleet.failures({"a": {"failed": True}}) == {"a": "it said nothing"}
+    assert fleet.failures({"a": {"failed": True, "msg": " \n"}}) == {"a": "it said nothing"}
+    assert fleet.failures({"a": {"failed": True, "msg": "No space at X.: "}}) == {"a": "No space at X"}
 
 
 def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
-    agreed = fleet.agree({host: plan(7, True, 8) for host in "abc"}, "1", 0)
+    agreed = fleet.release_plan({host: plan(7, True, 8) for host in "abc"}, "1", 0)
     seven: dict[str, Any] = {"release": 7}
     said = fleet.report(dict.fromkeys("abc", seven), agreed, {"b": "it is ill"}, "shop", "playbooks/deploy.yml")
     assert "Release 8 of shop failed on b: it is ill." in said
@@ -167,8 +167,8 @@ def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
     assert "a could not be taken back" in said
     assert "half done" not in said
     # The first release of all: one that serves is better than none.
-    agreed = fleet.agree({host: plan(None, True, 1) for host in "ab"}, "1", 0)
-    assert agreed["undo"] is False
+    agreed = fleet.release_plan({host: plan(None, True, 1) for host in "ab"}, "1", 0)
+    assert agreed["revert"] is False
     said = fleet.report({"a": {"release": 1}, "b": {"release": None}}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
     assert "What serves now: a 1, b nothing." in said
     assert "a can serve it, and no host has an earlier one" in said
@@ -223,7 +223,7 @@ DOCTOR = "To see why: playbooks/doctor.yml -l {}. Mend it, and run deploy again:
 def test_the_report_tells_no_more_than_hosts_said(
     before: dict[str, Any], now: dict[str, Any], failing: str, lines: list[str]
 ) -> None:
-    agreed = {**fleet.NOTHING, "before": before, "release": 8, "undo": True}
+    agreed = {**fleet.NOTHING, "before": before, "release": 8, "revert": True}
     results = {host: said if said is GONE else {"release": said} for host, said in now.items()}
     said = fleet.report(results, agreed, dict.fromkeys(failing, "x"), "shop", "deploy").splitlines()
     assert said == [*(f"Release 8 of shop failed on {host}: x." for host in failing), *lines, DOCTOR.format(",".join(failing))]
@@ -287,7 +287,7 @@ def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, r
 def test_a_canary_is_judged(new: dict[str, Any], old: dict[str, Any], says: str) -> None:
     half = {**old, "total": old["total"]}
     verdict = canary.verdict({"a": new, "b": half}, ["a"], 1, 50)
-    assert verdict["words"].startswith(says)
+    assert verdict["message"].startswith(says)
     assert verdict["promoted"] is says.startswith("promoted")
     assert [row["role"] for row in verdict["rows"]] == ["canary", "other"]
     assert verdict["rows"][0]["requests"] == new["total"]

@@ -21,7 +21,7 @@ import pytest
 from slipway.host import process as app_process
 from slipway.host import store as app_store
 from slipway.host.errors import ReleaseError
-from slipway.host.files import point, remove, room, write
+from slipway.host.files import atomic_symlink, remove, require_free_space, write
 from slipway.host.paths import digest
 from slipway.host.process import masked, run, shell, tail
 from slipway.host.store import Store
@@ -165,13 +165,13 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
     write(tmp_path / "file", "text")
     assert steps == ["file", "rename", "directory"]
     steps.clear()
-    point(tmp_path / "link", "file")
+    atomic_symlink(tmp_path / "link", "file")
     assert steps == ["rename", "directory"]
 
 
 def test_a_link_is_never_missing_while_it_changes(tmp_path: Path) -> None:
     link = tmp_path / "live.sock"
-    point(link, "/run/shop/1.sock")
+    atomic_symlink(link, "/run/shop/1.sock")
     seen: set[str] = set()
     done = threading.Event()
 
@@ -185,7 +185,7 @@ def test_a_link_is_never_missing_while_it_changes(tmp_path: Path) -> None:
     reader = threading.Thread(target=watch)
     reader.start()
     for number in range(300):
-        point(link, f"/run/shop/{number % 2 + 1}.sock")
+        atomic_symlink(link, f"/run/shop/{number % 2 + 1}.sock")
     done.set()
     reader.join()
     assert seen == {"/run/shop/1.sock", "/run/shop/2.sock"}
@@ -194,7 +194,7 @@ def test_a_link_is_never_missing_while_it_changes(tmp_path: Path) -> None:
 
 def test_a_link_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / f".current.{os.getpid()}").symlink_to("/nowhere")
-    point(tmp_path / "current", "releases/2")
+    atomic_symlink(tmp_path / "current", "releases/2")
     assert os.readlink(tmp_path / "current") == "releases/2"
 
 
@@ -202,7 +202,7 @@ def test_a_link_left_behind_is_in_nobodys_way(tmp_path: Path) -> None:
 def test_only_a_link_is_replaced(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "current")
     with pytest.raises(ReleaseError, match="in the way"):
-        point(tmp_path / "current", "releases/2")
+        atomic_symlink(tmp_path / "current", "releases/2")
     assert not (tmp_path / "current").is_symlink()
 
 
@@ -372,18 +372,18 @@ def test_a_disk_without_room_is_told_with_what_is_free(layout: Store, monkeypatc
         monkeypatch.setattr(os, "statvfs", lambda path: found)
 
     disk(500, 20000)
-    room(layout, 500)
+    require_free_space(layout, 500)
     disk(499, 20000)
     with pytest.raises(
-        ReleaseError, match=r"nearly full: 499 MiB are free, and app_room_mb asks for 500\. .*\(app_keep_releases\)"
+        ReleaseError, match=r"nearly full: 499 MiB are free, and app_min_free_disk_mb asks for 500\. .*\(app_keep_releases\)"
     ):
-        room(layout, 500)
+        require_free_space(layout, 500)
     disk(500, 19999)
     with pytest.raises(ReleaseError, match="only 19999 inodes left"):
-        room(layout, 500)
+        require_free_space(layout, 500)
     # A file system that has no fixed number of them says 0 of 0.
     disk(500, 0, 0)
-    room(layout, 500)
+    require_free_space(layout, 500)
 
 
 def test_of_what_is_printed_without_end_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from clock import Clock
 
 from slipway.host import lock as app_lock
-from slipway.host.lock import LONGEST_SECONDS, OWN_SECONDS, SIGN_SECONDS, TAKE_OVER_SECONDS, Busy, TakenOver, lock
+from slipway.host.lock import LONGEST_SECONDS, OWN_SECONDS, SIGN_SECONDS, TAKE_OVER_SECONDS, Locked, LockTakenOver, lock
 from slipway.host.paths import Layout
 
 ANN = {"id": "laptop 1 1", "who": "ann", "where": "laptop", "dead": ""}
@@ -25,7 +25,7 @@ BOB = {"id": "desk 2 2", "who": "bob", "where": "desk", "dead": ""}
 HOLD = """
 import sys, time
 from slipway.host.paths import Layout
-from slipway.host.lock import Busy, lock
+from slipway.host.lock import Locked, lock
 name, seconds = sys.argv[1], float(sys.argv[2])
 print("ready", flush=True)
 for home in sys.stdin:
@@ -33,7 +33,7 @@ for home in sys.stdin:
         with lock(Layout(home.strip(), "", ""), {"id": name, "who": name, "where": "there"}, patience=0.05):
             print("held", flush=True)
             time.sleep(seconds) if seconds else sys.stdin.readline()
-    except Busy as error:
+    except Locked as error:
         print(error, flush=True)
 """
 
@@ -91,9 +91,9 @@ def entry(layout: Layout) -> dict[str, Any]:
 def test_the_loser_learns_who_holds_it_where_and_since_when(layout: Layout, holder: Any) -> None:
     holder(60)
     message = r"under way: ann on there since \d\d:\d\d:\d\d UTC\. Nothing was changed"
-    with pytest.raises(Busy, match=message) as error, lock(layout, BOB, patience=0.2):
+    with pytest.raises(Locked, match=message) as error, lock(layout, BOB, patience=0.2):
         pytest.fail("two hold the app")
-    assert error.value.holder["id"] == "ann"
+    assert error.value.owner["id"] == "ann"
 
 
 def test_it_is_waited_for(layout: Layout, holder: Any) -> None:
@@ -122,7 +122,7 @@ def test_between_two_steps_of_a_run_nobody_else_gets_in(layout: Layout) -> None:
         pass
     since = entry(layout)["since"]
     with (
-        pytest.raises(Busy, match=r"ann on laptop since .* If that run is dead, its claim ends at "),
+        pytest.raises(Locked, match=r"ann on laptop since .* If that run is dead, its claim ends at "),
         lock(layout, BOB, patience=0),
     ):
         pytest.fail("two hold the app")
@@ -144,7 +144,7 @@ def test_a_claim_ends_by_itself(layout: Layout) -> None:
 def test_the_claim_of_a_run_that_is_known_to_be_dead_is_nothing(layout: Layout) -> None:
     with lock(layout, ANN, lease=60):
         pass
-    with pytest.raises(Busy), lock(layout, {**BOB, "dead": "somebody else"}, patience=0):
+    with pytest.raises(Locked), lock(layout, {**BOB, "dead": "somebody else"}, patience=0):
         pytest.fail("two hold the app")
     with lock(layout, {**BOB, "dead": ANN["id"]}, patience=0):
         pass
@@ -160,7 +160,7 @@ def test_the_last_step_of_a_dead_run_is_waited_for(layout: Layout, holder: Any) 
 def test_it_is_not_waited_for_without_end(layout: Layout, holder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_lock, "TAKE_OVER_SECONDS", 0.2)
     holder(60)
-    with pytest.raises(Busy), lock(layout, {**BOB, "dead": "ann"}, patience=0):
+    with pytest.raises(Locked), lock(layout, {**BOB, "dead": "ann"}, patience=0):
         pytest.fail("two hold the app")
 
 
@@ -214,7 +214,10 @@ def test_a_run_that_is_told_to_takes_over(layout: Layout) -> None:
         assert entry(layout)["who"] == "bob"
     # It was not dead after all, and does nothing more, whether the other is at it still or has ended.
     for _ in range(2):
-        with pytest.raises(TakenOver, match="bob on desk has taken this app over from this run"), lock(layout, ANN, patience=0):
+        with (
+            pytest.raises(LockTakenOver, match="bob on desk has taken this app over from this run"),
+            lock(layout, ANN, patience=0),
+        ):
             pytest.fail("a run went on that was taken over from")
         with lock(layout, BOB, patience=0):
             pass
@@ -234,7 +237,7 @@ def test_a_clock_that_is_set_back_prolongs_no_claim(layout: Layout, monkeypatch:
         pass
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - 86400)
-    with pytest.raises(Busy), lock(layout, BOB, patience=0):
+    with pytest.raises(Locked), lock(layout, BOB, patience=0):
         pytest.fail("two hold the app")
     time.sleep(0.35)
     with lock(layout, BOB, patience=0):
@@ -248,7 +251,7 @@ def test_after_a_restart_of_the_host_its_clock_decides(layout: Layout, ahead: fl
     try:
         with lock(layout, BOB, patience=0):
             assert not held
-    except Busy:
+    except Locked:
         assert held
 
 
@@ -270,34 +273,34 @@ def test_after_a_restart_of_the_host_its_clock_decides(layout: Layout, ahead: fl
 def test_who_is_refused_learns_when_a_claim_ends_and_of_a_step_under_way_nothing_of_the_kind(
     holder: dict[str, Any], words: str
 ) -> None:
-    assert str(Busy(holder)) == f"Another change of this app is under way: {words}"
+    assert str(Locked(holder)) == f"Another change of this app is under way: {words}"
 
 
 @pytest.mark.parametrize(("entry", "who"), [({}, "someone on some controller"), ({"who": "bob", "where": "desk"}, "bob on desk")])
 def test_who_was_taken_over_from_learns_by_whom_and_that_this_was_asked_for(entry: dict[str, Any], who: str) -> None:
-    said = "has taken this app over from this run (app_take_over). Nothing more is done in its name."
-    assert str(TakenOver(entry)) == f"{who} {said}"
+    said = "has taken this app over from this run (app_break_lock). Nothing more is done in its name."
+    assert str(LockTakenOver(entry)) == f"{who} {said}"
 
 
 def test_whoever_asks_learns_who_holds_the_app(layout: Layout) -> None:
-    assert app_lock.holder(layout) == {}, "nobody has ever held it"
+    assert app_lock.lock_owner(layout) == {}, "nobody has ever held it"
     with lock(layout, ANN):
-        assert app_lock.holder(layout)["id"] == ANN["id"], "a step is under way"
+        assert app_lock.lock_owner(layout)["id"] == ANN["id"], "a step is under way"
         (layout.home / ".lock").write_text("", encoding="utf-8")
-        assert app_lock.holder(layout) == {"who": "someone"}, "a step is under way that has not signed yet"
-    assert app_lock.holder(layout) == {}, "the run has ended"
+        assert app_lock.lock_owner(layout) == {"who": "someone"}, "a step is under way that has not signed yet"
+    assert app_lock.lock_owner(layout) == {}, "the run has ended"
     with lock(layout, ANN, lease=60):
         pass
-    assert app_lock.holder(layout)["who"] == "ann", "the run has another step to take"
+    assert app_lock.lock_owner(layout)["who"] == "ann", "the run has another step to take"
     with lock(layout, {**BOB, "take_over": True}):
         pass
     assert entry(layout)["gone"] == [ANN["id"]]
-    assert app_lock.holder(layout) == {}, "what is left of a run that has ended holds nothing"
+    assert app_lock.lock_owner(layout) == {}, "what is left of a run that has ended holds nothing"
     claim = {"since": 1.0, "until": time.time() + 60}
     (layout.home / ".lock").write_text(json.dumps(claim), encoding="utf-8")
-    assert app_lock.holder(layout) == {}, "a claim is somebody's"
+    assert app_lock.lock_owner(layout) == {}, "a claim is somebody's"
     (layout.home / ".lock").write_text(json.dumps({**ANN, "until": time.time() - 60}), encoding="utf-8")
-    assert app_lock.holder(layout) == {}, "a claim has ended"
+    assert app_lock.lock_owner(layout) == {}, "a claim has ended"
 
 
 @pytest.fixture
@@ -324,7 +327,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 )
 def test_a_claim_lasts_to_its_bound(layout: Layout, clock: Clock, claim: dict[str, Any], lasts: bool) -> None:
     (layout.home / ".lock").write_text(json.dumps({**ANN, "since": 1.0, **claim}), encoding="utf-8")
-    assert bool(app_lock.holder(layout)) is lasts
+    assert bool(app_lock.lock_owner(layout)) is lasts
 
 
 def test_a_claim_lasts_as_long_as_its_lease(layout: Layout, clock: Clock) -> None:
@@ -355,9 +358,9 @@ def test_a_step_under_way_is_waited_for_as_long_as_is_fit(
 
     monkeypatch.setattr(app_lock.fcntl, "flock", flock)
     (layout.home / ".lock").write_text(json.dumps(signed), encoding="utf-8")
-    with pytest.raises(Busy) as error, lock(layout, run):
+    with pytest.raises(Locked) as error, lock(layout, run):
         pytest.fail("two hold the app")
-    assert error.value.holder == signed
+    assert error.value.owner == signed
     assert seconds <= clock.now - 1000.0 <= seconds + 0.3
 
 

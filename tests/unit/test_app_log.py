@@ -202,13 +202,13 @@ def read(layout: Store, journal: Path, tmp_path: Path, run_step: Callable[..., d
 def test_all_logs_of_an_app_are_read_and_followed(
     read: Callable[..., dict[str, Any]], layout: Store, journal: Path, tmp_path: Path
 ) -> None:
-    assert read()["said"] == []
+    assert read()["lines"] == []
     layout.log(7).write_text("seven 1\nseven 2\n", encoding="utf-8")
     journal.write_text("eight 1\n", encoding="utf-8")
     (tmp_path / "access.log").write_text('{"path": "/"}\n', encoding="utf-8")
     (tmp_path / "error.log").write_text('request: "GET /x?user=1&api_key=letmein&y HTTP/2.0", host\n', encoding="utf-8")
     first = read(lines=1)
-    assert first["said"] == [
+    assert first["lines"] == [
         f"== {layout.log(7)}",
         "seven 2",
         f"== {tmp_path}/access.log",
@@ -218,13 +218,13 @@ def test_all_logs_of_an_app_are_read_and_followed(
         "== the journal",
         "eight 1",
     ]
-    assert read(positions=first["positions"])["said"] == []
+    assert read(positions=first["positions"])["lines"] == []
     with layout.log(7).open("a", encoding="utf-8") as file:
         file.write("seven 3\n")
     layout.log(8).write_text("a new release\n", encoding="utf-8")
     journal.write_text("eight 1\neight 2\n", encoding="utf-8")
     second = read(positions=first["positions"], wait=0.01)
-    assert second["said"] == [
+    assert second["lines"] == [
         f"== {layout.log(7)}",
         "seven 3",
         f"== {layout.log(8)}",
@@ -232,8 +232,8 @@ def test_all_logs_of_an_app_are_read_and_followed(
         "== the journal",
         "eight 2",
     ]
-    assert read(positions=second["positions"])["said"] == []
-    assert read(grep="seven [13]")["said"] == [f"== {layout.log(7)}", "seven 1", "seven 3"]
+    assert read(positions=second["positions"])["lines"] == []
+    assert read(grep="seven [13]")["lines"] == [f"== {layout.log(7)}", "seven 1", "seven 3"]
 
 
 def test_what_is_no_regular_expression_is_refused(read: Callable[..., dict[str, Any]]) -> None:

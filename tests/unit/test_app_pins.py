@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from rendering import Host
 
 from slipway.host.build import pins as app_pins
-from slipway.host.build.pins import beside, conflict, lacking, options
+from slipway.host.build.pins import build_files, conflict, lacking, options
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ["gunicorn>=23", "uvicorn-worker>=0.3", "uvicorn[standard]"]
@@ -123,7 +123,7 @@ def test_an_image_asks_the_same(tmp_path: Path) -> None:
 
 def test_files_lie_beside_a_source_while_its_image_is_built(tmp_path: Path) -> None:
     (tmp_path / ".dockerignore").write_text("*\n!main.py", encoding="utf-8")
-    with beside(tmp_path, {"uv.txt": "uv==1"}):
+    with build_files(tmp_path, {"uv.txt": "uv==1"}):
         assert (tmp_path / ".slipway/uv.txt").read_text(encoding="utf-8") == "uv==1"
         assert (tmp_path / ".dockerignore").read_text(encoding="utf-8").split() == ["*", "!main.py", "!.slipway", "!.slipway/**"]
     assert [path.name for path in tmp_path.iterdir()] == [".dockerignore"]

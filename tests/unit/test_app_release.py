@@ -46,7 +46,7 @@ from slipway.host.release import step as release_step
 from slipway.host.release import watch as release_watch
 from slipway.host.release.advice import advised, log_tail
 from slipway.host.release.context import Context
-from slipway.host.release.deploy import release, take
+from slipway.host.release.deploy import release, run_step
 from slipway.host.release.gate import answers
 from slipway.host.release.plan import needed, tidy
 from slipway.host.release.prepare import migrate, prepare, prepared
@@ -147,7 +147,7 @@ class Host:
         self.preflights.chmod(0o666)
         self.server = directory / "server.py"
         self.server.write_text(standins.SERVER, encoding="utf-8")
-        self.door = standins.Door(self.layout.live_socket)
+        self.door = standins.PublicEndpoint(self.layout.live_socket)
         self.given: list[int] = []
         self.files = FILES
 
@@ -203,7 +203,7 @@ class Host:
             "number": 0,
             "limit": 0.0,
             "across_migrations": False,
-            "rollback_settings": "theirs",
+            "rollback_settings": "original",
             "run": ANN,
         }
         self.files = {**FILES, **changes.pop("files", {})}
@@ -217,7 +217,7 @@ class Host:
         """Take the step `release`, and return the number of a new release; None where none was needed."""
         context = self.context(mode, **changes)
         with lock(context.layout, ANN, patience=0):
-            done = take(context, "release")
+            done = run_step(context, "activate")
         return int(done["release"]) if done["reason"] is not None else None
 
     def who_answers(self) -> str:
@@ -364,7 +364,7 @@ def test_a_release_of_an_earlier_version_with_files_of_its_own_serves_on_and_is_
     assert host.run() == 2
     host.is_served_by(2)
     assert (old / "server.py").exists()
-    assert roll_back(host.context(), 1, "theirs") == 1
+    assert roll_back(host.context(), 1, "original") == 1
     host.is_served_by(1)
 
 
@@ -475,7 +475,7 @@ def test_settings_are_for_the_app_alone_and_records_for_nobody_else(host: Host) 
 
 def test_the_app_can_read_its_release_whatever_the_umask(host: Host, module: Any) -> None:
     os.umask(0o077)
-    module(step="release", **host.arguments())
+    module(step="activate", **host.arguments())
     directory = host.layout.release(1)
     assert directory.stat().st_mode & 0o777 == 0o755
     assert (directory / "launch.py").stat().st_mode & 0o777 == 0o644
@@ -563,7 +563,7 @@ def test_the_app_is_imported_by_its_user_before_it_is_started(host: Host) -> Non
     with pytest.raises(ReleaseError, match="Release 3 failed: One file for the app and another"):
         host.run(files={"launch.py": "unfit\n"})
     with pytest.raises(
-        ReleaseError, match="Release 4 failed: It has /metrics at /api/metrics, too: add that path to nginx_closed_paths"
+        ReleaseError, match="Release 4 failed: It has /metrics at /api/metrics, too: add that path to nginx_blocked_paths"
     ):
         host.run(files={"launch.py": "opened\n"})
     with pytest.raises(
@@ -669,7 +669,7 @@ def test_a_page_that_a_release_or_a_way_back_changes_is_newer_than_what_was_serv
     host.run(run={**ANN, "at": str(at + 60)}, build="b2")
     assert (one.stat().st_mtime, two.stat().st_mtime) == (at, at + 60)
     context = host.context(run={**ANN, "at": str(at + 120)})
-    roll_back(context, 1, "theirs")
+    roll_back(context, 1, "original")
     assert one.stat().st_mtime == at + 120
     # The next one is live for a moment only, and what it served must not stay with those who saw it.
     host.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 1\r\nContent-Length: 0\r\n\r\n"
@@ -690,14 +690,14 @@ def test_a_page_that_a_release_or_a_way_back_changes_is_newer_than_what_was_serv
 @pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), ReleaseError("in the way")])
 def test_a_switch_that_is_only_half_done_is_undone(host: Host, monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
     host.run()
-    point = release_activate.point
+    atomic_symlink = release_activate.atomic_symlink
 
     def half(link: Path, target: Any) -> None:
         if link.name == "current" and str(target).endswith("2"):
             raise trouble
-        point(link, target)
+        atomic_symlink(link, target)
 
-    monkeypatch.setattr(release_activate, "point", half)
+    monkeypatch.setattr(release_activate, "atomic_symlink", half)
     with pytest.raises(ReleaseError, match="Release 1 serves as before"):
         host.run(settings="{}")
     host.is_served_by(1)
@@ -742,7 +742,7 @@ def test_the_door_is_asked_over_tls_by_the_hosts_name(host: Host, tmp_path: Path
     subprocess.run([*command, "-keyout", files[0], "-out", files[1]], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files[1], files[0])
-    door = standins.Door(host.layout.live_socket, context)
+    door = standins.PublicEndpoint(host.layout.live_socket, context)
     try:
         arguments: dict[str, Any] = {"door": {"host": HOST, "port": door.port, "tls": True}}
         assert host.run(**arguments) == 1
@@ -1154,13 +1154,13 @@ def warnings() -> list[str]:
 
 
 def test_the_module_says_what_it_did(host: Host, module: Any) -> None:
-    result = module(step="release", **host.arguments())
+    result = module(step="activate", **host.arguments())
     assert (result["changed"], result["release"]) == (True, 1)
     assert result["reason"]
-    result = module(step="release", **host.arguments())
+    result = module(step="activate", **host.arguments())
     assert (result["changed"], result["release"], result["reason"]) == (False, 1, None)
     assert result["diff"] == {}
-    result = module(step="release", **host.arguments(settings="{}"))
+    result = module(step="activate", **host.arguments(settings="{}"))
     assert (result["changed"], result["release"]) == (True, 2)
     assert (result["diff"]["before"], result["diff"]["after"]) == ("release 1\n", "release 2\n")
     host.is_served_by(2)
@@ -1172,47 +1172,47 @@ def test_the_module_has_something_for_the_end_of_a_run(host: Host, module: Any) 
         assert "version" in summary
         return {name: value for name, value in summary.items() if name != "version"}
 
-    assert told("release", check=True) == {"url": "https://shop.test/", "release": "a new one", "certificate_days": None}
-    assert told("release", build="none")["release"] == "none"
+    assert told("activate", check=True) == {"url": "https://shop.test/", "release": "a new one", "certificate_days": None}
+    assert told("activate", build="none")["release"] == "none"
     assert told("prepare")["release"] == "none"
-    assert told("release")["release"] == "1, new"
-    assert told("release")["release"] == told("release", check=True)["release"] == "1, as before"
-    assert told("release", check=True, settings="{}")["release"] == "1, then a new one"
-    assert told("release", settings="{}")["release"] == "2, new"
-    assert told("release", mode="500", health=IMPATIENT)["release"] == "2, as before"
-    assert told("look")["release"] == "2, as before"
+    assert told("activate")["release"] == "1, new"
+    assert told("activate")["release"] == told("activate", check=True)["release"] == "1, as before"
+    assert told("activate", check=True, settings="{}")["release"] == "1, then a new one"
+    assert told("activate", settings="{}")["release"] == "2, new"
+    assert told("activate", mode="500", health=IMPATIENT)["release"] == "2, as before"
+    assert told("inspect")["release"] == "2, as before"
     assert told("rollback", check=True)["release"] == "2, then 1"
     assert told("rollback")["release"] == "1, back from 2"
     with lock(host.layout, BOB):
-        assert told("release", settings="{}")["release"] == "1, as before"
+        assert told("activate", settings="{}")["release"] == "1, as before"
 
 
 def test_the_module_shows_no_secret_and_nothing_to_try_secrets_against(host: Host, module: Any) -> None:
-    result = module(step="release", **host.arguments())
+    result = module(step="activate", **host.arguments())
     assert "secret" not in json.dumps(result)
     assert host.layout.record(1)["digest"] not in json.dumps(result)
 
 
 def test_a_dry_run_changes_nothing(host: Host, module: Any) -> None:
-    result = module(check=True, step="release", **host.arguments())
+    result = module(check=True, step="activate", **host.arguments())
     assert (result["changed"], result["release"]) == (True, None)
     assert (host.layout.numbers(), host.sections(), host.supervisor.updates()) == ([], [], [])
-    module(step="release", **host.arguments())
-    assert module(check=True, step="release", **host.arguments())["changed"] is False
-    assert module(check=True, step="release", **host.arguments(keep=7))["changed"] is True, "its file would be another"
-    assert module(check=True, step="release", **host.arguments(settings="{}"))["changed"] is True
+    module(step="activate", **host.arguments())
+    assert module(check=True, step="activate", **host.arguments())["changed"] is False
+    assert module(check=True, step="activate", **host.arguments(keep=7))["changed"] is True, "its file would be another"
+    assert module(check=True, step="activate", **host.arguments(settings="{}"))["changed"] is True
     host.is_served_by(1)
     assert host.layout.numbers() == [1]
 
 
 def test_a_dry_run_on_a_bare_host_works(tmp_path: Path, host: Host, module: Any) -> None:
     nowhere = {name: str(tmp_path / "nowhere" / name) for name in ("home", "runtime", "logs")}
-    assert module(check=True, step="release", **host.arguments(layout=nowhere))["changed"] is True
+    assert module(check=True, step="activate", **host.arguments(layout=nowhere))["changed"] is True
 
 
 def test_a_failure_fails_the_module(host: Host, module: Any) -> None:
     host.run()
-    result = module(step="release", **host.arguments("500", health=IMPATIENT))
+    result = module(step="activate", **host.arguments("500", health=IMPATIENT))
     assert result["failed"]
     assert "Release 1 serves as before" in result["msg"]
 
@@ -1220,7 +1220,7 @@ def test_a_failure_fails_the_module(host: Host, module: Any) -> None:
 def test_a_change_under_way_refuses_the_module(host: Host, module: Any) -> None:
     host.run()
     with lock(host.layout, BOB):
-        result = module(step="release", **host.arguments(settings="{}"))
+        result = module(step="activate", **host.arguments(settings="{}"))
     assert result["failed"]
     assert "bob on desk since" in result["msg"]
     assert host.layout.numbers() == [1]
@@ -1230,18 +1230,18 @@ def test_a_step_holds_the_app_for_the_next_one_of_its_run(host: Host, module: An
     result = module(step="prepare", **host.arguments())
     assert (result["changed"], result["release"], result["before"]) == (True, 1, None)
     assert (host.layout.live(), result["record"]["outcome"], host.sections()) == (None, "prepared", [])
-    for step in ("prepare", "release", "rollback"):
+    for step in ("prepare", "activate", "rollback"):
         refused = module(step=step, **host.arguments(run=BOB))
-        assert refused["holder"]["id"] == ANN["id"]
+        assert refused["locked_by"]["id"] == ANN["id"]
         assert "ann on laptop since" in refused["msg"]
-    assert module(step="release", **host.arguments())["release"] == 1
+    assert module(step="activate", **host.arguments())["release"] == 1
     # After the last step it is free.
-    assert module(step="release", **host.arguments(run=BOB))["changed"] is False
+    assert module(step="activate", **host.arguments(run=BOB))["changed"] is False
 
 
 def test_a_step_takes_over_from_a_dead_run(host: Host, module: Any) -> None:
     module(step="prepare", **host.arguments())
-    result = module(step="release", **host.arguments(run={**BOB, "dead": ANN["id"]}))
+    result = module(step="activate", **host.arguments(run={**BOB, "dead": ANN["id"]}))
     assert (result["changed"], result["release"]) == (True, 1)
     assert host.layout.record(1)["who"] == "bob@desk"
 
@@ -1282,7 +1282,7 @@ def test_a_host_says_what_it_has_for_an_agreement(host: Host, module: Any) -> No
     # What is prepared for something else is no use.
     assert said(settings='{"A": "1"}')[2:] == (8, None, None)
     # What another run left under way is ended, and told.
-    module(step="let_go", **host.arguments())
+    module(step="unlock", **host.arguments())
     host.layout.current.unlink()
     assert module(step="plan", **host.arguments())["changed"] is True
     # It is free again.
@@ -1291,17 +1291,17 @@ def test_a_host_says_what_it_has_for_an_agreement(host: Host, module: Any) -> No
 
 def test_a_release_takes_the_number_that_the_hosts_agreed_on(host: Host, module: Any) -> None:
     host.run()
-    for step in ("prepare", "migrate", "release"):
+    for step in ("prepare", "migrate", "activate"):
         result = module(step=step, **host.arguments(number=5, settings="{}", migrate={"command": "true", "timeout": 9}))
         assert result["release"] == 5, result
     host.is_served_by(5)
     # Nothing of this host has changed, but the others need one.
-    result = module(step="release", **host.arguments(number=6, settings="{}"))
+    result = module(step="activate", **host.arguments(number=6, settings="{}"))
     assert (result["release"], result["reason"]) == (6, "another host of the app needed it")
     host.is_served_by(6)
-    assert module(step="release", **host.arguments(number=6, settings="{}"))["changed"] is False
+    assert module(step="activate", **host.arguments(number=6, settings="{}"))["changed"] is False
     # In the meantime somebody has given that number to something else.
-    result = module(step="release", **host.arguments(number=5))
+    result = module(step="activate", **host.arguments(number=5))
     assert "Release 5, as the hosts of shop had agreed to call it, is another one here by now." in result["msg"]
     host.is_served_by(6)
 
@@ -1309,74 +1309,74 @@ def test_a_release_takes_the_number_that_the_hosts_agreed_on(host: Host, module:
 def test_a_host_is_taken_back_with_the_others(host: Host, module: Any) -> None:
     host.run()
     wanted: dict[str, Any] = {"number": 4, "settings": "{}"}
-    module(step="release", **host.arguments(**wanted, lease=60.0))
+    module(step="activate", **host.arguments(**wanted, lease=60.0))
     # Until the fleet is through, nobody else changes the app.
-    assert "ann on laptop" in module(step="release", **host.arguments(run=BOB))["msg"]
-    result = module(step="take_back", **host.arguments(**wanted, before=1, lease=60.0))
+    assert "ann on laptop" in module(step="activate", **host.arguments(run=BOB))["msg"]
+    result = module(step="revert", **host.arguments(**wanted, before=1, lease=60.0))
     assert (result["changed"], result["release"], result["reason"]) == (True, 1, "taken back from release 4")
     assert result["summary"]["release"] == "1, taken back from 4"
     host.is_served_by(1)
     record = host.layout.record(4)
     assert (record["outcome"], record["reason"]) == ("rolled back", "taken back to release 1")
-    assert module(step="take_back", **host.arguments(**wanted, before=1))["changed"] is False
+    assert module(step="revert", **host.arguments(**wanted, before=1))["changed"] is False
     # The others have it by now: it is the same again.
     assert module(step="plan", **host.arguments(**wanted))["again"] == 4
-    assert module(step="release", **host.arguments(**wanted))["release"] == 4
+    assert module(step="activate", **host.arguments(**wanted))["release"] == 4
     host.is_served_by(4)
 
 
 def test_a_host_that_served_nothing_is_taken_back_to_that(host: Host, module: Any) -> None:
-    module(step="release", **host.arguments(number=4))
-    result = module(step="take_back", **host.arguments(number=4, before=0))
+    module(step="activate", **host.arguments(number=4))
+    result = module(step="revert", **host.arguments(number=4, before=0))
     assert (result["changed"], result["release"], result["summary"]["release"]) == (True, None, "none, taken back from 4")
     assert (host.layout.live(), host.sections(), host.supervisor.running()) == (None, [], [])
     assert host.layout.record(4)["outcome"] == "rolled back"
-    assert module(step="take_back", **host.arguments(number=4, before=0))["changed"] is False
+    assert module(step="revert", **host.arguments(number=4, before=0))["changed"] is False
     assert host.run() == 5
 
 
 def test_a_claim_is_let_go_by_who_has_it(host: Host, module: Any) -> None:
-    assert module(step="claim", **host.arguments(lease=60.0))["changed"] is True, "it wrote the app's configuration"
-    assert module(step="claim", **host.arguments(lease=60.0))["changed"] is False
-    assert "ann on laptop" in module(step="claim", **host.arguments(run=BOB))["msg"]
-    result = module(step="let_go", **host.arguments(run=BOB))
+    assert module(step="lock", **host.arguments(lease=60.0))["changed"] is True, "it wrote the app's configuration"
+    assert module(step="lock", **host.arguments(lease=60.0))["changed"] is False
+    assert "ann on laptop" in module(step="lock", **host.arguments(run=BOB))["msg"]
+    result = module(step="unlock", **host.arguments(run=BOB))
     assert (result["changed"], result.get("failed")) == (False, None)
-    assert "ann on laptop" in module(step="claim", **host.arguments(run=BOB))["msg"]
-    result = module(step="let_go", **host.arguments(note="promoted"))
+    assert "ann on laptop" in module(step="lock", **host.arguments(run=BOB))["msg"]
+    result = module(step="unlock", **host.arguments(note="promoted"))
     assert result["summary"] == {"canary": "promoted"}
-    assert module(step="claim", **host.arguments(lease=60.0, run=BOB))["changed"] is False
+    assert module(step="lock", **host.arguments(lease=60.0, run=BOB))["changed"] is False
     # Nor is one let go that was taken over by then.
-    assert module(step="claim", **host.arguments(lease=60.0, run={**ANN, "take_over": True}))["changed"] is False
-    result = module(step="let_go", **host.arguments(run=BOB, note="promoted"))
+    assert module(step="lock", **host.arguments(lease=60.0, run={**ANN, "take_over": True}))["changed"] is False
+    result = module(step="unlock", **host.arguments(run=BOB, note="promoted"))
     assert (result["summary"], result.get("failed")) == ({"canary": "promoted"}, None)
-    assert "ann on laptop" in module(step="claim", **host.arguments(run={**BOB, "id": "another"}))["msg"]
+    assert "ann on laptop" in module(step="lock", **host.arguments(run={**BOB, "id": "another"}))["msg"]
 
 
 def test_what_takes_longer_than_the_run_waits_is_not_switched_to(host: Host, module: Any) -> None:
     host.run()
-    result = module(step="release", **host.arguments(settings="{}", limit=1.0, watch=5.0))
+    result = module(step="activate", **host.arguments(settings="{}", limit=1.0, watch=5.0))
     assert "after which the run gives up on a host" in result["msg"]
     host.is_served_by(1)
 
 
 def test_a_host_says_what_it_can_go_back_to(host: Host, module: Any) -> None:
     three(host)
-    result = module(step="look", **host.arguments(to="9"))
+    result = module(step="inspect", **host.arguments(to="9"))
     assert (result["release"], result["newest"], result["choices"], result["next"]) == (3, 3, [1, 2, 3], 4)
-    assert "There is no release 9 of shop on this host." in result["problems"].pop("9")
-    assert result["problems"] == {"1": "", "2": "", "3": ""}
+    assert "There is no release 9 of shop on this host." in result["rejections"].pop("9")
+    assert result["rejections"] == {"1": "", "2": "", "3": ""}
     # What a way back left that was interrupted.
     remember(host.context(), 2, back_from=3)
-    app_files.point(host.layout.live_socket, host.layout.socket(2))
-    result = module(step="look", **host.arguments())
+    app_files.atomic_symlink(host.layout.live_socket, host.layout.socket(2))
+    result = module(step="inspect", **host.arguments())
     assert (result["release"], result["newest"]) == (2, 3)
 
 
 def test_clearing_up_is_a_change(host: Host, module: Any) -> None:
     host.run()
     host.layout.current.unlink()
-    assert module(step="release", **host.arguments())["changed"] is True
-    assert module(step="release", **host.arguments())["changed"] is False
+    assert module(step="activate", **host.arguments())["changed"] is True
+    assert module(step="activate", **host.arguments())["changed"] is False
 
 
 def test_a_full_disk_is_said_and_not_shown_as_a_traceback(host: Host, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1389,7 +1389,7 @@ def test_a_full_disk_is_said_and_not_shown_as_a_traceback(host: Host, module: An
         write(path, *arguments, **options)
 
     monkeypatch.setattr(release_record, "write", full)
-    result = module(step="release", **host.arguments(settings="{}"))
+    result = module(step="activate", **host.arguments(settings="{}"))
     assert "No space left" in result["msg"]
     monkeypatch.setattr(release_record, "write", write)
     host.is_served_by(1)
@@ -1572,12 +1572,12 @@ def test_the_old_release_runs_as_long_as_the_new_one_is_watched(host: Host) -> N
 # The way back
 
 
-def go_back(host: Host, to: str = "", across: bool = False, settings: str = "theirs", **changes: Any) -> int:
+def go_back(host: Host, to: str = "", across: bool = False, settings: str = "original", **changes: Any) -> int:
     """Take the step `rollback`, and return the release that is live then."""
     wanted: dict[str, Any] = {"to": to, "across_migrations": across, "rollback_settings": settings}
     context = host.context(build="", revision="", origin="", **wanted, **changes)
     with lock(context.layout, ANN, patience=0):
-        return int(take(context, "rollback")["release"])
+        return int(run_step(context, "rollback")["release"])
 
 
 def three(host: Host) -> None:
@@ -1873,7 +1873,7 @@ def test_the_schema_that_the_code_expects_is_remembered(
     python = shell.server.with_name("python3")
     python.write_text(HEADS.format(code=code), encoding="utf-8")
     python.chmod(0o755)
-    result = module(step="release", **shell.arguments())
+    result = module(step="activate", **shell.arguments())
     assert result["record"]["migration"] == shell.layout.record(1)["migration"] == schema
     assert ("`alembic heads` failed" in str(warnings)) is warned
 
@@ -1937,12 +1937,12 @@ def test_hooks_that_fail(shell: Host) -> None:
     shell.is_served_by(3)
 
 
-@pytest.mark.parametrize("step", ["release", "plan"])
+@pytest.mark.parametrize("step", ["activate", "plan"])
 def test_a_hook_that_failed_is_run_again_by_the_next_run(shell: Host, module: Any, step: str) -> None:
     shell.run()
-    failing = shell.arguments(settings="{}", hooks={"after_switch": "false"})
-    assert "Release 2 is live, but the hook after_switch" in module(step="release", **failing)["msg"]
-    assert "is live, but the hook after_switch" in module(step=step, **failing)["msg"]
+    recording_failure = shell.arguments(settings="{}", hooks={"after_switch": "false"})
+    assert "Release 2 is live, but the hook after_switch" in module(step="activate", **recording_failure)["msg"]
+    assert "is live, but the hook after_switch" in module(step=step, **recording_failure)["msg"]
     tell = {"after_switch": f'echo "$SLIPWAY_HOOK $SLIPWAY_FROM $SLIPWAY_TO" >>{shell.preflights}'}
     for changed, hook in ((True, "after_switch"), (False, "")):
         result = module(step=step, **shell.arguments(settings="{}", hooks=tell))
@@ -1981,7 +1981,7 @@ def test_a_hook_that_a_run_did_not_come_to_is_run_by_the_next(
         patch.setattr(release_activate, step, stop)
         release(context)
     assert (shell.layout.live(), shell.preflights.read_text(encoding="utf-8")) == (2, "")
-    assert module(step="release", **shell.arguments(settings="{}", hooks=tell))["hook"] == "after_switch"
+    assert module(step="activate", **shell.arguments(settings="{}", hooks=tell))["hook"] == "after_switch"
     assert shell.preflights.read_text(encoding="utf-8") == "after_switch 1 2\n"
     assert "owed" not in shell.layout.record(2)
 
@@ -2102,9 +2102,9 @@ def test_a_secret_in_what_a_command_prints_is_masked(shell: Host, module: Any, s
 
 
 def test_a_secret_in_the_reason_that_is_remembered_is_masked(host: Host, module: Any) -> None:
-    module(step="release", **host.arguments())
+    module(step="activate", **host.arguments())
     health = {**IMPATIENT, "path": "/hunter2", "timeout": 60, "attempts": 3}
-    result = module(step="release", **host.arguments(settings='{"KEY": "hunter2"}', health=health))
+    result = module(step="activate", **host.arguments(settings='{"KEY": "hunter2"}', health=health))
     assert "GET /******** answers 404" in result["msg"]
     assert "hunter2" not in json.dumps(result)
     assert "hunter2" not in host.layout.history.read_text(encoding="utf-8")
@@ -2113,8 +2113,8 @@ def test_a_secret_in_the_reason_that_is_remembered_is_masked(host: Host, module:
 
 
 def test_a_secret_in_a_warning_is_masked(host: Host, module: Any, warnings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_door.Door, "findings", lambda door, token: ["A redirect leads to https://hunter2/"])
-    result = module(step="release", **host.arguments(settings='{"KEY": "hunter2"}'))
+    monkeypatch.setattr(app_door.PublicEndpoint, "findings", lambda door, token: ["A redirect leads to https://hunter2/"])
+    result = module(step="activate", **host.arguments(settings='{"KEY": "hunter2"}'))
     assert warnings == ["A redirect leads to https://********/"]
     assert "hunter2" not in json.dumps(result)
 
@@ -2187,14 +2187,14 @@ def test_an_interface_that_is_not_there_any_more_is_stopped(host: Host) -> None:
 def test_with_nothing_to_compare_an_interface_to_there_is_a_warning(host: Host, module: Any, warnings: list[str]) -> None:
     host.run()
     publish(host, r2={"paths": {}})
-    result = module(step="release", **host.arguments(settings="{}", openapi_path="/openapi.json"))
+    result = module(step="activate", **host.arguments(settings="{}", openapi_path="/openapi.json"))
     assert result["release"] == 2
     assert "Release 1 has no OpenAPI document at /openapi.json" in str(warnings)
 
 
 def test_a_disk_that_is_nearly_full_is_said_before_anything_is_done(host: Host) -> None:
     host.run()
-    with pytest.raises(ReleaseError, match=r"nearly full: \d+ MiB are free, and app_room_mb asks for"):
+    with pytest.raises(ReleaseError, match=r"nearly full: \d+ MiB are free, and app_min_free_disk_mb asks for"):
         host.run(settings="{}", room=1e9)
     assert host.layout.numbers() == [1]
 
@@ -2237,7 +2237,7 @@ def test_a_release_with_fewer_instances_answers_at_all_links(host: Host) -> None
     host.run()
     host.run(**several(host, 3))
     context = host.context(**several(host, 3))
-    assert roll_back(context, 1, "theirs") == 1
+    assert roll_back(context, 1, "original") == 1
     assert further(host) == ["1 at 1.sock", "1 at 1.sock"]
     assert roll_back(context, 2, "theirs") == 2
     assert further(host) == ["2 at 2.1.sock", "2 at 2.2.sock"]

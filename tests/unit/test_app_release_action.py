@@ -72,17 +72,17 @@ class Action(StepAction):
 
 def test_a_step_is_taken_again_where_a_dead_run_held_the_app() -> None:
     dead = {"id": f"{identity.machine()} 4194305 1", "who": "ann"}
-    step = Action({"failed": True, "holder": dead}, {"changed": True})
+    step = Action({"failed": True, "locked_by": dead}, {"changed": True})
     assert step.step("release", {}, {}) == {"changed": True}
     assert [run["dead"] for run in step.runs] == ["", dead["id"]]
 
 
 def test_a_live_run_is_not_disturbed() -> None:
     living = {"id": f"{identity.machine()} {identity.process(os.getpid())}"}
-    step = Action({"failed": True, "msg": "held.", "holder": living})
+    step = Action({"failed": True, "msg": "held.", "locked_by": living})
     result = step.step("release", {}, {})
     assert result["failed"]
-    words = "held. If that run is gone, take the app over from it: ansible-playbook site.yml -e app_take_over=true (it waits"
+    words = "held. If that run is gone, take the app over from it: ansible-playbook site.yml -e app_break_lock=true (it waits"
     assert result["msg"].startswith(words)
     assert [run["take_over"] for run in step.runs] == [False]
 
@@ -96,7 +96,7 @@ def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.Mon
     }
     monkeypatch.setattr(context, "CLIARGS", given)
     monkeypatch.chdir(tmp_path)
-    wanted = "ansible-playbook playbooks/deploy.yml -i 'my hosts' -l one,two -e app_take_over=true"
+    wanted = "ansible-playbook playbooks/deploy.yml -i 'my hosts' -l one,two -e app_break_lock=true"
     assert commands.taking_over() == f"{wanted}, with what else was given as -e"
 
 
@@ -104,13 +104,13 @@ def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.Mon
 def test_a_run_that_is_told_to_takes_over(told: object, wanted: bool) -> None:
     step = Action({"changed": True})
     step._templar = SimpleNamespace(template=lambda value: value)
-    step.step("release", {}, {"__app_take_over": told})
+    step.step("release", {}, {"__app_break_lock": told})
     assert [run["take_over"] for run in step.runs] == [wanted]
 
 
 def test_a_step_is_taken_twice_at_most() -> None:
     dead = [{"id": f"{identity.machine()} {number} 1"} for number in (4194305, 4194306)]
-    step = Action(*({"failed": True, "msg": "held", "holder": holder} for holder in dead))
+    step = Action(*({"failed": True, "msg": "held", "locked_by": holder} for holder in dead))
     assert step.step("release", {}, {})["msg"].startswith("held")
     assert [run["dead"] for run in step.runs] == ["", dead[0]["id"]]
 
@@ -122,7 +122,7 @@ def test_a_step_that_failed_for_another_reason_is_not_taken_again() -> None:
 
 
 def test_the_run_of_another_controller_is_left_alone() -> None:
-    step = Action({"failed": True, "msg": "held", "holder": {"id": "other 4194305 1"}})
+    step = Action({"failed": True, "msg": "held", "locked_by": {"id": "other 4194305 1"}})
     assert step.step("release", {}, {})["failed"]
     assert len(step.runs) == 1
 

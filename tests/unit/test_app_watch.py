@@ -100,14 +100,14 @@ def family() -> Iterator[subprocess.Popen[str]]:
 def test_children_that_end_are_counted(family: subprocess.Popen[str]) -> None:
     processes = Processes([family.pid])
     assert len(processes.known) == 3
-    assert processes.look() == 0
+    assert processes.sample() == 0
     first, second, _ = sorted(processes.known)
     os.kill(first, signal.SIGKILL)
     os.kill(second, signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while processes.look() < 2 and time.monotonic() < deadline:
+    while processes.sample() < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert processes.look() == 2
+    assert processes.sample() == 2
     assert 0 < processes.rate <= 2
 
 

@@ -206,19 +206,19 @@ def test_a_failure_is_told_with_the_command_to_run_next(play: Play) -> None:
 
 
 def test_hosts_that_fail_alike_are_told_at_once(play: Play) -> None:
-    run = play(roles={"inventory": [FAILING]})
+    run = play(roles={"preflight": [FAILING]})
     assert run.summary()[-3:-1] == [
-        "a.example.com, b.example.com failed at [inventory : Fail]. Mend what it says, then:",
+        "a.example.com, b.example.com failed at [preflight : Fail]. Mend what it says, then:",
         "    ansible-playbook site.yml -i hosts.yml -l a.example.com,b.example.com",
     ]
 
 
 def test_who_cannot_be_reached_is_told(play: Play) -> None:
     away = {"name": "Look", "tell": {"unreachable": "{{ host == 'b' }}"}}
-    run = play(roles={"inventory": [away]})
+    run = play(roles={"preflight": [away]})
     assert run.summary()[1:-1] == [
         "b.example.com  nothing",
-        "b.example.com cannot be reached since [inventory : Look]. Try it with:",
+        "b.example.com cannot be reached since [preflight : Look]. Try it with:",
         "    ansible -i hosts.yml -m ping b.example.com",
     ]
 
@@ -227,11 +227,11 @@ def test_a_sudo_that_ansible_cannot_speak_to_is_told_with_the_setting_that_helps
     """As Ansible 2.20 and 2.21 say it of sudo-rs, where a password is needed."""
     words = "Task failed: Timeout (12s) waiting for privilege escalation prompt:"
     mute = {"name": "Look", "tell": {"unreachable": "{{ host == 'b' }}", "msg": words}}
-    done = play(roles={"inventory": [mute]})
+    done = play(roles={"preflight": [mute]})
     assert done.code != 0
     summary = done.summary()
     (told,) = [
-        number for number, line in enumerate(summary) if line.startswith("b.example.com failed at [inventory : Look]: sudo ")
+        number for number, line in enumerate(summary) if line.startswith("b.example.com failed at [preflight : Look]: sudo ")
     ]
     assert "sudo-rs" in summary[told]
     assert summary[told + 1] == "    ansible_become_exe: sudo.ws"

@@ -20,9 +20,9 @@ import pytest
 from certificates import LIFETIMES, certify, renewed_at_the_latest
 
 from slipway.host.errors import ReleaseError
-from slipway.host.files import point
+from slipway.host.files import atomic_symlink
 from slipway.host.tls import order as orders
-from slipway.host.tls.order import look, order, preflight, reach, usable, why_order
+from slipway.host.tls.order import is_valid, order, preflight, probe_challenge, reach, why_order
 
 DOMAINS = ["api.example.com", "www.api.example.com"]
 NO_ROUTE = "2001:db8::dead"
@@ -208,14 +208,14 @@ def test_one_that_is_not_whole_is(tmp_path: Path, lost: str) -> None:
 )
 def test_what_browsers_take(tmp_path: Path, options: dict[str, Any], expected: bool) -> None:
     certify(tmp_path / "certificate", tmp_path / "key", DOMAINS, **options)
-    assert usable(tmp_path / "certificate") is expected
+    assert is_valid(tmp_path / "certificate") is expected
 
 
 @pytest.mark.parametrize("text", [None, "", "damaged"])
 def test_no_certificate_is_none_that_browsers_take(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "certificate").write_text(text, encoding="utf-8")
-    assert usable(tmp_path / "certificate") is False
+    assert is_valid(tmp_path / "certificate") is False
 
 
 # Whether the authority would find this host
@@ -274,12 +274,12 @@ def test_a_host_without_ipv6_is_not_asked_what_answers_there(tmp_path: Path, net
 
 def test_a_redirect_or_another_token_is_not_the_challenge(tmp_path: Path, network: Any) -> None:
     network(DOMAINS[0], "192.0.2.1", status=301)
-    assert "301" in str(look(DOMAINS[0], "192.0.2.1", "/x", "token"))
+    assert "301" in str(probe_challenge(DOMAINS[0], "192.0.2.1", "/x", "token"))
     network(DOMAINS[1], "192.0.2.2")
     (tmp_path / "www").mkdir()
     (tmp_path / "www/x").write_text("token\n", encoding="utf-8")
-    assert look(DOMAINS[1], "192.0.2.2", "/x", "token") is None
-    assert look(DOMAINS[1], "192.0.2.2", "/x", "tok") is not None
+    assert probe_challenge(DOMAINS[1], "192.0.2.2", "/x", "token") is None
+    assert probe_challenge(DOMAINS[1], "192.0.2.2", "/x", "tok") is not None
 
 
 def test_nginx_can_read_the_challenge_whatever_the_umask(
@@ -293,7 +293,7 @@ def test_nginx_can_read_the_challenge_whatever_the_umask(
         modes.extend(place.stat().st_mode & 0o005 for place in (file.parent, file.parent.parent))
         modes.append(file.stat().st_mode & 0o004 | 1)
 
-    monkeypatch.setattr(orders, "look", see)
+    monkeypatch.setattr(orders, "probe_challenge", see)
     certbot()
     os.umask(0o077)
     assert module(**{**arguments, "domains": DOMAINS[:1]})["changed"]
@@ -379,13 +379,13 @@ def test_a_link_changes_in_one_step(tmp_path: Path) -> None:
     link = tmp_path / "fullchain.pem"
     link.write_text("placeholder", encoding="utf-8")
     with pytest.raises(ReleaseError, match="in the way"):
-        point(link, tmp_path / "one")
+        atomic_symlink(link, tmp_path / "one")
     for name in ("one", "two"):
-        point(link, tmp_path / name, over_file=True)
+        atomic_symlink(link, tmp_path / name, over_file=True)
         assert os.readlink(link) == str(tmp_path / name)
     (tmp_path / "directory").mkdir()
     with pytest.raises(ReleaseError, match="in the way"):
-        point(tmp_path / "directory", tmp_path / "one", over_file=True)
+        atomic_symlink(tmp_path / "directory", tmp_path / "one", over_file=True)
     (tmp_path / "directory").rmdir()
     assert [path.name for path in tmp_path.iterdir()] == ["fullchain.pem"]
 
@@ -428,7 +428,7 @@ def test_nothing_is_ordered_where_the_authority_would_not_find_the_host(
     result = module(**arguments)
     assert result["failed"]
     assert "has no address" in result["msg"]
-    assert result["usable"] is False
+    assert result["valid"] is False
     assert calls() == []
     assert not os.path.lexists(arguments["certificate"])
     assert module(**arguments, preflight=False)["changed"] is True
@@ -460,7 +460,7 @@ def test_a_failed_order_leaves_what_nginx_has(arguments: dict[str, Any], module:
     module(**{**arguments, "domains": DOMAINS[:1]})
     before = os.readlink(arguments["certificate"])
     result = module(**arguments, preflight=False)
-    assert (result["failed"], result["usable"]) == (True, True)
+    assert (result["failed"], result["valid"]) == (True, True)
     assert "certbot says" in result["msg"]
     assert result["summary"] == {"certificate": "could not be ordered"}
     assert os.readlink(arguments["certificate"]) == before
@@ -477,4 +477,4 @@ def test_a_certbot_that_cannot_be_run_is_a_failed_order(
     result = module(**arguments, preflight=False)
     assert result["failed"]
     assert "certbot did not do its work" in result["msg"]
-    assert result["usable"] is False
+    assert result["valid"] is False

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleActionFail
 
+from slipway.controller.configuration import contents as sourced
 from slipway.controller.secrets import split
 from slipway.host.configure import change as changes
 from slipway.host.configure import lock as locks
@@ -477,6 +479,40 @@ def test_a_service_must_run_now_and_at_boot(module: Any, systemd: Systemd, missi
     (systemd.state / missing).unlink()
     assert module(files=[], service="nginx")["changed"]
     assert "enable --now nginx" in systemd.calls()
+
+
+@pytest.mark.parametrize("missing", ["active", "enabled"])
+def test_further_services_must_run_now_and_at_boot(module: Any, systemd: Systemd, missing: str) -> None:
+    systemd.run_service()
+    assert not module(files=[], more_services=["exporter"])["changed"]
+    (systemd.state / missing).unlink()
+    assert module(files=[], more_services=["exporter"], check=True)["changed"]
+    assert systemd.calls() == []
+    assert module(files=[], more_services=["exporter"])["changed"]
+    assert systemd.calls() == ["enable --now exporter"]
+
+
+@pytest.mark.parametrize(("sources", "said"), [({}, "none of"), ({"content": "x", "copy": "y"}, "content and copy of")])
+def test_a_file_has_one_source(sources: dict[str, str], said: str) -> None:
+    with pytest.raises(AnsibleActionFail, match=f"^/etc/x has {said} content, template, copy, edit: it needs one.$"):
+        sourced([{"path": "/etc/x", **sources}], str, str)
+
+
+def test_the_content_of_a_file_is_rendered_or_read_and_that_of_a_secret_one_is_apart() -> None:
+    given: list[dict[str, Any]] = [
+        {"path": "/a", "template": "a.j2"},
+        {"path": "/b", "copy": "b"},
+        {"path": "/c", "template": "c.j2", "group": "app"},
+        {"path": "/d", "edit": {"x": "y"}},
+    ]
+    found, secrets = sourced(given, "rendered {}".format, "read {}".format)
+    assert found == [
+        {"path": "/a", "content": "rendered a.j2"},
+        {"path": "/b", "content": "read b"},
+        {"path": "/c", "group": "app"},
+        {"path": "/d", "edit": {"x": "y"}},
+    ]
+    assert secrets == {"/c": "rendered c.j2"}
 
 
 def test_a_service_that_does_not_start_takes_the_files_back(place: Path, module: Any, systemd: Systemd) -> None:

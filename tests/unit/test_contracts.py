@@ -88,7 +88,10 @@ def test_what_is_specified_has_a_default_and_the_other_way_round(role: str) -> N
 def test_what_can_be_set_is_heard(role: str) -> None:
     """A variable that only its own rule looks at would be checked and then ignored."""
     files = [
-        path for each in ROLES for path in places(each, "tasks", "handlers", "templates", "vars") if path.name != "rules.yml"
+        path
+        for each in ROLES
+        for path in places(each, "tasks", "handlers", "templates", "vars")
+        if path.name not in ("rules.yml", "renamed.yml")
     ]
     texts = {str(path): path.read_text(encoding="utf-8") for path in [*files, *ROOT.glob("playbooks/*.yml")]}
     for each in ROLES:
@@ -100,6 +103,18 @@ def test_what_can_be_set_is_heard(role: str) -> None:
     for name in read(ROOT / "roles" / role / "defaults" / "main.yml"):
         others = [text for where, text in texts.items() if where not in (name, f"rule of {name}")]
         assert any(re.search(rf"\b{name}\b", text) for text in others), name
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/vars/main/renamed.yml")), ids=lambda path: path.parents[2].name)
+def test_what_was_renamed_has_a_name_that_exists(path: Path) -> None:
+    role = path.parents[2].name
+    declared = {name: spec for each in ROLES for name, spec in specs(each).items()}
+    tables = read(path)
+    assert not tables[f"__{role}_renamed"].keys() & declared.keys()
+    assert set(tables[f"__{role}_renamed"].values()) <= declared.keys()
+    for name, values in tables.get(f"__{role}_renamed_values", {}).items():
+        assert not values.keys() & set(declared[name]["choices"]), name
+        assert set(values.values()) <= set(declared[name]["choices"]), name
 
 
 @each_role
@@ -176,7 +191,7 @@ def test_a_task_file_fits_one_screen(role: str) -> None:
     assert {path: length for path, length in lengths.items() if length > 60} == {}
 
 
-@pytest.mark.parametrize("role", [role for role in ROLES if role != "inventory"])
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "preflight"])
 def test_systems_are_told_apart_in_a_table_and_not_in_tasks(role: str) -> None:
     for path in places(role, "tasks", "handlers"):
         for task in tasks(path):

@@ -120,6 +120,6 @@ def test_it_comes_from_grafanas_own_repository(family: str, file: str) -> None:
 
 
 def test_a_dry_run_of_a_bare_host_needs_no_package() -> None:
-    needing = {"Install Grafana", "Give the administrator the password", "Add the repository", "Look into it"}
+    needing = {"Install Grafana", "Set the administrator's password", "Add the Grafana repository", "Refresh the package lists"}
     conditions = {task["name"]: str(task.get("when")) for file in ("grafana.yml", "apt.yml") for task in load(TASKS / file)}
     assert {name for name, condition in conditions.items() if "not ansible_check_mode" in condition} == needing

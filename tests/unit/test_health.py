@@ -152,8 +152,8 @@ def test_an_app_is_healthy_when_it_is_at_each_of_its_sockets(monkeypatch: pytest
     says = {"a": Answer(200, {}, b""), "b": Answer(503, {}, b""), "c": Answer(500, {}, b"")}
     monkeypatch.setattr(HealthCheck, "ask", lambda check, path: says[path.name])
     check = HealthCheck("/up", 200, "shop.test")
-    assert check.problem([Path("a"), Path("a")]) == ""
-    assert check.problem([Path("a"), Path("b"), Path("c")]) == "GET /up answers 503, not 200"
+    assert check.unhealthy_reason([Path("a"), Path("a")]) == ""
+    assert check.unhealthy_reason([Path("a"), Path("b"), Path("c")]) == "GET /up answers 503, not 200"
 
 
 def test_an_answer_is_waited_for_no_longer_than_the_timeout(short: Path) -> None:

@@ -38,7 +38,7 @@ PLAYBOOK = """\
   tasks:
     - name: Check the variables of all roles
       ansible.builtin.import_role:
-        name: inventory
+        name: preflight
         tasks_from: variables
 """
 
@@ -94,6 +94,19 @@ def bad_cases() -> Iterator[Case]:
         hint = f"did you mean {near}\\?" if near else "ansible-doc -t role lists the variables that exist"
         host = f"names-{(near or name).partition('_')[0]}.example.com"
         yield Case(f"name-{name}", host, {name: "x"}, name, f"is not a variable of Slipway: {hint}", alone=False)
+    for old, new in TABLE["renamed"].items():
+        yield Case(
+            f"renamed-{old}",
+            f"renamed-{old.partition('_')[0]}.example.com",
+            {old: "x"},
+            old,
+            f"was renamed {new}\\.",
+            alone=False,
+        )
+    old = {"app_builder": "first"}
+    yield Case(
+        "renamed-value", "renamed-value.example.com", old, "app_builder", "first was renamed once: write app_build_strategy: once"
+    )
     says = {
         "app_name": "1 to 32 lower-case letters.*set app_name",
         "nginx_domains": "domain names in lower case.*name the host in the inventory after its domain, or set it",
@@ -379,6 +392,15 @@ def test_every_variable_of_every_role_is_in_the_table() -> None:
     for file in ROOT.glob("roles/*/meta/argument_specs.yml"):
         declared |= yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"].keys()
     assert TABLE["values"].keys() == declared
+
+
+def test_every_renamed_variable_is_in_the_table() -> None:
+    renamed: dict[str, str] = {}
+    for file in ROOT.glob("roles/*/vars/main/renamed.yml"):
+        renamed |= yaml.safe_load(file.read_text(encoding="utf-8"))[f"__{file.parents[2].name}_renamed"]
+    assert TABLE["renamed"] == renamed
+    assert not TABLE["renamed"].keys() & TABLE["values"].keys()
+    assert set(TABLE["renamed"].values()) <= TABLE["values"].keys()
 
 
 def test_the_table_is_as_large_as_it_should_be() -> None:

@@ -321,7 +321,7 @@ def test_what_is_counted_is_not_for_the_public(manifests: list[Manifest]) -> Non
 
 def test_a_site_of_many_names_has_several_routes(write: Write, gateway_api: Callable[[Manifest], str]) -> None:
     domains = [f"a{number}.example.com" for number in range(20)]
-    _, found = write(extra={"kubernetes_gateway": "infra/public"}, nginx_domains=domains, nginx_closed_paths=["/internal"])
+    _, found = write(extra={"kubernetes_gateway": "infra/public"}, nginx_domains=domains, nginx_blocked_paths=["/internal"])
     assert "Ingress" not in {each["kind"] for each in found}
     routes = [each for each in found if each["kind"] == "HTTPRoute"]
     assert [(gateway_api(each), unknown(each, FIELDS)) for each in routes] == [("", [])] * 2

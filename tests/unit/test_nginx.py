@@ -155,7 +155,7 @@ def test_those_who_watch_are_not_shut_out_by_what_others_try() -> None:
     # A run for one host alone has asked no other: what it knows is from the inventory.
     one, other = Host(inventory), Host(inventory, facts={"all_ipv4_addresses": ["192.0.2.9"]}, name="shop.example.com")
     assert one.render("nginx", "shared.conf.j2") == other.render("nginx", "shared.conf.j2")
-    named = Host({**inventory, "nginx_monitors": ["192.0.2.0/24"]})
+    named = Host({**inventory, "nginx_monitoring_addresses": ["192.0.2.0/24"]})
     assert counted(named) == {"default": "all", **themselves, "192.0.2.0/24": ""}
     assert counted(Host()) == {"default": "all", **themselves}
 

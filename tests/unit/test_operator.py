@@ -15,7 +15,7 @@ import pytest
 from test_app_release import ANN, BOB, Host, clock, host  # noqa: F401
 
 from slipway.host import cli, configuration
-from slipway.host.lock import Busy, lock
+from slipway.host.lock import Locked, lock
 from slipway.host.release.context import Context
 
 Answer = tuple[int, str, str]
@@ -90,9 +90,9 @@ def test_the_lock_of_an_app_that_is_not_there_is_let_go(
     run_step: Callable[..., dict[str, Any]], slipway: Callable[..., Answer]
 ) -> None:
     told = {"app": "nosuch", "run": ANN}
-    result = run_step("release", step="let_go", **told)
+    result = run_step("release", step="unlock", **told)
     assert (result["changed"], result["release"], "msg" in result) == (False, None, False)
-    assert "This host has no app nosuch" in run_step("release", step="claim", **told)["msg"]
+    assert "This host has no app nosuch" in run_step("release", step="lock", **told)["msg"]
 
 
 def test_without_roots_rights_it_says_how(slipway: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_rollback_is_one_as_by_a_playbook(slipway: Callable[..., Answer], host
     code, said, _ = slipway("rollback", "shop", "--to", "7")
     assert code == 1 and "7" in said
     host.is_served_by(1)
-    assert configuration.load("shop")["rollback_settings"] == "theirs"
+    assert configuration.load("shop")["rollback_settings"] == "original"
 
 
 def test_a_rollback_and_a_playbook_exclude_each_other(slipway: Callable[..., Answer], host: Host) -> None:
@@ -146,11 +146,11 @@ def test_a_rollback_and_a_playbook_exclude_each_other(slipway: Callable[..., Ans
 def test_a_locked_app_is_changed_by_who_locked_it_alone(slipway: Callable[..., Answer], host: Host) -> None:
     code, said, _ = slipway("lock", "shop", "--minutes", "5")
     assert code == 0 and said.startswith("shop is locked until ")
-    with pytest.raises(Busy, match="ann on "), lock(host.layout, BOB, patience=0.0):
+    with pytest.raises(Locked, match="ann on "), lock(host.layout, BOB, patience=0.0):
         pass
     assert "ann on " in json.loads(slipway("status", "shop", "--json")[1])[0]["locked"]
     assert slipway("rollback", "shop")[0] == 0
-    with pytest.raises(Busy, match="ann on "), lock(host.layout, BOB, patience=0.0):
+    with pytest.raises(Locked, match="ann on "), lock(host.layout, BOB, patience=0.0):
         pass
     code, said, _ = slipway("unlock", "shop")
     assert code == 0 and said.startswith("shop is not locked any more; it was, by ann on ")
@@ -165,7 +165,7 @@ def test_looking_ends_no_lock(slipway: Callable[..., Answer], host: Host) -> Non
     with lock(host.layout, BOB, lease=60.0):
         pass
     assert "bob on desk, until " in json.loads(slipway("status", "shop", "--json")[1])[0]["locked"]
-    with pytest.raises(Busy), lock(host.layout, ANN, patience=0.0):
+    with pytest.raises(Locked), lock(host.layout, ANN, patience=0.0):
         pass
 
 

@@ -46,8 +46,8 @@ def put() -> dict[str, str]:
     """What is put on the host, by its path below the page."""
     host = Host()
     directory = host["__prometheus_overview"]
-    found = host.work_out(TASK["configuration"]["files"], "prometheus")
-    return {each["path"].removeprefix(f"{directory}/"): each["content"] for each in found}
+    (found,) = host.arguments("prometheus", "configuration", "overview.yml")
+    return {each["path"].removeprefix(f"{directory}/"): each["content"] for each in found["files"]}
 
 
 def everything(document: Any, key: str) -> set[Any]:

@@ -18,7 +18,7 @@ from plugins.modules import slipway as module
 from slipway.controller import program as programs
 from slipway.controller.secrets import split
 from slipway.host.errors import ReleaseError
-from slipway.host.steps import STEPS, take
+from slipway.host.steps import STEPS, run_step
 from slipway.host.values import arguments, merged
 
 SOURCE = Path(programs.__file__).parents[2]
@@ -47,17 +47,17 @@ def test_the_same_source_is_the_same_file_wherever_it_is_made(tmp_path: Path) ->
 
 
 def test_it_runs_by_itself(file: Path) -> None:
-    command = [sys.executable, "-IS", str(file), "step", "install"]
+    command = [sys.executable, "-IS", str(file), "step", "preflight"]
     done = subprocess.run(command, input='{"arguments": {}}', capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == {"changed": False}
+    assert json.loads(done.stdout)["changed"] is False
     done = subprocess.run(command, input='{"arguments": {"x": 1}}', capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert json.loads(done.stdout)["msg"] == "This step knows no x; it knows nothing."
+    assert json.loads(done.stdout)["msg"] == "This step knows no x; it knows app, user."
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_says_what_it_is_told(step: str) -> None:
-    said = take(step, {"nonsense": 1}, {}, False)
+    said = run_step(step, {"nonsense": 1}, {}, False)
     assert said["failed"] and said["msg"].startswith("This step knows no nonsense; it knows ")
 
 
@@ -115,7 +115,7 @@ def call(
     monkeypatch.setattr(module, "COMMAND", str(tmp_path / "bin" / "slipway"))
 
     def run(check: bool = False, **options: Any) -> dict[str, Any]:
-        return run_module(module, check=check, **{"step": "install", "program": programs.program()[1], **options})
+        return run_module(module, check=check, **{"step": "preflight", "program": programs.program()[1], **options})
 
     return run
 
@@ -176,4 +176,4 @@ def test_the_program_is_there_for_everybody_whatever_the_umask(
 
 def test_what_breaks_a_step_is_said(call: Callable[..., dict[str, Any]], file: Path) -> None:
     assert "invalid choice: 'dance'" in call(step="dance", file=str(file))["msg"]
-    assert call(arguments={"x": 1}, file=str(file))["msg"] == "This step knows no x; it knows nothing."
+    assert call(arguments={"x": 1}, file=str(file))["msg"] == "This step knows no x; it knows app, user."

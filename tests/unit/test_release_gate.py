@@ -20,7 +20,7 @@ from slipway.host.release.context import Context
 from slipway.host.watch import Count
 
 HEALTHY = HealthCheck("/healthz", 200, "shop.test")
-NEVER = SimpleNamespace(problem=lambda sockets: (_ for _ in ()).throw(FileNotFoundError()))
+NEVER = SimpleNamespace(unhealthy_reason=lambda sockets: (_ for _ in ()).throw(FileNotFoundError()))
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def watched(clock: Clock, *seen: list[int]) -> None:
     said = Answer(200, {"x-release": "7"}, b"")
     endpoint = SimpleNamespace(unhealthy=lambda answer: "", ask_endpoint=lambda door: said)
     traffic = cast(Any, SimpleNamespace(follow=lambda number, since: Count(), usual=Count(), now=Count()))
-    told: dict[str, Any] = {"check": endpoint, "door": None, "supervisor": program(*seen), "masters": lambda number: []}
+    told: dict[str, Any] = {"check": endpoint, "endpoint": None, "supervisor": program(*seen), "masters": lambda number: []}
     release_watch.watch(context(arguments={"watch": 10.0}, **told), 7, clock.now, traffic, 0.0, 0.0)
 
 

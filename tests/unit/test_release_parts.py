@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 
 def context(store: Store, **more: Any) -> Context:
     """Return the context of a step, with nothing in it that is not told."""
-    told: dict[str, Any] = {"arguments": {}, "supervisor": None, "door": None, "health": {}, "deadline": 0.0, **more}
+    told: dict[str, Any] = {"arguments": {}, "supervisor": None, "endpoint": None, "health": {}, "deadline": 0.0, **more}
     return Context(layout=store, warnings=[], secrets=[], **told)
 
 
@@ -112,7 +112,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Said:
 
 def test_a_release_is_reverted_to_the_one_before_with_the_settings_it_had(store: Store, noted: Said) -> None:
     rollback.revert(context(store), 4, 2)
-    assert noted == [("roll_back", 2, "theirs", {"back": "taken back"})]
+    assert noted == [("roll_back", 2, "original", {"back": "taken back"})]
 
 
 def test_the_first_release_is_reverted_to_nothing_and_it_is_said_why(store: Store, noted: Said) -> None:
@@ -161,14 +161,14 @@ def asked(*answers: Answer | Exception) -> Any:
     def judge(answer: Answer) -> str:
         return "" if answer.status == 200 else str(answer.status)
 
-    return SimpleNamespace(ask_endpoint=ask, unhealthy=judge, problem=lambda sockets: judge(ask()))
+    return SimpleNamespace(ask_endpoint=ask, unhealthy=judge, unhealthy_reason=lambda sockets: judge(ask()))
 
 
 def step(store: Store, check: Any, **more: Any) -> Context:
     """Return what the gate and the watch go by; the release has one process, which runs."""
     running = SimpleNamespace(state=lambda number: ("RUNNING", [71]))
     health = {"path": "/up", "timeout": 5.0, "attempts": 0}
-    told = {"layout": store, "check": check, "supervisor": running, "health": health, "door": None, "warnings": [], **more}
+    told = {"layout": store, "check": check, "supervisor": running, "health": health, "endpoint": None, "warnings": [], **more}
     return cast(Context, SimpleNamespace(masters=lambda number: [], arguments={"watch": 5.0}, **told))
 
 
@@ -221,7 +221,7 @@ def test_twice_as_many_workers_may_end_as_was_usual_and_one_at_least(
 ) -> None:
     traffic = cast(Any, SimpleNamespace(follow=lambda number, since: Count(), usual=Count(), now=Count()))
     for ended in (most, most + 1):
-        workers = SimpleNamespace(look=lambda ended=ended: ended, ended=ended)
+        workers = SimpleNamespace(sample=lambda ended=ended: ended, ended=ended)
         monkeypatch.setattr(release_watch, "Processes", lambda pids, workers=workers: workers)
         watched = step(store, asked(GOOD))
         if ended == most:

@@ -24,7 +24,7 @@ from rendering import ROOT, Block, Host, load, parse_nginx
 
 from slipway.host import configuration
 from slipway.host.release.context import Context
-from slipway.host.release.record import told_to
+from slipway.host.release.record import runtime_settings
 from slipway.host.release.step import PARAMETERS
 from slipway.host.store import Store
 from slipway.runtime import launch
@@ -352,7 +352,7 @@ def test_streams_are_neither_buffered_nor_cached_and_may_be_silent() -> None:
 
 
 def test_closed_paths_are_closed_with_what_is_below_them() -> None:
-    locations = main_server(Host({"nginx_closed_paths": ["/metrics", "/internal/"]})).locations()
+    locations = main_server(Host({"nginx_blocked_paths": ["/metrics", "/internal/"]})).locations()
     closed = {path for path, location in locations.items() if location.find("return") == [["404"]]}
     assert {"= /metrics", "^~ /internal/"} <= closed
     # Where the app mounts /metrics, its answer lies at /metrics/.
@@ -391,11 +391,11 @@ def test_a_release_is_not_proved_by_what_is_cached(monkeypatch: pytest.MonkeyPat
         raise ConnectionRefusedError
 
     monkeypatch.setattr("http.client.HTTPConnection.request", request)
-    monkeypatch.setattr("slipway.host.endpoint.Door.open", lambda door: None)
+    monkeypatch.setattr("slipway.host.endpoint.PublicEndpoint.open", lambda door: None)
     arguments = release_arguments(host)
     arguments["door"]["tls"] = False
     with pytest.raises(ConnectionRefusedError):
-        Context.of({**arguments, "run": {}}).door.ask("/healthz")
+        Context.of({**arguments, "run": {}}).endpoint.ask("/healthz")
     names = {f"$http_{name.lower().replace('-', '_')}" for name, value in sent.items() if value not in ("", "0")}
     assert names & set(bypass), "the answer of the old release would be taken for the new one's"
 
@@ -630,7 +630,7 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     assert {*arguments, "configuration", "run"} == {*PARAMETERS, *configuration.PARAMETERS}
     assert "@RELEASE@" in arguments["program"]
     # All that a release goes by, and nothing else.
-    assert Release(**told_to(Context.of({**arguments, "run": {}}), 7)) == released.told(host, revision="r1")
+    assert Release(**runtime_settings(Context.of({**arguments, "run": {}}), 7)) == released.told(host, revision="r1")
     health = {"path": "/healthz", "status": 200, "body": "", "headers": {}, "attempts": 0, "timeout": 60}
     assert arguments["health"] == {**health, "host": host["nginx_domains"][0]}
     assert arguments["access_log"] == host["nginx_access_log"]
@@ -897,7 +897,7 @@ sys.modules["fastapi.routing"].iter_route_contexts = lambda routes: iter([Route]
 }
 
 
-CLOSED = Host({"nginx_closed_paths": ["/metrics", "/internal/"]})
+CLOSED = Host({"nginx_blocked_paths": ["/metrics", "/internal/"]})
 
 
 @pytest.fixture
@@ -1042,7 +1042,7 @@ def test_routes_that_a_router_brings_are_looked_at_too(preflight: Any) -> None:
 
 
 def test_a_path_that_is_closed_below_the_root_path_as_well_is_none_to_refuse(preflight: Any) -> None:
-    host = Host({"nginx_closed_paths": ["/metrics", "/api/metrics/"]})
+    host = Host({"nginx_blocked_paths": ["/metrics", "/api/metrics/"]})
     assert preflight("below /api with /metrics", host) == (0, "")
     assert preflight("below /api with /internal/users", host) == (0, "")
 

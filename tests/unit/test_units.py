@@ -35,7 +35,7 @@ CAPABILITIES = {"metrics.service.j2": "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH"}
 
 def service(path: Path, **inventory: object) -> dict[str, str]:
     """Return the settings of a service."""
-    text = Host({**inventory, "__metrics_program": {"program": "1"}}).render(path.parts[-3], path.name)
+    text = Host(inventory).render(path.parts[-3], path.name)
     section = text.partition("[Service]\n")[2].partition("\n[")[0]
     return dict(line.split("=", 1) for line in section.splitlines() if "=" in line and not line.startswith("#"))
 

@@ -16,7 +16,7 @@ from ansible.template import Templar, trust_as_template
 from slipway.controller.variables.action import ValidateAction, shown
 from slipway.controller.variables.names import misspelt
 from slipway.controller.variables.origin import where
-from slipway.controller.variables.types import type_problem
+from slipway.controller.variables.types import type_error
 
 SPECS: dict[str, dict[str, Any]] = {
     "shop_name": {"type": "str", "description": "Name of the shop."},
@@ -42,29 +42,34 @@ SPECS: dict[str, dict[str, Any]] = {
     ],
 )
 def test_types(kind: str, good: list[Any], bad: list[Any]) -> None:
-    assert [value for value in good if type_problem(value, {"type": kind}) is not None] == []
-    assert [value for value in bad if type_problem(value, {"type": kind}) is None] == []
+    assert [value for value in good if type_error(value, {"type": kind}) is not None] == []
+    assert [value for value in bad if type_error(value, {"type": kind}) is None] == []
 
 
 def test_what_a_value_must_be_is_said_in_words() -> None:
-    assert type_problem(None, {"type": "dict"}) == "a mapping of names to values, and it is empty"
-    assert type_problem(3.1, {"type": "str"}) == "text: put it in quotes"
-    assert type_problem("x", {"type": "int"}) == "a whole number"
-    assert type_problem([], {}) == "text"
+    assert type_error(None, {"type": "dict"}) == "a mapping of names to values, and it is empty"
+    assert type_error(3.1, {"type": "str"}) == "text: put it in quotes"
+    assert type_error("x", {"type": "int"}) == "a whole number"
+    assert type_error([], {}) == "text"
 
 
 def test_choices_are_listed_and_the_nearest_one_is_offered() -> None:
     spec = SPECS["shop_kind"]
-    assert type_problem("corner", spec) is None
-    assert type_problem("cornr", spec) == "one of corner, market (did you mean corner?)"
-    assert type_problem("zzz", spec) == "one of corner, market"
+    assert type_error("corner", spec) is None
+    assert type_error("cornr", spec) == "one of corner, market (did you mean corner?)"
+    assert type_error("zzz", spec) == "one of corner, market"
+
+
+def test_an_old_value_is_refused_with_the_new_one() -> None:
+    assert type_error("plaza", SPECS["shop_kind"], {"plaza": "market"}) == "one of corner, market (plaza was renamed market)"
+    assert type_error("market", SPECS["shop_kind"], {"plaza": "market"}) is None
 
 
 def test_elements_are_judged_too() -> None:
     spec = SPECS["shop_goods"]
-    assert type_problem(["a", "b"], spec) is None
-    assert type_problem(["a", 1], spec) == "a list; each element must be text: put it in quotes"
-    assert type_problem(["a", None], spec) == "a list; each element must be text, and it is empty"
+    assert type_error(["a", "b"], spec) is None
+    assert type_error(["a", 1], spec) == "a list; each element must be text: put it in quotes"
+    assert type_error(["a", None], spec) == "a list; each element must be text, and it is empty"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def judge(tmp_path: Path, inventory: Path) -> Callable[..., dict[str, Any]]:
         variables["__shop_rules"] = [{**rule, "expected": "better"} for rule in conditions]
         task = SimpleNamespace(args={"roles": ["shop"]}, check_mode=False)
         task.async_val, task.action = 0, "validate_variables"
-        task._role = SimpleNamespace(_role_path=str(meta.parent.with_name("inventory"))) if role else None
+        task._role = SimpleNamespace(_role_path=str(meta.parent.with_name("preflight"))) if role else None
         connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
         templar = Templar(loader=loader, variables=variables)
         action = ValidateAction(task, connection, None, loader, templar, None)
@@ -213,6 +218,31 @@ def test_all_problems_are_told_at_once(judge: Callable[..., dict[str, Any]]) -> 
     for line, name in enumerate(text.splitlines(), start=1):
         place = f"Edit inventories/demo/host_vars/api.example.com.yml:{line}"
         assert place in message, name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("shop_sort: corner\n", "shop_sort was renamed shop_kind."),
+        ("shop_sort: [corner]\n", "shop_sort was renamed shop_kind."),
+        ("market_sort: corner\n", "market_sort was renamed shop_goods."),
+        (
+            "shop_sort: plaza\n",
+            "shop_sort was renamed shop_kind, and its value plaza was renamed market: write shop_kind: market.",
+        ),
+        ("shop_kind: plaza\n", "shop_kind is 'plaza'; it must be one of corner, market (plaza was renamed market)."),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(judge: Callable[..., dict[str, Any]], text: str, words: str) -> None:
+    extra = {
+        "__shop_renamed": {"shop_sort": "shop_kind", "market_sort": "shop_goods"},
+        "__shop_renamed_values": {"shop_kind": {"plaza": "market"}},
+    }
+    assert judge(text, extra=extra)["msg"].splitlines() == [
+        "api.example.com: 1 problem in the inventory. Nothing was changed.",
+        words,
+        "  Edit inventories/demo/host_vars/api.example.com.yml:1",
+    ]
 
 
 def test_one_problem_is_one_problem(judge: Callable[..., dict[str, Any]]) -> None:

@@ -44,10 +44,10 @@ class Side:
     @property
     def p95(self) -> float:
         """The seconds in which 95 of 100 requests were answered; 0 where there were none."""
-        wanted, seen = 0.95 * self.timed, 0
+        rank, seen = 0.95 * self.timed, 0
         for seconds in sorted(self.seconds):
             seen += self.seconds[seconds]
-            if seen >= wanted:
+            if seen >= rank:
                 return seconds
         return 0.0
 
@@ -59,13 +59,13 @@ class Side:
 def chance(hits: int, total: int, other_hits: int, other_total: int) -> float:
     """Return how likely at least `hits` of `total` are if both sides are alike: Fisher's exact test, one-sided."""
 
-    def ways(n: int, k: int) -> float:
+    def log_choose(n: int, k: int) -> float:
         return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
     all_hits = hits + other_hits
-    everything = ways(total + other_total, all_hits)
+    everything = log_choose(total + other_total, all_hits)
     most = min(total, all_hits)
-    return sum(math.exp(ways(total, k) + ways(other_total, all_hits - k) - everything) for k in range(hits, most + 1))
+    return sum(math.exp(log_choose(total, k) + log_choose(other_total, all_hits - k) - everything) for k in range(hits, most + 1))
 
 
 def findings(canary: Side, others: Side, errors_percent: float, slower_percent: float) -> list[str]:
@@ -99,18 +99,18 @@ def verdict(
         slower_percent: how much longer its p95 may be than the others', in percent.
 
     Returns:
-        `promoted`, in `words` why, and in `rows` the figures of each host.
+        `promoted`, in `message` why, and in `rows` the figures of each host.
     """
     sides = [Side([each for host, each in measured.items() if (host in canaries) is new]) for new in (True, False)]
     canary, others = sides
     found = findings(canary, others, float(errors_percent), float(slower_percent))
     if found:
-        words = f"taken back: {'; '.join(found)}"
+        message = f"taken back: {'; '.join(found)}"
     elif min(canary.timed, others.timed) < LEAST_REQUESTS:
         few = f"{canary.total} requests, and {others.total} of the others"
-        words = f"promoted, though {few}, are too few to compare ({LEAST_REQUESTS})"
+        message = f"promoted, though {few}, are too few to compare ({LEAST_REQUESTS})"
     else:
-        words = (
+        message = (
             f"promoted: 5xx {canary.share:.1%} (others {others.share:.1%}), "
             f"p95 {canary.p95 * 1000:.0f} ms (others {others.p95 * 1000:.0f} ms)"
         )
@@ -128,4 +128,4 @@ def verdict(
                 "restarts": side.ends,
             }
         )
-    return {"promoted": not found, "words": words, "rows": rows}
+    return {"promoted": not found, "message": message, "rows": rows}

@@ -31,7 +31,7 @@ def near(path: str | Path) -> str:
 def given_options(_: Any = None) -> list[str]:
     """Return the options of this run that the next command needs, too: where its hosts are, and their vault."""
     given = list(context.CLIARGS.get("inventory") or C.DEFAULT_HOST_LIST)
-    options = [] if given == list(C.DEFAULT_HOST_LIST) else [word for path in given for word in ("-i", near(path))]
+    options = [] if given == list(C.DEFAULT_HOST_LIST) else [option for path in given for option in ("-i", near(path))]
     for path in context.CLIARGS.get("vault_password_files") or ():
         options += ["--vault-password-file", near(path)]
     for name in context.CLIARGS.get("vault_ids") or ():
@@ -54,8 +54,8 @@ def as_typed(text: Any) -> Any:
         if not found[1]:
             return shlex.join(["ansible", *options])
         limited = LIMIT.match(text, found.end())
-        words = ["ansible-playbook", near(ROOT / found[1]), *options, *(["-l", str(subset)] if subset and not limited else [])]
-        return shlex.join(words)
+        command = ["ansible-playbook", near(ROOT / found[1]), *options, *(["-l", str(subset)] if subset and not limited else [])]
+        return shlex.join(command)
 
     return COMMAND.sub(command, text)
 
@@ -79,5 +79,5 @@ def taking_over() -> str:
     given = context.CLIARGS
     playbook = next(iter(given.get("args") or ()), "site.yml")
     limit = ["-l", str(given["subset"])] if given.get("subset") else []
-    command = shlex.join(["ansible-playbook", playbook, *given_options(), *limit, "-e", "app_take_over=true"])
+    command = shlex.join(["ansible-playbook", playbook, *given_options(), *limit, "-e", "app_break_lock=true"])
     return f"{command}{', with what else was given as -e' if given.get('extra_vars') else ''}"

@@ -42,6 +42,6 @@ def unfit(environment: Any) -> str:
     """Say of each value that is no text or whole number what it is and how to write it; its own text may be a secret."""
     if not isinstance(environment, Mapping):
         return ""
-    ways = {"a truth value": '"true", "yes" or what the app reads', "empty": '"" for an empty text'}
+    spellings = {"a truth value": '"true", "yes" or what the app reads', "empty": '"" for an empty text'}
     found = [(name, kind(value)) for name, value in environment.items() if kind(value)]
-    return "; ".join(f"{name} is {what}: write {name}: {ways.get(what, 'its text in quotes')}" for name, what in found)
+    return "; ".join(f"{name} is {what}: write {name}: {spellings.get(what, 'its text in quotes')}" for name, what in found)

@@ -1,4 +1,4 @@
-"""What the hosts of one app do as one: agree on a release, take turns, and say what became of it."""
+"""Release and roll back an app over several hosts: agree on a release, split hosts into batches, and report the outcome."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ NOTHING: dict[str, Any] = {
     "to": "",
     "hosts": [],
     "reasons": {},
-    "turns": [],
-    "undo": False,
+    "batches": [],
+    "revert": False,
     "canaries": [],
     "compared": [],
     "no_canary": "",
-    "problem": "",
+    "refusal": "",
 }
 
 
-def turns(hosts: Sequence[str], fleet: int, batch: str, canaries: int = 0) -> list[list[str]]:
+def batches(hosts: Sequence[str], fleet: int, batch: str, canaries: int = 0) -> list[list[str]]:
     """Return which hosts switch together, one group after the other.
 
     Args:
@@ -42,21 +42,23 @@ def number(plans: Results) -> int:
 
     It is one that some host serves already, or that lies there ready, where all others can have it, too; else a new one.
     """
-    settled = {plan["release"] for plan in plans.values() if plan["reason"] is None}
+    serving = {plan["release"] for plan in plans.values() if plan["reason"] is None}
     ready = [plan["prepared"] for plan in plans.values() if plan["prepared"]]
 
-    def fits(wanted: int, plan: Mapping[str, Any], again: bool) -> bool:
-        there = [plan["prepared"], *([plan["again"]] if again else [])]
-        return (plan["reason"] is None and plan["release"] == wanted) or wanted >= plan["next"] or wanted in there
+    def fits(candidate: int, plan: Mapping[str, Any], again: bool) -> bool:
+        usable_numbers = [plan["prepared"], *([plan["again"]] if again else [])]
+        return (
+            (plan["reason"] is None and plan["release"] == candidate) or candidate >= plan["next"] or candidate in usable_numbers
+        )
 
     new = max(int(plan["next"]) for plan in plans.values())
-    for wanted, again in ((next(iter(settled)), True) if len(settled) == 1 else (0, False), (max(ready, default=0), False)):
-        if wanted and all(fits(wanted, plan, again) for plan in plans.values()):
-            return int(wanted)
+    for candidate, again in ((next(iter(serving)), True) if len(serving) == 1 else (0, False), (max(ready, default=0), False)):
+        if candidate and all(fits(candidate, plan, again) for plan in plans.values()):
+            return int(candidate)
     return new
 
 
-def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
+def release_plan(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
     """Return what the hosts do for a release.
 
     Args:
@@ -65,9 +67,9 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
         canaries: how many are to take traffic alone first.
 
     Returns:
-        `release`, its number; `hosts` that switch, their `reasons` and `turns`, what each had `before`; in `canaries` and
-        `compared` whom to measure, and in `no_canary` why nobody is. `undo` says whether those that have switched are taken back
-        where one fails: where no host has an earlier release, one that serves is better than none.
+        `release`, its number; `hosts` that switch, their `reasons` and `batches`, what each had `before`; in `canaries` and
+        `compared` the hosts to measure, and in `no_canary` why none is measured. `revert` says whether a failure on one host
+        reverts the others: if no host has an earlier release, one that serves is better than none.
     """
     before = {host: plan.get("release") for host, plan in plans.items()}
     plan: dict[str, Any] = {**NOTHING, "before": before}
@@ -82,49 +84,53 @@ def agree(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
     elif canaries:
         plan["no_canary"] = "No canary: there is no other host with an earlier release to compare it with."
     reasons = {host: plans[host]["reason"] or "another host of the app needed it" for host in hosts}
-    order = turns(hosts, len(plans), batch, len(plan["canaries"]))
-    undo = any(before[host] not in (None, release) for host in plans)
-    return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "turns": order, "undo": undo}
+    order = batches(hosts, len(plans), batch, len(plan["canaries"]))
+    revert = any(before[host] not in (None, release) for host in plans)
+    return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "batches": order, "revert": revert}
 
 
-def agree_back(looks: Results, name: str, to: str, renew: bool, batch: str) -> dict[str, Any]:
-    """Return what the hosts do for a rollback: a plan as `agree` returns it.
+def rollback_plan(inspections: Results, name: str, to: str, renew: bool, batch: str) -> dict[str, Any]:
+    """Return what the hosts do for a rollback: a plan as `release_plan` returns it.
 
     Args:
-        looks: what the step `look` found on each.
+        inspections: what the step `inspection` found on each.
         name: the app's.
         to: the release to go back to; empty for the newest good one that all hosts have and that is older than what is live.
         renew: whether it runs with today's settings, which makes a new release of it.
         batch: how many switch together, as a number or a percentage.
 
     Returns:
-        Also `problem`, which says why there is nothing to go back to, and `to`, what is gone back to.
+        Also `refusal`, which says why there is nothing to go back to, and `to`, what is gone back to.
     """
-    before = {host: look.get("release") for host, look in looks.items()}
+    before = {host: inspection.get("release") for host, inspection in inspections.items()}
     plan: dict[str, Any] = {**NOTHING, "before": before}
     # What serves nothing has nothing to go back from, and keeps no other from it.
-    serving = {host: look for host, look in looks.items() if not failed(look) and look["release"]}
-    if any(failed(look) for look in looks.values()):
+    serving = {host: inspection for host, inspection in inspections.items() if not failed(inspection) and inspection["release"]}
+    if any(failed(inspection) for inspection in inspections.values()):
         return plan
     if not serving:
-        return {**plan, "problem": f"Nothing of {name} is live, so there is nothing to go back from."}
+        return {**plan, "refusal": f"Nothing of {name} is live, so there is nothing to go back from."}
     if not to:
-        newest = max(look["newest"] for look in serving.values())
-        common = set.intersection(*(set(look["choices"]) for look in serving.values()))
+        newest = max(inspection["newest"] for inspection in serving.values())
+        common = set.intersection(*(set(inspection["choices"]) for inspection in serving.values()))
         earlier = [release for release in common if release < newest]
         if not earlier:
-            kept = "; ".join(f"{host}: {', '.join(map(str, look['choices'])) or 'none'}" for host, look in serving.items())
-            words = f"There is no good release of {name} before release {newest} that all its hosts have. Good ones: {kept}."
-            return {**plan, "problem": words}
+            kept = "; ".join(
+                f"{host}: {', '.join(map(str, inspection['choices'])) or 'none'}" for host, inspection in serving.items()
+            )
+            message = f"There is no good release of {name} before release {newest} that all its hosts have. Good ones: {kept}."
+            return {**plan, "refusal": message}
         to = str(max(earlier))
-    problems = [f"{host}: {look['problems'][to]}" for host, look in serving.items() if look["problems"].get(to)]
-    if problems:
-        return {**plan, "problem": "\n".join(problems)}
-    release = max(look["next"] for look in serving.values()) if renew else int(to)
+    rejections = [
+        f"{host}: {inspection['rejections'][to]}" for host, inspection in serving.items() if inspection["rejections"].get(to)
+    ]
+    if rejections:
+        return {**plan, "refusal": "\n".join(rejections)}
+    release = max(inspection["next"] for inspection in serving.values()) if renew else int(to)
     hosts = [host for host in serving if before[host] != int(to)]
     reasons = {host: f"rolled back from release {before[host]}" for host in hosts}
-    order = turns(hosts, len(looks), batch)
-    return {**plan, "release": release, "to": to, "hosts": hosts, "reasons": reasons, "turns": order, "undo": True}
+    order = batches(hosts, len(inspections), batch)
+    return {**plan, "release": release, "to": to, "hosts": hosts, "reasons": reasons, "batches": order, "revert": True}
 
 
 def failed(result: Mapping[str, Any]) -> bool:
@@ -132,46 +138,46 @@ def failed(result: Mapping[str, Any]) -> bool:
     return bool(result.get("failed") or result.get("unreachable"))
 
 
-def troubles(results: Results) -> dict[str, str]:
+def failures(results: Results) -> dict[str, str]:
     """Return what went wrong, by host, in the first line of what the host said."""
     found = {}
     for host, result in results.items():
         if failed(result):
             lines = str(result.get("msg") or "it said nothing").strip().splitlines()
-            said = next(iter(lines), "it said nothing").removeprefix("Task failed: ").rstrip(".: ")
-            if "deserialization" in said:  # what Ansible says of a module that was cut off
-                said = f"it broke off (exit code {result.get('rc', '?')}): its connection, or the host itself, has gone"
-            found[host] = f"cannot be reached: {said}" if result.get("unreachable") else said
+            message = next(iter(lines), "it said nothing").removeprefix("Task failed: ").rstrip(".: ")
+            if "deserialization" in message:  # what Ansible says of a module that was cut off
+                message = f"it broke off (exit code {result.get('rc', '?')}): its connection, or the host itself, has gone"
+            found[host] = f"cannot be reached: {message}" if result.get("unreachable") else message
     return found
 
 
-def report(results: Results, plan: Mapping[str, Any], trouble: Mapping[str, str], name: str, command: str) -> str:
+def report(results: Results, plan: Mapping[str, Any], failed_hosts: Mapping[str, str], name: str, command: str) -> str:
     """Return what became of a release that some host could not have.
 
     Args:
         results: what each host said last.
-        plan: what `agree` or `agree_back` returned.
-        trouble: what went wrong first, by host.
+        plan: what `release_plan` or `rollback_plan` returned.
+        failed_hosts: what went wrong first, by host.
         name: the app's.
         command: what to run next, once that is mended.
     """
     what = f"Release {plan['release']} of {name}" if plan["release"] else f"The release of {name}"
-    lines = [f"{what} failed on {host}: {said}." for host, said in trouble.items()]
+    lines = [f"{what} failed on {host}: {message}." for host, message in failed_hosts.items()]
     lost = [host for host, result in results.items() if failed(result)]
     now = {host: result.get("release") for host, result in results.items() if host not in lost}
-    words = [f"{host} {release or 'nothing'}" for host, release in now.items()]
-    lines.append(f"What serves now: {', '.join(words)}." if words else "No host can be asked what serves now.")
+    message = [f"{host} {release or 'nothing'}" for host, release in now.items()]
+    lines.append(f"What serves now: {', '.join(message)}." if message else "No host can be asked what serves now.")
     for host in lost:
         before = plan["before"].get(host) or "nothing"
         lines.append(f"{host} cannot be asked: it served {before} before, and may serve {plan['release']} when it is back.")
     left = [host for host, release in now.items() if release == plan["release"] and plan["before"].get(host) != release]
     mixed = len(set(now.values()) | {plan["before"].get(host) for host in lost}) > 1
-    if left and plan["undo"]:
+    if left and plan["revert"]:
         lines.append(f"{', '.join(left)} could not be taken back. To have them back, too: playbooks/rollback.yml")
     elif left:
         lines.append(f"{', '.join(left)} can serve it, and no host has an earlier one, so nothing was taken back.")
     elif not mixed and not lost:
         lines.append("That is what served before on every host; nothing is left half done.")
-    hosts = ",".join(trouble)
+    hosts = ",".join(failed_hosts)
     lines.append(f"To see why: playbooks/doctor.yml -l {hosts}. Mend it, and run {command} again: that makes all hosts one.")
     return "\n".join(lines)

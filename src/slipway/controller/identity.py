@@ -71,8 +71,8 @@ def this_run() -> dict[str, str]:
     }
 
 
-def is_dead(holder: dict[str, Any]) -> bool:
+def is_dead(owner: dict[str, Any]) -> bool:
     """Say whether the run that holds an app was one of this controller, and is no more."""
-    name, _, running = str(holder.get("id", "")).partition(" ")
+    name, _, running = str(owner.get("id", "")).partition(" ")
     pid = running.partition(" ")[0]
     return name == machine() and pid.isdigit() and process(int(pid)) != running

@@ -26,21 +26,21 @@ class ImageAction(BuildAction):
     """Takes the step that has an image; where it needs the source, or the image, sends that and takes it again."""
 
     name = "image"
-    pieces = ("archive", "image")
+    payloads = ("archive", "image")
 
-    def along(self, source: dict[str, Any]) -> dict[str, str]:
+    def inline_payload(self, source: dict[str, Any]) -> dict[str, str]:
         """Return what goes along with the question whether it is needed."""
-        return super().along(source) if self._task.args.get("builder") == "host" else {}
+        return super().inline_payload(source) if self._task.args.get("builder") == "host" else {}
 
-    def local(self, piece: str, arguments: dict[str, Any], answer: dict[str, Any]) -> Path:
-        """Return the file on the controller that is sent as `piece`.
+    def local(self, payload: str, arguments: dict[str, Any], answer: dict[str, Any]) -> Path:
+        """Return the file on the controller that is sent as `payload`.
 
         Raises:
             AnsibleActionFail: when the image cannot be built.
         """
-        if piece == "image":
+        if payload == "image":
             return self.saved(arguments, answer["tag"], answer["machine"])
-        return super().local(piece, arguments, answer)
+        return super().local(payload, arguments, answer)
 
     def saved(self, arguments: dict[str, Any], tag: str, machine: str) -> Path:
         """Build the image here, for a machine of that kind, and return the file that it is saved in.
@@ -74,8 +74,8 @@ class ImageAction(BuildAction):
         with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
             root, plain, partial = Path(scratch, "source"), Path(scratch, "image.tar"), file.with_suffix(".partial")
             unpack(Path(arguments["source"]["archive"]), root)
-            with recipe(root, arguments) as (context, dockerfile, told):
-                engine.build(context, dockerfile, tag, told, environment(arguments), None, platform)
+            with recipe(root, arguments) as (context, dockerfile, build_arguments):
+                engine.build(context, dockerfile, tag, build_arguments, environment(arguments), None, platform)
             engine.call("save", "--output", plain, tag, seconds=BUILD_SECONDS)
             with open(plain, "rb") as image, gzip.open(partial, "wb", compresslevel=1) as packed:
                 shutil.copyfileobj(image, packed, 2**20)

@@ -25,12 +25,12 @@ class Unreadable(Exception):
     """What a file says of the Python it wants cannot be read; the text names the file."""
 
 
-def demand(file: str, said: str, *choices: str) -> dict[str, Any]:
+def demand(file: str, declared: str, *choices: str) -> dict[str, Any]:
     """Return what a file asks for.
 
     Args:
         file: its path in the source.
-        said: what it says.
+        declared: what it says.
         choices: specifiers of versions, one of which the Python must fit.
 
     Raises:
@@ -45,8 +45,8 @@ def demand(file: str, said: str, *choices: str) -> dict[str, Any]:
             if not PLAIN.fullmatch(choice):  # after === anything may stand
                 raise InvalidSpecifier(choice)
     except InvalidSpecifier as error:
-        raise Unreadable(f"{file} of the source asks for the Python {said}, which is no version: correct that.") from error
-    return {"file": file, "said": said, "choices": [re.sub(r"\s", "", choice) for choice in cleaned]}
+        raise Unreadable(f"{file} of the source asks for the Python {declared}, which is no version: correct that.") from error
+    return {"file": file, "declared": declared, "choices": [re.sub(r"\s", "", choice) for choice in cleaned]}
 
 
 def pinned(file: Path, name: str) -> list[dict[str, Any]]:

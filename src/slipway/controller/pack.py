@@ -24,9 +24,9 @@ class PackAction(StepAction):
         directory = self._connection._shell.tmpdir
         result.update(self.step("pack", {**self._task.args, "folder": directory}, task_vars))
         result["files"] = {}
-        for piece, digest in result.pop("digests", {}).items():
-            file = Path(constants.DEFAULT_LOCAL_TMP, f"{(task_vars or {})['inventory_hostname']}-{piece}.tar.gz")
-            self._connection.fetch_file(self._connection._shell.join_path(directory, f"{piece}.tar.gz"), str(file))
-            result["files"][piece] = {"file": str(file), "digest": digest}
+        for payload, digest in result.pop("digests", {}).items():
+            file = Path(constants.DEFAULT_LOCAL_TMP, f"{(task_vars or {})['inventory_hostname']}-{payload}.tar.gz")
+            self._connection.fetch_file(self._connection._shell.join_path(directory, f"{payload}.tar.gz"), str(file))
+            result["files"][payload] = {"file": str(file), "digest": digest}
         self._remove_tmp_path(directory)
         return result

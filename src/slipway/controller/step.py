@@ -31,18 +31,18 @@ class StepAction(ActionBase):
             run: dict[str, Any] = this_run()
         except DeadRun as error:
             raise AnsibleActionFail(str(error)) from error
-        asked = (task_vars or {}).get("__app_take_over", False)
+        asked = (task_vars or {}).get("__app_break_lock", False)
         run["take_over"] = boolean(self._templar.template(asked)) if asked else False
         plain, secret = split(arguments)
         for _ in range(2):
             result = self.call({"step": name, "arguments": plain, "secrets": secret, "run": run}, task_vars)
-            holder = result.pop("holder", None)
-            if not holder or not is_dead(holder):
+            owner = result.pop("locked_by", None)
+            if not owner or not is_dead(owner):
                 break
-            run["dead"] = str(holder["id"])
+            run["dead"] = str(owner["id"])
         if result.get("msg"):
             result["msg"] = as_typed(result["msg"])
-        if holder:
+        if owner:
             result["msg"] += f" If that run is gone, take the app over from it: {taking_over()} (it waits for a step under way)."
         return result
 

@@ -7,17 +7,8 @@ import grp
 import os
 import pwd
 import re
-from typing import Any
 
 from slipway.host.errors import ReleaseError
-
-# What it is told: a type stands for what must be given, and anything else is the default.
-PARAMETERS: dict[str, Any] = {
-    # The app's name.
-    "name": str,
-    # The user that runs it.
-    "user": str,
-}
 
 # What systemd makes accounts and directories from, of all apps of this host.
 ACCOUNTS = "/etc/sysusers.d/slipway-*.conf"
@@ -77,13 +68,16 @@ def _belongs(path: str, user: str) -> bool:
     return os.path.isdir(path) and not os.path.islink(path) and (there.st_uid == account.pw_uid or there.st_gid == account.pw_gid)
 
 
-def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Fail where something would be taken over.
+def check(name: str, user: str) -> None:
+    """Fail if something would be taken over.
+
+    Args:
+        name: the app's name.
+        user: the user that runs it.
 
     Raises:
         ReleaseError: when an account or a directory is another's.
     """
-    name, user = given["name"], given["user"]
     who = stranger(user)
     if who:
         raise ReleaseError(
@@ -96,4 +90,3 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
             f"app_name is {name}, and this host has {' and '.join(others)}, which Slipway did not make. Nothing was changed. "
             "Set app_name to another name; or, where nothing needs it any more, move it away. Then run this again."
         )
-    return {"changed": False}

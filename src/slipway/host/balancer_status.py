@@ -9,7 +9,7 @@ from typing import Any
 
 from slipway.host.balancer_state import NoState, read
 from slipway.host.certificate import Certificate, served_if_any
-from slipway.host.endpoint import Door
+from slipway.host.endpoint import PublicEndpoint
 from slipway.host.finding import Finding, error, warning, worst_first
 
 # What it is told: a type stands for what must be given, and anything else is the default.
@@ -87,7 +87,7 @@ def status(hosts: dict[str, dict[str, Any]], certificate: Certificate | None) ->
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Return the balancer's `status`, its `hosts`, and `findings`."""
     service = given["service"]
-    hosts, certificate = hosts_of(Path(given["runtime"])), served_if_any(Door(**given["door"]))
+    hosts, certificate = hosts_of(Path(given["runtime"])), served_if_any(PublicEndpoint(**given["door"]))
     stopped = [unit for unit in ("nginx", service) if not runs(unit)]
     found = findings(hosts, service, certificate, given["drift"], stopped)
     told = {name: entry["state"] for name, entry in hosts.items()}

@@ -53,7 +53,7 @@ def measure(
         left = begin + seconds - time.monotonic()
         sleep(min(1.0, max(0.0, left)))
         count = traffic.follow(live, since)
-        workers.look()
+        workers.sample()
         now = supervisor.state(live)[1]
         if now and now != programs:
             restarts += workers.ended + len(set(programs) - set(now))

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.host.endpoint import Door
+from slipway.host.endpoint import PublicEndpoint
 from slipway.host.errors import ReleaseError
 from slipway.host.files import write
 
@@ -98,11 +98,11 @@ class Certificate:
         return [("error" if share < URGENT else "warning", what, evidence)]
 
 
-def openssl(*words: str | Path, given: str = "", check: bool = True) -> str:
+def openssl(*arguments: str | Path, given: str = "", check: bool = True) -> str:
     """Run openssl, and return what it prints.
 
     Args:
-        words: its arguments.
+        arguments: its arguments.
         given: its standard input.
         check: whether an exit code other than 0 is an error.
 
@@ -110,13 +110,13 @@ def openssl(*words: str | Path, given: str = "", check: bool = True) -> str:
         OSError: when there is no openssl.
         ReleaseError: when it does not end, or fails and `check` is set; with what it says.
     """
-    command = ["openssl", *map(str, words)]
+    command = ["openssl", *map(str, arguments)]
     try:
         done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise ReleaseError(f"openssl {words[0]} took longer than {SECONDS:g} s and was stopped.") from error
+        raise ReleaseError(f"openssl {arguments[0]} took longer than {SECONDS:g} s and was stopped.") from error
     if check and done.returncode:
-        raise ReleaseError(f"openssl {words[0]} failed: {(done.stderr or done.stdout).strip()}")
+        raise ReleaseError(f"openssl {arguments[0]} failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
@@ -128,15 +128,15 @@ def read(text: str) -> Certificate:
         ReleaseError: when it does not end.
     """
     parts = ["-fingerprint", "-sha256", "-subject", "-issuer", "-dates", "-ext", "subjectAltName"]
-    told = openssl("x509", "-noout", *parts, given=text, check=False)
-    wanted = re.compile(r"(subject|issuer|notBefore|notAfter|sha256 Fingerprint)=", re.I)
-    found = dict(line.split("=", 1) for line in told.splitlines() if wanted.match(line))
+    output = openssl("x509", "-noout", *parts, given=text, check=False)
+    fields = re.compile(r"(subject|issuer|notBefore|notAfter|sha256 Fingerprint)=", re.I)
+    found = dict(line.split("=", 1) for line in output.splitlines() if fields.match(line))
     known = {name.lower(): value.strip() for name, value in found.items()}
     return Certificate(
         fingerprint=known.get("sha256 fingerprint", ""),
         subject=known.get("subject", ""),
         issuer=known.get("issuer", ""),
-        names=re.findall(r"DNS:([^\s,]+)", told),
+        names=re.findall(r"DNS:([^\s,]+)", output),
         begin=ssl.cert_time_to_seconds(known["notbefore"]) if "notbefore" in known else 0,
         end=ssl.cert_time_to_seconds(known["notafter"]) if "notafter" in known else 0,
     )
@@ -190,31 +190,31 @@ def create(certificate: Path, key: Path, name: str, extensions: str, days: int) 
             write(file, made.read_text(encoding="ascii"), mode)
 
 
-def served(door: Door) -> Certificate:
+def served(endpoint: PublicEndpoint) -> Certificate:
     """Return what the certificate says that the endpoint shows.
 
     Raises:
         OSError: when nobody listens there, or the handshake fails.
         ReleaseError: when openssl does not end.
     """
-    with door.open() as connection:
+    with endpoint.open() as connection:
         assert isinstance(connection, ssl.SSLSocket)
         text = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
     return read(text)
 
 
-def served_if_any(door: Door) -> Certificate | None:
+def served_if_any(endpoint: PublicEndpoint) -> Certificate | None:
     """Return what the certificate says that the endpoint shows; None if it shows none."""
-    if not door.tls:
+    if not endpoint.tls:
         return None
     try:
-        found = served(door)
+        found = served(endpoint)
     except NO_CERTIFICATE:
         return None
     return found if found.fingerprint else None
 
 
-def days_left(door: Door) -> int | None:
+def days_left(endpoint: PublicEndpoint) -> int | None:
     """Return how many days the certificate lasts that the endpoint shows; None if it shows none."""
-    found = served_if_any(door)
+    found = served_if_any(endpoint)
     return found.days if found else None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from slipway.host import steps
 from slipway.host.configuration import UnknownApp
 from slipway.host.errors import ReleaseError
-from slipway.host.lock import Busy
+from slipway.host.lock import Locked
 
 MANUAL = """\
 Commands exclude each other and the playbooks: of two changes of an app at a time one is refused.
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on with the lines that come")
     run = command("run", "run a command with the code, settings and user of an app's live release", "one", as_json=False)
     run.add_argument(
-        "words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command; secrets are masked in what it prints"
+        "arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command; secrets are masked in what it prints"
     )
     command("shell", "open a shell with the code, settings and user of an app's live release", "one", as_json=False)
     command("doctor", "show what is wrong, or soon will be, and what mends it", "?")
@@ -112,14 +112,16 @@ def do(given: argparse.Namespace) -> int:
         return 0
     from slipway.host import operator  # most of the program, which a step need not read
 
-    settings = {"original": "theirs", None: None}.get(getattr(given, "settings", None), "current")
-    words = given.words[1:] if given.command == "run" and given.words[:1] == ["--"] else getattr(given, "words", [])
+    settings = getattr(given, "settings", None)
+    arguments = (
+        given.arguments[1:] if given.command == "run" and given.arguments[:1] == ["--"] else getattr(given, "arguments", [])
+    )
     return {
         "status": lambda: operator.show_status(given.app, given.json),
         "releases": lambda: operator.show_releases(given.app, given.json),
         "rollback": lambda: operator.roll_back(given.app, given.to, settings, given.across_migrations, given.check, given.json),
         "logs": lambda: operator.show_logs(given.app, given.lines, given.grep, given.follow, given.json),
-        "run": lambda: operator.run_command(given.app, words),
+        "run": lambda: operator.run_command(given.app, arguments),
         "shell": lambda: operator.open_shell(given.app),
         "doctor": lambda: operator.examine(given.app, given.json),
         "lock": lambda: operator.lock_app(given.app, given.minutes, given.json),
@@ -127,22 +129,22 @@ def do(given: argparse.Namespace) -> int:
     }[given.command]()
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit code."""
     reader = parser()
-    given = reader.parse_args(words)
+    given = reader.parse_args(arguments)
     if given.command == "completion":
         names = next(action.choices for action in reader._actions if action.choices)
         print(COMPLETION.replace("COMMANDS", " ".join(names)), end="")
         return 0
-    if given.command == "run" and not [word for word in given.words if word != "--"]:
+    if given.command == "run" and not [argument for argument in given.arguments if argument != "--"]:
         reader.error("run needs a command, such as: slipway run APP -- python -m app.tasks")
     if given.command not in ("step", "exporter") and not is_root():
-        print(f"This needs root's rights: sudo slipway {' '.join(words or sys.argv[1:])}", file=sys.stderr)
+        print(f"This needs root's rights: sudo slipway {' '.join(arguments or sys.argv[1:])}", file=sys.stderr)
         return 2
     try:
         return do(given)
-    except Busy as error:
+    except Locked as error:
         print(error, file=sys.stderr)
         return 3
     except (ReleaseError, OSError) as error:

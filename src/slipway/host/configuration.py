@@ -83,7 +83,7 @@ PARAMETERS: dict[str, Any] = {
     # Whether to go back to one made for another schema.
     "across_migrations": False,
     # Whether a release that is gone back to runs with the settings that it had, or with today's.
-    "rollback_settings": "theirs",
+    "rollback_settings": "original",
     # Where clients find the app, for what the end of a run tells.
     "url": "",
 }

@@ -155,7 +155,7 @@ def ask(
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
 
 
-class Door:
+class PublicEndpoint:
     """The public door of an app on this host.
 
     Args:
@@ -210,11 +210,11 @@ class Door:
         found = []
         for what, question in questions.items():
             try:
-                problem = question({"X-Slipway-Door": token})
+                finding = question({"X-Slipway-Door": token})
             except NO_ANSWER as error:
-                problem = f"{what} could not be tried at the public door: {str(error) or type(error).__name__}."
-            if problem:
-                found.append(problem)
+                finding = f"{what} could not be tried at the public door: {str(error) or type(error).__name__}."
+            if finding:
+                found.append(finding)
         return found
 
     def _addresses(self, token: dict[str, str]) -> str:
@@ -281,14 +281,14 @@ class Door:
             "in Nginx's site; nginx_streaming_paths turns buffering off for a path."
         )
 
-    def _first_bytes(self, headers: dict[str, str], patience: float, wanted: bytes = b"\r\n") -> tuple[bytes, float]:
-        """Return the beginning of an answer, up to `wanted` at least, and the seconds until that had come."""
+    def _first_bytes(self, headers: dict[str, str], patience: float, until: bytes = b"\r\n") -> tuple[bytes, float]:
+        """Return the beginning of an answer, up to `until` at least, and the seconds until that had come."""
         lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": self.host, "User-Agent": AGENT, **headers}.items())
         begin = time.monotonic()
         received = b""
         with contextlib.closing(self.open(patience)) as connection:
             connection.sendall(f"GET {QUESTIONS_PATH} HTTP/1.1\r\n{lines}\r\n".encode("ascii"))
-            while wanted not in received and time.monotonic() < begin + patience:
+            while until not in received and time.monotonic() < begin + patience:
                 part = connection.recv(4096)
                 if not part:
                     break

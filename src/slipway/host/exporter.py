@@ -22,7 +22,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from slipway.host.access_log import AccessLog
 from slipway.host.certificate import NO_CERTIFICATE, read, served
-from slipway.host.endpoint import NO_ANSWER, Answer, Door
+from slipway.host.endpoint import NO_ANSWER, Answer, PublicEndpoint
 from slipway.host.errors import ReleaseError
 from slipway.host.health import HealthCheck
 from slipway.host.state import masters, workers
@@ -101,7 +101,7 @@ class State:
     def __init__(self, settings: dict[str, Any], registry: CollectorRegistry) -> None:
         self.settings = settings
         self.layout = Store(**settings["layout"])
-        self.door = Door(**settings["door"])
+        self.endpoint = PublicEndpoint(**settings["door"])
         self.check = HealthCheck.of(settings["health"])
         self.supervisor = Supervisor(settings["name"], settings["program_directory"], settings["program_suffix"], 0)
         self.exits = Counter("slipway_process_exits", "Processes of the live release that ended.", registry=registry)
@@ -109,7 +109,7 @@ class State:
         self.processes: set[int] = set()
         self.first: list[int] = []
         self.certificates: list[tuple[str, float, list[str]]] = []
-        self.looks = 0
+        self.rounds = 0
         registry.register(self)
 
     def describe(self) -> list[Any]:
@@ -119,12 +119,12 @@ class State:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield all that is found out."""
         families = {name: GaugeMetricFamily(name, text, labels=labels) for name, (text, labels) in GAUGES.items()}
-        if self.looks % SLOW == 0:
+        if self.rounds % SLOW == 0:
             self.certificates = list(self.certificate())
-        self.looks += 1
-        for look in (self.health, self.connections, self.releases, self.programs, self.runtime):
+        self.rounds += 1
+        for gather in (self.health, self.connections, self.releases, self.programs, self.runtime):
             with suppress(OSError, ReleaseError, ValueError):
-                for name, value, labels in look():
+                for name, value, labels in gather():
                     families[name].add_metric(labels, value)
         for name, value, labels in self.certificates:
             families[name].add_metric(labels, value)
@@ -137,7 +137,7 @@ class State:
         sockets = [] if live is None else self.layout.sockets(live)
         answers = [self._healthy(partial(self.check.ask, socket)) for socket in sockets]
         yield "slipway_up", float(bool(answers) and all(answers)), []
-        yield "slipway_door_up", float(self._healthy(partial(self.check.ask_endpoint, self.door))), []
+        yield "slipway_door_up", float(self._healthy(partial(self.check.ask_endpoint, self.endpoint))), []
 
     def _healthy(self, question: Callable[[], Answer]) -> bool:
         try:
@@ -197,13 +197,13 @@ class State:
 
     def certificate(self) -> Iterator[tuple[str, float, list[str]]]:
         """Look at the certificate in Nginx's file, at the one that it serves, and at certbot."""
-        if not self.door.tls:
+        if not self.endpoint.tls:
             return
         found = {}
         with suppress(*NO_CERTIFICATE):
             found["stored"] = read(Path(self.settings["certificate"]).read_text(encoding="ascii"))
         with suppress(*NO_CERTIFICATE):
-            found["served"] = served(self.door)
+            found["served"] = served(self.endpoint)
         for which, each in found.items():
             yield "slipway_certificate_not_before_timestamp_seconds", each.begin, [which]
             yield "slipway_certificate_not_after_timestamp_seconds", each.end, [which]

@@ -36,10 +36,10 @@ def write(path: Path, content: str | bytes, mode: int = 0o644, group: int | None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    settle(path.parent)
+    fsync_directory(path.parent)
 
 
-def point(link: Path, target: str | Path, over_file: bool = False) -> None:
+def atomic_symlink(link: Path, target: str | Path, over_file: bool = False) -> None:
     """Make the symbolic link `link` point at `target` in one step, whether or not it exists.
 
     Args:
@@ -57,7 +57,7 @@ def point(link: Path, target: str | Path, over_file: bool = False) -> None:
         temporary.unlink()
     temporary.symlink_to(target)
     os.replace(temporary, link)
-    settle(link.parent)
+    fsync_directory(link.parent)
 
 
 def on_disk(path: Path) -> None:
@@ -69,7 +69,7 @@ def on_disk(path: Path) -> None:
         os.close(handle)
 
 
-def settle(directory: Path) -> None:
+def fsync_directory(directory: Path) -> None:
     """Have the file system remember the renames in `directory` across a loss of power."""
     handle = os.open(directory, os.O_RDONLY)
     try:
@@ -94,7 +94,7 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def room(layout: Layout, needed: float) -> None:
+def require_free_space(layout: Layout, needed: float) -> None:
     """See to it that there is room for a build or a release, before either is begun.
 
     Args:
@@ -108,7 +108,8 @@ def room(layout: Layout, needed: float) -> None:
     free = system.f_bavail * system.f_frsize / 2**20
     if free < needed:
         raise ReleaseError(
-            f"The disk that holds {layout.home} is nearly full: {free:.0f} MiB are free, and app_room_mb asks for {needed:.0f}. "
+            f"The disk that holds {layout.home} is nearly full: {free:.0f} MiB are free, "
+            f"and app_min_free_disk_mb asks for {needed:.0f}. "
             "Make room, or keep fewer releases (app_keep_releases)."
         )
     if system.f_files and system.f_favail < 20000:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.host.endpoint import Answer, Door, UnixConnection, ask
+from slipway.host.endpoint import Answer, PublicEndpoint, UnixConnection, ask
 
 # What of the settings decides what is healthy: a rollback takes it from the release that it goes back to.
 DEFINITION = ("path", "status", "body", "headers")
@@ -33,10 +33,10 @@ class HealthCheck:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> HealthCheck:
+    def of(cls, settings: Mapping[str, Any]) -> HealthCheck:
         """Return the check that the argument `health` of a step, or of the exporter, describes."""
-        headers = {str(name): str(value) for name, value in (told.get("headers") or {}).items()}
-        return cls(told["path"], int(told["status"]), told["host"], told.get("body") or "", headers)
+        headers = {str(name): str(value) for name, value in (settings.get("headers") or {}).items()}
+        return cls(settings["path"], int(settings["status"]), settings["host"], settings.get("body") or "", headers)
 
     def ask(self, socket: Path, timeout: float = 5.0) -> Answer:
         """Ask an app at one of its sockets; the whole answer must have come within `timeout` seconds.
@@ -47,14 +47,14 @@ class HealthCheck:
         """
         return ask(UnixConnection(socket, timeout=timeout), self.path, self.host, dict(self.headers))
 
-    def ask_endpoint(self, door: Door) -> Answer:
+    def ask_endpoint(self, endpoint: PublicEndpoint) -> Answer:
         """Ask at the public endpoint, as a client would.
 
         Raises:
             OSError: when there is no answer.
             http.client.HTTPException: when the answer is not HTTP.
         """
-        return door.ask(self.path, dict(self.headers))
+        return endpoint.ask(self.path, dict(self.headers))
 
     def flaw(self, answer: Answer) -> str:
         """Say in a word or two what tells `answer` from that of a healthy app; empty if nothing does."""
@@ -68,19 +68,19 @@ class HealthCheck:
         """Say why `answer` is not that of a healthy app, and which setting to look at; empty if it is."""
         if not self.flaw(answer):
             return ""
-        problem = f"GET {self.path} answers {answer.status}, not {self.status}"
+        reason = f"GET {self.path} answers {answer.status}, not {self.status}"
         if answer.status == self.status:
             return (
                 f"GET {self.path} answers {self.status}, but its body does not have what app_health_body asks for ({self.body})"
             )
         if 300 <= answer.status < 400:
             target = answer.headers.get("location", "nowhere")
-            return f"{problem}: a redirect (to {target}) is not healthy; set app_health_path to a path that answers itself"
+            return f"{reason}: a redirect (to {target}) is not healthy; set app_health_path to a path that answers itself"
         if answer.status == 404:
-            return f"{problem}: set app_health_path to a path that the app has"
-        return problem
+            return f"{reason}: set app_health_path to a path that the app has"
+        return reason
 
-    def problem(self, sockets: Iterable[Path]) -> str:
+    def unhealthy_reason(self, sockets: Iterable[Path]) -> str:
         """Say why an app is not healthy at the first of its sockets at which it is not; empty if it is at all of them.
 
         Raises:

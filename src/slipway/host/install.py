@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host.errors import ReleaseError
-from slipway.host.files import point, write
+from slipway.host.files import atomic_symlink, write
 
 # What it is told: nothing.
 PARAMETERS: dict[str, Any] = {}
@@ -36,7 +36,7 @@ def install(file: Path, command: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     write(file, content, 0o755)
     command.parent.mkdir(parents=True, exist_ok=True)
-    point(command, file, over_file=True)
+    atomic_symlink(command, file, over_file=True)
     versions = [folder for folder in file.parents[1].iterdir() if (folder / file.name).exists()]
     for old in sorted(versions, key=os.path.getmtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)

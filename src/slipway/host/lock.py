@@ -29,25 +29,25 @@ OWN_SECONDS = 30.0
 SIGN_SECONDS = 1.0
 
 
-class Busy(ReleaseError):
-    """Somebody else holds the app. `holder` is what that run says of itself."""
+class Locked(ReleaseError):
+    """Somebody else holds the app. `owner` is what that run says of itself."""
 
-    def __init__(self, holder: dict[str, Any]) -> None:
-        self.holder = holder
-        claim = "" if holder.get("until", 0) == 0 else f" If that run is dead, its claim ends at {_clock(holder['until'])}."
+    def __init__(self, owner: dict[str, Any]) -> None:
+        self.owner = owner
+        lease_entry = "" if owner.get("until", 0) == 0 else f" If that run is dead, its claim ends at {_clock(owner['until'])}."
         super().__init__(
-            f"Another change of this app is under way: {holder.get('who', 'someone')} on {holder.get('where', 'some controller')}"
-            f" since {_clock(holder.get('since', 0))}. Nothing was changed; try again when it ended.{claim}"
+            f"Another change of this app is under way: {owner.get('who', 'someone')} on {owner.get('where', 'some controller')}"
+            f" since {_clock(owner.get('since', 0))}. Nothing was changed; try again when it ended.{lease_entry}"
         )
 
 
-class TakenOver(ReleaseError):
+class LockTakenOver(ReleaseError):
     """Another run has taken the app over from this one. `entry` is what that run left."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
         super().__init__(
             f"{entry.get('who', 'someone')} on {entry.get('where', 'some controller')} has taken this app over from this run "
-            "(app_take_over). Nothing more is done in its name."
+            "(app_break_lock). Nothing more is done in its name."
         )
 
 
@@ -78,37 +78,37 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                holder = _read(file)
+                owner = _read(file)
                 limit = {run["id"]: OWN_SECONDS, run.get("dead"): TAKE_OVER_SECONDS}.get(
-                    holder.get("id"), TAKE_OVER_SECONDS if run.get("take_over") else patience
+                    owner.get("id"), TAKE_OVER_SECONDS if run.get("take_over") else patience
                 )
                 # Who has just taken it may not have signed yet.
-                if time.monotonic() - begin > limit + (0.0 if holder.get("id") else SIGN_SECONDS):
-                    raise Busy(holder) from None
+                if time.monotonic() - begin > limit + (0.0 if owner.get("id") else SIGN_SECONDS):
+                    raise Locked(owner) from None
                 time.sleep(0.1)
-        holder = _read(file)
-        gone = list(holder.get("gone") or [])
+        owner = _read(file)
+        gone = list(owner.get("gone") or [])
         if run["id"] in gone:
-            raise TakenOver(holder)
-        if holder.get("id") not in (None, run["id"], run.get("dead")) and _lasts(holder):
+            raise LockTakenOver(owner)
+        if owner.get("id") not in (None, run["id"], run.get("dead")) and _lasts(owner):
             if not run.get("take_over"):
-                raise Busy(holder)
-            gone = [*gone, holder["id"]][-5:]
+                raise Locked(owner)
+            gone = [*gone, owner["id"]][-5:]
         names = {key: run.get(key) for key in ("id", "who", "where")}
-        entry = {**names, "since": holder["since"] if holder.get("id") == run["id"] else time.time(), "gone": gone}
+        entry = {**names, "since": owner["since"] if owner.get("id") == run["id"] else time.time(), "gone": gone}
         # What was taken over stays so when this ends: it may not be as dead as it was thought to be.
         ended = {"gone": gone, "who": run.get("who"), "where": run.get("where")} if gone else {}
         _write(file, {**entry, "until": 0})
-        ended_well = False
+        succeeded = False
         try:
             yield
-            ended_well = True
+            succeeded = True
         finally:
-            claim = {"until": time.time() + lease, "boot": _boot(), "ticks": time.monotonic() + lease}
-            _write(file, {**entry, **claim} if ended_well and lease else ended)
+            lease_entry = {"until": time.time() + lease, "boot": _boot(), "ticks": time.monotonic() + lease}
+            _write(file, {**entry, **lease_entry} if succeeded and lease else ended)
 
 
-def holder(layout: Layout) -> dict[str, Any]:
+def lock_owner(layout: Layout) -> dict[str, Any]:
     """Return what the run that holds the app says of itself; empty if none does."""
     try:
         with open(layout.home / ".lock", encoding="utf-8") as file:
@@ -122,11 +122,11 @@ def holder(layout: Layout) -> dict[str, Any]:
     return entry if entry.get("id") and _lasts(entry) else {}
 
 
-def _lasts(holder: dict[str, Any]) -> bool:
+def _lasts(owner: dict[str, Any]) -> bool:
     """Say whether a claim lasts: by the time since this machine started, which nobody sets; after a restart, by its clock."""
-    if holder.get("boot") and holder["boot"] == _boot():
-        return float(holder.get("ticks", 0)) > time.monotonic()
-    return 0 < float(holder.get("until", 0)) - time.time() <= LONGEST_SECONDS
+    if owner.get("boot") and owner["boot"] == _boot():
+        return float(owner.get("ticks", 0)) > time.monotonic()
+    return 0 < float(owner.get("until", 0)) - time.time() <= LONGEST_SECONDS
 
 
 def _boot() -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from slipway.host import configuration, doctor, read_logs, releases, status
 from slipway.host.errors import ReleaseError
-from slipway.host.lock import LONGEST_SECONDS, holder, lock
+from slipway.host.lock import LONGEST_SECONDS, lock, lock_owner
 from slipway.host.process import masked
 from slipway.host.release import step as release
 from slipway.host.release.context import Context
@@ -49,7 +49,7 @@ def show(result: Any, lines: list[str], as_json: bool) -> None:
 
 def locked_by(layout: Store) -> str:
     """Say who has locked an app, and until when; nothing if nobody has."""
-    found = holder(layout)
+    found = lock_owner(layout)
     if not found:
         return ""
     until = f", until {time.strftime('%H:%M UTC', time.gmtime(found['until']))}" if found.get("until") else ""
@@ -66,8 +66,8 @@ def show_status(app: str | None, as_json: bool) -> int:
     rows: list[dict[str, Any]] = []
     for name in names:
         settings = configuration.load(name)
-        told = {key: settings[key] for key in status.PARAMETERS}
-        rows.append({**status.status(told), "app": name, "locked": locked_by(Store(**settings["layout"]))})
+        options = {key: settings[key] for key in status.PARAMETERS}
+        rows.append({**status.status(options), "app": name, "locked": locked_by(Store(**settings["layout"]))})
     lines = text_table(rows, STATUS) if rows else ["No app was deployed to this host yet."]
     show(rows, lines, as_json)
     return DONE if all(row["health"] == "ok" for row in rows) else FAILED
@@ -94,14 +94,14 @@ def roll_back(app: str, to: str, settings: str | None, across: bool, dry: bool, 
         print(f"Rolling {app} back; that takes a while. What was live serves until the other one is healthy.", file=sys.stderr)
     given = arguments(release.PARAMETERS, {"app": app, "step": "rollback", "to": to, "run": me()})
     context = Context.of({**configured, **given})
-    locked = holder(context.layout)
+    locked = lock_owner(context.layout)
     result = release.change(context, given, dry, None)
     if locked.get("id") == me()["id"] and not dry:  # who has locked the app has it until it is unlocked
         with lock(context.layout, me(), lease=max(1.0, locked["until"] - time.time())):
             pass
     if result.get("failed"):
         show(result, [result["msg"]], as_json)
-        return LOCKED if "holder" in result else FAILED
+        return LOCKED if "locked_by" in result else FAILED
     live, before = result["release"], result["before"]
     if dry:
         line = f"{app} would be rolled back from release {before} to {live}." if live != before else f"{app} would stay as it is."
@@ -119,20 +119,20 @@ def roll_back(app: str, to: str, settings: str | None, across: bool, dry: bool, 
 def show_logs(app: str, lines: int, grep: str, follow: bool, as_json: bool) -> int:
     """Show the last lines of an app's logs, and with `follow` those that come, until the command is interrupted."""
     settings = configuration.load(app)
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         **{"layout": settings["layout"], "name": app, "others": settings["logs"], "masked": settings["masked"]},
         **{"lines": lines, "grep": grep, "positions": {}, "wait": 0.0},
     }
     while True:
-        result = read_logs.step(told, check=True)
-        if result["said"]:
-            show(result["said"], result["said"], as_json)
+        result = read_logs.step(options, check=True)
+        if result["lines"]:
+            show(result["lines"], result["lines"], as_json)
         elif not follow:
             show([], ["There is no such line."], as_json)
         sys.stdout.flush()
         if not follow:
             return DONE
-        told.update(positions=result["positions"], wait=FOLLOW_SECONDS)
+        options.update(positions=result["positions"], wait=FOLLOW_SECONDS)
 
 
 def unit(*names: str) -> str:
@@ -156,9 +156,9 @@ def examine(app: str | None, as_json: bool) -> int:
             **{"nginx": "nginx", "supervisor": unit("supervisor", "supervisord")},
             "certbot": unit("certbot.timer", "certbot-renew.timer") if settings["doctor"]["authority"] else "",
         }
-        told = {key: settings[key] for key in doctor.PARAMETERS if key in settings}
-        told.update(settings["doctor"], services=services, resolved={}, addresses=[], now=time.time())
-        result = doctor.step(arguments(doctor.PARAMETERS, told), check=True)
+        options = {key: settings[key] for key in doctor.PARAMETERS if key in settings}
+        options.update(settings["doctor"], services=services, resolved={}, addresses=[], now=time.time())
+        result = doctor.step(arguments(doctor.PARAMETERS, options), check=True)
         found += [{"app": name, **finding} for finding in result["findings"]]
     lines = []
     for each in found:
@@ -188,17 +188,17 @@ def live_release(app: str, run: dict[str, Any]) -> tuple[Context, int]:
 
 def note(context: Context, live: int, command: str, code: int) -> None:
     """Note in the app's history that a command was run."""
-    told = {"release": live, "command": masked(command, context.secrets), "code": code, "who": context.who}
-    context.layout.note(told)
+    entry = {"release": live, "command": masked(command, context.secrets), "code": code, "who": context.who}
+    context.layout.note(entry)
 
 
-def run_command(app: str, words: list[str]) -> int:
+def run_command(app: str, arguments: list[str]) -> int:
     """Run a command with the code, the settings and the user of an app's live release.
 
     Secrets are masked in what it prints. Its exit code is the program's.
     """
     context, live = live_release(app, me())
-    command = shlex.join(words)
+    command = shlex.join(arguments)
     with (
         context.launching(live) as launch,
         subprocess.Popen(

@@ -58,8 +58,8 @@ def run(
     Raises:
         ReleaseError: when it cannot start, takes too long, or fails and `check` is set; with its last lines.
     """
-    words = [str(word) for word in command]
-    shown = without_passwords(" ".join(words))
+    arguments = [str(argument) for argument in command]
+    shown = without_passwords(" ".join(arguments))
     # A file, not a pipe: a child that outlives the command would keep a pipe open, and this process waiting.
     with contextlib.ExitStack() as stack, tempfile.TemporaryFile() as output:
         # What is written goes to its end also when its beginning has been dropped.
@@ -71,7 +71,7 @@ def run(
             if user and pwd.getpwnam(user).pw_uid == os.geteuid():
                 user = None  # only root may become another
             process = subprocess.Popen(
-                words,
+                arguments,
                 env={**os.environ, **(environment or {})},
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
@@ -86,7 +86,7 @@ def run(
         except KeyError as error:
             raise ReleaseError(f"There is no user {user} on this host.") from error
         except OSError as error:
-            raise ReleaseError(f"{words[0]} cannot be started: {error.strerror}") from error
+            raise ReleaseError(f"{arguments[0]} cannot be started: {error.strerror}") from error
         code: int | None = None
         deadline = time.monotonic() + timeout
         try:
@@ -104,11 +104,11 @@ def run(
         output.seek(0)
         text = (dropped + output.read(MOST_BYTES)).decode("utf-8", "replace")
     if code is None:
-        said = without_passwords(tail(text))
-        raise ReleaseError(f"{shown}\ntook longer than {timeout:g} s and was stopped.\n{said}".rstrip())
+        output_end = without_passwords(tail(text))
+        raise ReleaseError(f"{shown}\ntook longer than {timeout:g} s and was stopped.\n{output_end}".rstrip())
     if check and code:
         raise ReleaseError(f"{shown}\nfailed with exit code {code}:\n{without_passwords(tail(text))}")
-    return subprocess.CompletedProcess(words, code, text, "")
+    return subprocess.CompletedProcess(arguments, code, text, "")
 
 
 def shell(what: str, command: str, timeout: float, variable: str, **options: Any) -> str:
@@ -124,19 +124,21 @@ def shell(what: str, command: str, timeout: float, variable: str, **options: Any
     Raises:
         ReleaseError: when it fails or takes too long; with its last lines.
     """
-    words = [*options.pop("through", ["/bin/sh", "-c"]), command]
+    arguments = [*options.pop("through", ["/bin/sh", "-c"]), command]
     command = without_passwords(command)
     try:
-        done = run(words, timeout, check=False, **options)
+        done = run(arguments, timeout, check=False, **options)
     except ReleaseError as error:
         lines = str(error).split("was stopped.\n", 1)
         if len(lines) == 1 and not str(error).endswith("was stopped."):
             raise
-        said = lines[1] if len(lines) == 2 else "It printed nothing."
-        raise ReleaseError(f"{what} took longer than {timeout:g} s ({variable}) and was stopped: {command}\n{said}") from error
+        output_end = lines[1] if len(lines) == 2 else "It printed nothing."
+        raise ReleaseError(
+            f"{what} took longer than {timeout:g} s ({variable}) and was stopped: {command}\n{output_end}"
+        ) from error
     if done.returncode:
-        said = tail(done.stdout) or "It printed nothing."
-        raise ReleaseError(f"{what} failed with exit code {done.returncode}: {command}\n{without_passwords(said)}")
+        output_end = tail(done.stdout) or "It printed nothing."
+        raise ReleaseError(f"{what} failed with exit code {done.returncode}: {command}\n{without_passwords(output_end)}")
     return done.stdout
 
 
@@ -197,11 +199,17 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 
     Of a secret of several lines each line is one. Fewer than four characters are left alone: they would be everywhere.
     """
-    words = set()
+    spellings = set()
     for secret in secrets:
         for part in {secret, *secret.splitlines()}:
-            words |= {part, part.strip(), repr(part)[1:-1], json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]}
-    for word in sorted(words, key=len, reverse=True):
-        if len(word) >= 4:
-            text = text.replace(word, "********")
+            spellings |= {
+                part,
+                part.strip(),
+                repr(part)[1:-1],
+                json.dumps(part)[1:-1],
+                json.dumps(part, ensure_ascii=False)[1:-1],
+            }
+    for spelling in sorted(spellings, key=len, reverse=True):
+        if len(spelling) >= 4:
+            text = text.replace(spelling, "********")
     return text

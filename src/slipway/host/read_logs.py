@@ -34,30 +34,30 @@ PARAMETERS: dict[str, Any] = {
 JOURNAL = "the journal"
 
 
-def step(wanted: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Return `said`, the lines of each log that has any, below its name, and `positions`, where they end.
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Return `output`, the lines of each log that has any, below its name, and `positions`, where they end.
 
     Raises:
         ReleaseError: when `grep` is no regular expression.
     """
     try:
-        re.compile(wanted["grep"])
+        re.compile(given["grep"])
     except re.error as error:
-        raise ReleaseError(f"grep must be a regular expression, and {wanted['grep']!r} is none: {error}.") from error
-    time.sleep(wanted["wait"])
-    layout = Store(**wanted["layout"])
-    logs = [*sorted(layout.logs.glob("*.log")), *map(Path, wanted["others"])]
+        raise ReleaseError(f"grep must be a regular expression, and {given['grep']!r} is none: {error}.") from error
+    time.sleep(given["wait"])
+    layout = Store(**given["layout"])
+    logs = [*sorted(layout.logs.glob("*.log")), *map(Path, given["others"])]
     sources: dict[str, Any] = {str(log): File(log) for log in logs}
-    sources[JOURNAL] = Journal([f"{wanted['name']}-{number}" for number in layout.numbers()])
-    before, said = wanted["positions"], list[str]()
+    sources[JOURNAL] = Journal([f"{given['name']}-{number}" for number in layout.numbers()])
+    before, output = given["positions"], list[str]()
     after: dict[str, Any] = {}
     for name, source in sources.items():
         if before:
             position: Any = before.get(name) or ("" if name == JOURNAL else [0, 0])
-            lines, after[name] = source.since(position, wanted["grep"])
+            lines, after[name] = source.since(position, given["grep"])
             after[name] = after[name] or position
         else:
-            lines, after[name] = source.last(wanted["lines"], wanted["grep"])
+            lines, after[name] = source.last(given["lines"], given["grep"])
         if lines:
-            said += [f"== {name}", *(re.sub(wanted["masked"], r"\1********", line) for line in lines)]
-    return {"changed": False, "said": said, "positions": after}
+            output += [f"== {name}", *(re.sub(given["masked"], r"\1********", line) for line in lines)]
+    return {"changed": False, "lines": output, "positions": after}

@@ -85,11 +85,11 @@ def releases(layout: Store) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Return the lines of a table of releases for people."""
-    told = []
+    shown = []
     for row in rows:
         size_text = f"{row['bytes'] / 2**20:.1f} MiB" if row["bytes"] else "-"
-        told.append({**row, "size": size_text, "reason": row["reason"][:REASON_CHARACTERS]})
-    return text_table(told, COLUMNS)
+        shown.append({**row, "size": size_text, "reason": row["reason"][:REASON_CHARACTERS]})
+    return text_table(shown, COLUMNS)
 
 
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:

@@ -34,9 +34,9 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     if check:
         return {"changed": True, "release": live, "code": 0, "lines": []}
     with context.launching(live) as launch:
-        words = [*launch["through"], given["command"]]
+        command = [*launch["through"], given["command"]]
         try:
-            done = run(words, given["timeout"], check=False, directory=launch["directory"], user=launch["user"])
+            done = run(command, given["timeout"], check=False, directory=launch["directory"], user=launch["user"])
         except ReleaseError as error:
             raise ReleaseError(masked(str(error), context.secrets)) from error
     note(context, live, given["command"], done.returncode)

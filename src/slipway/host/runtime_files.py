@@ -30,12 +30,12 @@ def text(name: str) -> str:
     return content.decode("utf-8")
 
 
-def files_of(told: Mapping[str, Any]) -> dict[str, str]:
+def files_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the files of a release by their paths in its directory.
 
     Args:
-        told: what the release goes by: its `server`, and its `container` if it has one.
+        settings: what the release goes by: its `server`, and its `container` if it has one.
     """
-    programs = [*PROGRAMS, SERVERS[told["server"]], *(["container.py"] if told["container"] else [])]
+    programs = [*PROGRAMS, SERVERS[settings["server"]], *(["container.py"] if settings["container"] else [])]
     files = {"slipway/__init__.py": "", **{f"slipway/runtime/{name}": text(name) for name in MODULES}}
     return {**files, **{name: text(name) for name in programs}}

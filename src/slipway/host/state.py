@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from slipway.host.endpoint import NO_ANSWER, Door
+from slipway.host.endpoint import NO_ANSWER, PublicEndpoint
 from slipway.host.health import HealthCheck
 from slipway.host.process import run
 from slipway.host.store import Store
@@ -40,7 +40,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
-def health(layout: Store, live: int, check: HealthCheck, door: Door) -> str:
+def health(layout: Store, live: int, check: HealthCheck, endpoint: PublicEndpoint) -> str:
     """Say `ok`, or what is wrong with the answers at the sockets and at the door."""
     try:
         for socket in layout.sockets(live):
@@ -50,7 +50,7 @@ def health(layout: Store, live: int, check: HealthCheck, door: Door) -> str:
     except NO_ANSWER as error:
         return f"silent: {error}"
     try:
-        answer = check.ask_endpoint(door)
+        answer = check.ask_endpoint(endpoint)
     except NO_ANSWER as error:
         return f"door silent: {error}"
     flaw = check.flaw(answer)

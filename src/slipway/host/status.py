@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from slipway.host.certificate import days_left
-from slipway.host.endpoint import Door
+from slipway.host.endpoint import PublicEndpoint
 from slipway.host.errors import ReleaseError
 from slipway.host.health import HealthCheck
 from slipway.host.state import health, masters, workers
@@ -32,8 +32,8 @@ PARAMETERS: dict[str, Any] = {
 
 def hook_to_do(record: dict[str, Any]) -> str:
     """Say which hook the live release still owes; empty where it owes none."""
-    owed = record.get("owed") or {}
-    return f", hook {owed['hook']} not done" if owed.get("hook") else ""
+    pending = record.get("owed") or {}
+    return f", hook {pending['hook']} not done" if pending.get("hook") else ""
 
 
 def status(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         `release`, `version`, `since` and `who` of what is live, `workers` (processes), `health` (`ok`, or what is wrong),
         `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last release.
     """
-    layout, door = Store(**arguments["layout"]), Door(**arguments["door"])
+    layout, endpoint = Store(**arguments["layout"]), PublicEndpoint(**arguments["door"])
     supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
     live = layout.live()
     record = layout.record(live) if live is not None else {}
@@ -58,13 +58,13 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         "who": str(record.get("who", "")),
         "workers": 0,
         "health": "nothing is live",
-        "certificate_days": days_left(door),
+        "certificate_days": days_left(endpoint),
         "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
         "last": f"{last['release']} {last.get('outcome', '?')}{hook_to_do(record)}" if last else "",
         "reason": str(last.get("reason", "")),
     }
     if live is not None:
-        found["health"] = health(layout, live, HealthCheck.of(arguments["health"]), door)
+        found["health"] = health(layout, live, HealthCheck.of(arguments["health"]), endpoint)
         try:
             found["workers"] = len(workers(masters(layout, supervisor, live)))
         except ReleaseError as error:

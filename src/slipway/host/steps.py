@@ -12,12 +12,11 @@ from typing import Any, Protocol, cast
 
 from slipway.host.errors import ReleaseError
 from slipway.host.install import install
-from slipway.host.lock import Busy
+from slipway.host.lock import Locked
 from slipway.host.values import arguments, merged
 
 # By the name of a step, the module that takes it.
 STEPS = {
-    "account": "account",
     "balancer_drain": "balancer_drain",
     "balancer_status": "balancer_status",
     "build": "build.step",
@@ -25,9 +24,9 @@ STEPS = {
     "configuration": "configure.step",
     "doctor": "doctor",
     "image": "build.image",
-    "install": "install",
     "logs": "read_logs",
     "pack": "build.packing",
+    "preflight": "preflight",
     "release": "release.step",
     "releases": "releases",
     "run": "run",
@@ -48,7 +47,7 @@ class Step(Protocol):
         """Take the step, and return its result; with `check`, say what it would do, and change nothing."""
 
 
-def take(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check: bool) -> dict[str, Any]:
+def run_step(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check: bool) -> dict[str, Any]:
     """Take a step.
 
     Args:
@@ -58,15 +57,15 @@ def take(name: str, given: Mapping[str, Any], run: Mapping[str, Any], check: boo
         check: whether nothing may change.
 
     Returns:
-        Its result, as of a module of Ansible: `failed` and `msg` if it failed, and `holder` if another run has the app.
+        Its result, as of a module of Ansible: `failed` and `msg` if it failed, and `locked_by` if another run has the app.
     """
     module = cast(Step, importlib.import_module(f"slipway.host.{STEPS[name]}"))
     os.umask(0o022)  # the app must be able to read its build and its release, and Nginx static files
     known = {"run": run} if "run" in module.PARAMETERS else {}
     try:
         return module.step(arguments(module.PARAMETERS, {**given, **known}), check)
-    except Busy as error:
-        return {"failed": True, "msg": str(error), "holder": error.holder}
+    except Locked as error:
+        return {"failed": True, "msg": str(error), "locked_by": error.owner}
     except (ReleaseError, OSError) as error:
         return {"failed": True, "msg": str(error)}
 
@@ -90,7 +89,7 @@ def main(name: str, check: bool, places: Sequence[str] | None = None) -> int:
             json.dump({"failed": True, "msg": f"The program cannot be put on this host: {error}"}, sys.stdout)
             return 1
         os.execv(sys.executable, [sys.executable, places[0], "step", name])
-    told = json.load(sys.stdin)
-    result = take(name, merged(told["arguments"], told.get("secrets") or {}), told.get("run") or {}, check)
+    request = json.load(sys.stdin)
+    result = run_step(name, merged(request["arguments"], request.get("secrets") or {}), request.get("run") or {}, check)
     json.dump(result, sys.stdout)
     return 1 if result.get("failed") else 0

@@ -108,9 +108,9 @@ class Traffic:
             All that was counted so far.
         """
         for entry in self.log.entries():
-            silent = not entry.get("release") and entry["status"] in (502, 504) and entry["at"] >= since
+            unanswered = not entry.get("release") and entry["status"] in (502, 504) and entry["at"] >= since
             self.now.given_up += given_up(entry) and entry["at"] - entry["seconds"] >= since
-            if silent or str(entry.get("release")) == str(release):
+            if unanswered or str(entry.get("release")) == str(release):
                 self.now.add(entry)
         return self.now
 
@@ -197,7 +197,7 @@ class Processes:
         self.known = children(pids)
         self.ended = 0
 
-    def look(self) -> int:
+    def sample(self) -> int:
         """Return how many have ended since this began."""
         present = children(self.pids)
         self.ended += len(self.known - present)

@@ -16,7 +16,7 @@ from typing import Any
 from slipway.runtime import counts, waiting
 from slipway.runtime.agreement import CACHED_CONNECTION_SECONDS, QUESTIONS_PATH, SECOND_EVENT_SECONDS
 from slipway.runtime.application import load
-from slipway.runtime.guard import leave_when_replaced
+from slipway.runtime.guard import exit_when_replaced
 from slipway.runtime.log import request
 from slipway.runtime.release import HERE, Release, read
 
@@ -115,7 +115,7 @@ class Named(Served):
     def __init__(self, number: int, *further: Any) -> None:
         super().__init__(*further)
         self.name = (b"x-release", str(number).encode())
-        self.under_way = 0
+        self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or have the app do so."""
@@ -128,14 +128,14 @@ class Named(Served):
                 message = {**message, "headers": [*message.get("headers", ()), self.name]}
             return send(message)
 
-        self.under_way += 1
+        self.in_flight += 1
         try:
             await super().__call__(scope, receive, send_named)
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
 
 
-class Telling(Named):
+class ErrorLogging(Named):
     """The same for a server that says nothing of what is raised after an answer: FastAPI has given one by then."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -180,7 +180,7 @@ def finish(release: Release, served: Served) -> None:
     time.sleep(CACHED_CONNECTION_SECONDS)  # Nginx may still use its connections
     if release.server == "hypercorn" and isinstance(served, Named):  # its workers heed no signal
         deadline = time.monotonic() + release.graceful_timeout
-        while served.under_way and time.monotonic() < deadline:
+        while served.in_flight and time.monotonic() < deadline:
             time.sleep(0.1)
     else:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -200,12 +200,12 @@ def serve(directory: Path = HERE) -> Served:
     app = load(release.module)
     place = waiting.place()
     counts.forget_ended(place)
-    told = (app, (directory / "door.token").read_bytes(), waiting.shared_memory(place))
+    arguments = (app, (directory / "door.token").read_bytes(), waiting.shared_memory(place))
     if release.server == "hypercorn":
-        served: Served = Named(release.number, *told)
+        served: Served = Named(release.number, *arguments)
     elif release.worker == "asgi":
-        served = Telling(release.number, *told)
+        served = ErrorLogging(release.number, *arguments)
     else:
-        served = Served(*told)
-    leave_when_replaced(lambda: finish(release, served))
+        served = Served(*arguments)
+    exit_when_replaced(lambda: finish(release, served))
     return served

@@ -43,7 +43,7 @@ class Container:
 
     def options(self) -> list[str]:
         """Return the options that all of them are run with."""
-        told, user = self.release.container, pwd.getpwnam(self.release.user)
+        settings, user = self.release.container, pwd.getpwnam(self.release.user)
         shared = f"{self.release.home}/shared"
         memory = f"{self.release.memory_mb}m"
         return [
@@ -58,20 +58,20 @@ class Container:
             # With labels of their own, Nginx could not reach the socket.
             "--security-opt=label=disable",
             "--log-driver=none",
-            f"--network={told['network']}",
+            f"--network={settings['network']}",
             *([f"--memory={memory}", f"--memory-swap={memory}"] if self.release.memory_mb else []),
-            *([f"--cpus={told['cpus']}"] if told["cpus"] else []),
+            *([f"--cpus={settings['cpus']}"] if settings["cpus"] else []),
             f"--volume={self.release.sockets}:{self.release.sockets}",
             f"--volume={self.directory}:{self.directory}:ro",
             f"--volume={shared}:{shared}",
-            *told["options"],
+            *settings["options"],
             *(f"--env={name}" for name in os.environ if name.startswith("SLIPWAY_")),
             "--entrypoint=python3",
         ]
 
-    def ask(self, *words: str) -> list[str]:
+    def ask(self, *arguments: str) -> list[str]:
         """Return what the engine answers; nothing where it refuses."""
-        done = subprocess.run([self.engine, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run([self.engine, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         return done.stdout.split() if done.returncode == 0 else []
 
     def remove(self, *names: str) -> None:
@@ -99,9 +99,9 @@ class Container:
             pid for name in self.found("slipway.serves=yes") for pid in self.ask("inspect", "--format", "{{.State.Pid}}", name)
         ]
 
-    def run(self, *options: str, words: list[str]) -> NoReturn:
-        """Become the client of a new container, which runs launch.py with `words`."""
-        launch = [str(self.directory / "launch.py"), *words]
+    def run(self, *options: str, arguments: list[str]) -> NoReturn:
+        """Become the client of a new container, which runs launch.py with `arguments`."""
+        launch = [str(self.directory / "launch.py"), *arguments]
         os.execvpe(self.engine, [self.engine, "run", *self.options(), *options, self.image, *launch], os.environ)
 
     def attend(self) -> None:
@@ -126,32 +126,32 @@ class Container:
     def serve(self) -> NoReturn:
         """Serve, in the container that is there or in a new one."""
         if self.release.log_target == "journald":
-            journal.log_there(self.release)
+            journal.redirect_to_journal(self.release)
         if self.state() == "running":
             self.attend()
         while self.state():
             self.remove(self.name)
             time.sleep(0.1)
-        self.run("--label=slipway.serves=yes", f"--name={self.name}", words=[])
+        self.run("--label=slipway.serves=yes", f"--name={self.name}", arguments=[])
 
 
-def main(words: list[str]) -> None:
-    """Do what `words` ask for; serve where there are none."""
+def main(arguments: list[str]) -> None:
+    """Do what `arguments` ask for; serve where there are none."""
     os.environ.setdefault("HOME", "/root")
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/local/bin:/usr/bin:/bin"
     container = Container(read(), HERE)
-    if not words:
+    if not arguments:
         container.serve()
-    elif words[0] == "--pids":
+    elif arguments[0] == "--pids":
         print(*container.pids())
-    elif words[0] == "--remove":
+    elif arguments[0] == "--remove":
         container.remove(*container.found())
-    elif words[0] == "--remove-tasks":
+    elif arguments[0] == "--remove-tasks":
         container.remove(*container.found("slipway.serves=no"))
     else:
         # Who types a command hands it input, and sits at a terminal for a shell.
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-        container.run("--label=slipway.serves=no", "--interactive", *terminal, words=words)
+        container.run("--label=slipway.serves=no", "--interactive", *terminal, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -106,8 +106,8 @@ def fold(kind_of_file: Any, files: list[Path], whole: Path, combine: Callable[[V
                 values[key] = combine(values[key], found) if key in values else found
     new = whole.with_suffix(".new")
     used = sum(struct.unpack_from("i", file.read_bytes())[0] for file in [whole, *files] if file.exists())
-    with open(new, "wb") as room:
-        os.posix_fallocate(room.fileno(), 0, used)  # who writes where there is no room in the end is killed
+    with open(new, "wb") as reserved:
+        os.posix_fallocate(reserved.fileno(), 0, used)  # who writes where there is no room in the end is killed
     written = kind_of_file(str(new))
     for key, found in values.items():
         written.write_value(key, *found)

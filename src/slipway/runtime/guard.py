@@ -29,7 +29,7 @@ def inode(path: str) -> int:
         return 0
 
 
-def leave_when_replaced(leave: Callable[[], None] = lambda: os._exit(0)) -> None:
+def exit_when_replaced(leave: Callable[[], None] = lambda: os._exit(0)) -> None:
     """Have this process leave when its parent is gone, and whoever came after that serves.
 
     Until then it goes on serving. A regular stop of a master would remove the socket, which is the other's by now. The server

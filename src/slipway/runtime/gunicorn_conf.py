@@ -92,12 +92,12 @@ def when_ready(server: Any) -> None:
     """Have the kernel tell this process when supervisord dies."""
     own, parent = guard.inode(SOCKET), os.getppid()
 
-    def leave_when_replaced(signum: int, frame: FrameType | None) -> None:
+    def exit_when_replaced(signum: int, frame: FrameType | None) -> None:
         # Serve until supervisord is back and has started the next Gunicorn. The workers then leave by themselves (asgi.py);
         # a regular stop would remove the socket file, which is the other's by now.
         if os.getppid() != parent and guard.inode(SOCKET) != own:
             os._exit(0)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
 
-    signal.signal(signal.SIGALRM, leave_when_replaced)
+    signal.signal(signal.SIGALRM, exit_when_replaced)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGALRM)

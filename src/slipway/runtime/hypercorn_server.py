@@ -50,13 +50,13 @@ def settings(release: Release, listener: int) -> Config:
 def main() -> int:
     """Serve, until this process is told to stop, and return its exit code."""
     config = settings(release, guard.listen().detach())
-    guard.leave_when_replaced()
-    heard, ear = os.pipe2(os.O_NONBLOCK)
-    signal.set_wakeup_fd(ear)
+    guard.exit_when_replaced()
+    read_fd, write_fd = os.pipe2(os.O_NONBLOCK)
+    signal.set_wakeup_fd(write_fd)
     code = int(run(config))
     signal.set_wakeup_fd(-1)
-    os.close(ear)
-    if signal.SIGTERM not in os.read(heard, 64):
+    os.close(write_fd)
+    if signal.SIGTERM not in os.read(read_fd, 64):
         # A worker was killed. The others cannot wait: all are replaced together.
         for worker in multiprocessing.active_children():
             worker.kill()

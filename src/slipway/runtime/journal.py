@@ -11,7 +11,7 @@ from slipway.runtime.release import Release
 PLACE = "/run/systemd/journal/stdout"
 
 
-def log_there(release: Release, place: str = PLACE) -> None:
+def redirect_to_journal(release: Release, place: str = PLACE) -> None:
     """Have all that this process prints go to the journal, and what it becomes, too. Where there is none it goes where it did."""
     # Name, unit, priority where a line has none, whether a line may have one such as <3>, and where else it goes.
     header = f"{release.app}-{release.number}\n\n6\n1\n0\n0\n0\n"

@@ -40,20 +40,20 @@ def workers(release: Release) -> int:
 def environment(release: Release, directory: Path) -> dict[str, str]:
     """Return the environment of the app, with the settings that lie in the directory of its release."""
     if release.container:  # that of the image, and what a hook is told
-        told = dict(os.environ)
+        variables = dict(os.environ)
     else:  # nothing of supervisord's own, which is root's
-        told = {name: value for name, value in os.environ.items() if name.startswith("SLIPWAY_")}
-        told["PATH"] = f"{(directory / 'build' / '.venv').resolve()}/bin:/usr/local/bin:/usr/bin:/bin"
-    told.update(
+        variables = {name: value for name, value in os.environ.items() if name.startswith("SLIPWAY_")}
+        variables["PATH"] = f"{(directory / 'build' / '.venv').resolve()}/bin:/usr/local/bin:/usr/bin:/bin"
+    variables.update(
         HOME=f"{release.home}/shared",
         LANG=os.environ.get("LANG", "C.UTF-8"),
         PYTHONUNBUFFERED="1",
         USER=release.user,
     )
-    told.update(json.loads((directory / "settings.json").read_text(encoding="utf-8")))
-    told.update(RELEASE_ID=str(release.number), RELEASE_REVISION=release.revision, WEB_CONCURRENCY=str(workers(release)))
-    told["SLIPWAY_SOCKET"] = f"{place(release)}.sock"
-    return told
+    variables.update(json.loads((directory / "settings.json").read_text(encoding="utf-8")))
+    variables.update(RELEASE_ID=str(release.number), RELEASE_REVISION=release.revision, WEB_CONCURRENCY=str(workers(release)))
+    variables["SLIPWAY_SOCKET"] = f"{place(release)}.sock"
+    return variables
 
 
 def instance() -> str:
@@ -66,14 +66,14 @@ def place(release: Release) -> str:
     return f"{release.sockets}/{release.number}" + ("" if instance() == "0" else f".{instance()}")
 
 
-def command(release: Release, directory: Path, words: list[str]) -> list[str]:
-    """Return what this program becomes: a server whose arguments say which, and of which release, or what `words` ask for."""
+def command(release: Release, directory: Path, arguments: list[str]) -> list[str]:
+    """Return what this program becomes: a server whose arguments say which, and of which release, or what `arguments` ask for."""
     # Not where its links lead: what a server starts with it can be told from another release's, too.
     python = sys.executable if release.container else str(directory / "build" / ".venv" / "bin" / "python")
-    if words[:1] == ["--check"]:
+    if arguments[:1] == ["--check"]:
         return [python, str(directory / "preflight.py")]
-    if words[:1] == ["--shell"]:
-        return ["/bin/sh", "-c", words[1]]
+    if arguments[:1] == ["--shell"]:
+        return ["/bin/sh", "-c", arguments[1]]
     name = f"{release.app} release {release.number}" + ("" if instance() == "0" else f" instance {instance()}")
     if release.server == "gunicorn":
         configuration = str(directory / "gunicorn_conf.py")
@@ -108,20 +108,20 @@ def confine(release: Release) -> None:
         sys.exit(f"the app cannot be kept from new privileges: {os.strerror(ctypes.get_errno())} (app_no_new_privileges)")
 
 
-def main(words: list[str]) -> None:
-    """Become what `words` ask for: the server where there are none."""
+def main(arguments: list[str]) -> None:
+    """Become what `arguments` ask for: the server where there are none."""
     release = read()
     if release.container:
         os.umask(0o027)
-    told = environment(release, HERE)
-    becomes = command(release, HERE, words)
-    if not words:
-        if "PROMETHEUS_MULTIPROC_DIR" not in told:
-            told["PROMETHEUS_MULTIPROC_DIR"] = count_from_nothing(release)
+    variables = environment(release, HERE)
+    becomes = command(release, HERE, arguments)
+    if not arguments:
+        if "PROMETHEUS_MULTIPROC_DIR" not in variables:
+            variables["PROMETHEUS_MULTIPROC_DIR"] = count_from_nothing(release)
         if release.log_target == "journald" and not release.container:  # there the engine's client does so
-            journal.log_there(release)
+            journal.redirect_to_journal(release)
     confine(release)
-    os.execve(becomes[0], becomes, told)
+    os.execve(becomes[0], becomes, variables)
 
 
 if __name__ == "__main__":

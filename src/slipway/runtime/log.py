@@ -76,7 +76,7 @@ class Lines(logging.Formatter):
         self.release = str(release.number)
         self.json = release.log_format == "json"
         self.usual = usual or logging.Formatter()
-        self.words = spellings(release.secrets)
+        self.secrets = spellings(release.secrets)
         self.parameter = re.compile(release.masked)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -88,9 +88,9 @@ class Lines(logging.Formatter):
 
     def masked(self, text: str) -> str:
         """Return `text` without secrets, and without the values of parameters of addresses that are called like one."""
-        for word in self.words:
-            if word in text:
-                text = text.replace(word, MASK)
+        for secret in self.secrets:
+            if secret in text:
+                text = text.replace(secret, MASK)
         return self.parameter.sub(rf"\1{MASK}", text) if "=" in text else text
 
     def as_json(self, record: logging.LogRecord) -> str:

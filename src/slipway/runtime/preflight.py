@@ -29,22 +29,22 @@ def headline(error: BaseException) -> str:
     kind = type(error).__name__
     if type(error).__module__ not in ("builtins", "__main__"):
         kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    said = first_line(error)
+    message = first_line(error)
     inner = getattr(error, "exceptions", None)
     if isinstance(inner, (tuple, list)) and inner:
-        return f"{kind}: {said}: {headline(inner[0])}"
-    return f"{kind}: {said}" if said else kind
+        return f"{kind}: {message}: {headline(inner[0])}"
+    return f"{kind}: {message}" if message else kind
 
 
 def refused(error: Any) -> list[str]:
     """Return what pydantic refuses, a line each; empty where it is not that."""
     if type(error).__name__ != "ValidationError" or not hasattr(error, "errors"):
         return []
-    problems = error.errors(include_input=False, include_url=False)
-    return [f"{'.'.join(map(str, problem['loc'])) or 'as a whole'}: {problem['msg']}" for problem in problems]
+    errors = error.errors(include_input=False, include_url=False)
+    return [f"{'.'.join(map(str, flaw['loc'])) or 'as a whole'}: {flaw['msg']}" for flaw in errors]
 
 
-def told(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """Return an exception at length: the last of the app's own frames, what it says, and what it came from."""
     ours = (__file__, application.__file__)
     frames = traceback.extract_tb(error.__traceback__)
@@ -54,9 +54,9 @@ def told(error: BaseException) -> str:
     return f"{text}\nIt came from {headline(before)}" if before is not None else text
 
 
-def end(words: str, text: str = "", code: int = 1) -> NoReturn:
+def end(headline_text: str, text: str = "", code: int = 1) -> NoReturn:
     """End with a headline, below a text where there is one."""
-    print(*filter(None, [text, f"{HEADLINE} {words}"]), sep="\n", flush=True)
+    print(*filter(None, [text, f"{HEADLINE} {headline_text}"]), sep="\n", flush=True)
     sys.stderr.flush()
     os._exit(code)
 
@@ -66,19 +66,19 @@ def imported(name: str) -> Any:
     try:
         return application.load(name)
     except SystemExit as error:
-        said = first_line("" if error.code is None or isinstance(error.code, int) else error.code)
+        message = first_line("" if error.code is None or isinstance(error.code, int) else error.code)
         code = error.code if isinstance(error.code, int) else 1
-        end(f"it ends itself with exit code {code}{': ' * bool(said)}{said}", told(error))
+        end(f"it ends itself with exit code {code}{': ' * bool(message)}{message}", traceback_of(error))
     except BaseException as error:
-        problems = refused(error)
-        if problems:
-            words = f"{getattr(error, 'title', '')} refuses the settings (app_env, app_secrets)"
-            end(f"{words}: {'; '.join(problems)}", "\n".join([f"{words}:", *(f"  {problem}" for problem in problems)]))
+        errors = refused(error)
+        if errors:
+            headline_text = f"{getattr(error, 'title', '')} refuses the settings (app_env, app_secrets)"
+            end(f"{headline_text}: {'; '.join(errors)}", "\n".join([f"{headline_text}:", *(f"  {flaw}" for flaw in errors)]))
         hint = ""
         if isinstance(error, ModuleNotFoundError) and error.name and not os.path.exists(error.name.partition(".")[0]):
             hint = f"Nothing that was installed brings {error.name}: "
             hint += "have app_extra_requirements name what the app's own files lack.\n"
-        end(headline(error), hint + told(error))
+        end(headline(error), hint + traceback_of(error))
 
 
 def hidden(app: Any, static: str) -> str:
@@ -128,11 +128,11 @@ def main(release: Release) -> NoReturn:
         end(f"the image lacks {', '.join(lacking)}: {remedy}")
     sys.path[0] = os.getcwd()  # not the directory of this file, which has modules of ours
     app = imported(release.module)
-    problem = hidden(app, release.static) if release.static else ""
-    if problem:
-        end(problem, code=UNFIT)
-    for problem in opened(app, release.closed_paths):
-        end(problem, code=OPEN)
+    flaw = hidden(app, release.static) if release.static else ""
+    if flaw:
+        end(flaw, code=UNFIT)
+    for flaw in opened(app, release.closed_paths):
+        end(flaw, code=OPEN)
     # Not by the usual way: threads that the app has started already are not waited for.
     sys.stdout.flush()
     os._exit(0)

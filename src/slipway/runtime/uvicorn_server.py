@@ -16,7 +16,7 @@ from slipway.runtime.release import Release, read
 
 def settings(release: Release) -> dict[str, Any]:
     """Return what Uvicorn is told."""
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         # What launch.py works out.
         "workers": int(os.environ["WEB_CONCURRENCY"]),
         "headers": [("X-Release", str(release.number))],
@@ -32,19 +32,19 @@ def settings(release: Release) -> dict[str, Any]:
         "log_config": None,
         "log_level": release.log_level,
     }
-    if release.max_requests and told["workers"] > 1:  # nobody would start a single one again while it is away
-        told.update(limit_max_requests=release.max_requests, limit_max_requests_jitter=release.max_requests // 10)
+    if release.max_requests and options["workers"] > 1:  # nobody would start a single one again while it is away
+        options.update(limit_max_requests=release.max_requests, limit_max_requests_jitter=release.max_requests // 10)
     known = inspect.signature(uvicorn.run).parameters  # older ones have fewer
-    return {name: value for name, value in told.items() if name in known}
+    return {name: value for name, value in options.items() if name in known}
 
 
 def main() -> None:
     """Serve, until this process is told to stop."""
     listener = guard.listen()
-    told = settings(release)
-    if told["workers"] > 1:
-        guard.leave_when_replaced()
-    uvicorn.run("slipway.runtime.served:app", fd=listener.fileno(), **told)
+    options = settings(release)
+    if options["workers"] > 1:
+        guard.exit_when_replaced()
+    uvicorn.run("slipway.runtime.served:app", fd=listener.fileno(), **options)
 
 
 # Each worker reads this file, too.

@@ -14,7 +14,7 @@ from pathlib import Path
 NOTE = struct.Struct("<dQ")
 
 # Where in memory there is room for one.
-PLACES = [slot * NOTE.size for slot in range(512)]
+PLACES = [index * NOTE.size for index in range(512)]
 
 
 def digest(method: str, path: str) -> int:

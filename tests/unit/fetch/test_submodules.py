@@ -12,7 +12,7 @@ from sources import EXCLUDE, Repository, names
 
 from slipway.controller.fetch import checkout
 from slipway.controller.fetch.error import FetchError
-from slipway.controller.fetch.submodules import REMOTE, beside
+from slipway.controller.fetch.submodules import REMOTE, relative_to
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_submodule_without_an_address_is_named(repository: Repository, fetch: 
     ],
 )
 def test_a_relative_address_is_that_beside_its_parents(parent: str, place: str, address: str) -> None:
-    assert beside(parent, place) == address
+    assert relative_to(parent, place) == address
 
 
 @pytest.fixture

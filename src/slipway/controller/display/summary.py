@@ -86,8 +86,8 @@ class Summary:
         for host in sorted(stats.processed):
             changed = self.changed[host]
             if host in broken or changed or self.noted[host]:
-                words = ", ".join(f"{role} {times}" for role, times in changed.items()) or "nothing"
-                rows.append({**self.noted[host], "host": host, "changed": words})
+                changes = ", ".join(f"{role} {times}" for role, times in changed.items()) or "nothing"
+                rows.append({**self.noted[host], "host": host, "changed": changes})
                 colors.append(C.COLOR_ERROR if host in broken else C.COLOR_CHANGED if changed else C.COLOR_OK)
         if not rows:
             return []

@@ -20,7 +20,7 @@ from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.image import pulled_image, recipe
 from slipway.controller.fetch.interpreter import check_interpreter
 from slipway.controller.fetch.pack import check_links, pack
-from slipway.controller.fetch.source import Fetched, Wanted, fetch, pack_wheels
+from slipway.controller.fetch.source import Fetched, SourceRequest, fetch, pack_wheels
 from slipway.host.build.permissions import Allowed, Refused
 from slipway.host.errors import ReleaseError
 
@@ -59,35 +59,35 @@ class FetchAction(ActionBase):
             return known
         if self._text("image"):
             return pulled_image(self._text("image"), self._text("version"))
-        wanted = Wanted.of(self._task.args)
+        request = SourceRequest.of(self._task.args)
         with contextlib.ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            if {"before_fetch", "after_fetch"} & set(wanted.hooks):  # they may write into one directory for several hosts
+            if {"before_fetch", "after_fetch"} & set(request.hooks):  # they may write into one directory for several hosts
                 name = hashlib.sha256(self._text("source").encode()).hexdigest()[:16]
                 stack.enter_context(locked(cache_directory("hooks") / name))
-            fetched = fetch(wanted, scratch)
-            wanted.hook("after_fetch", fetched.root)
-            check_links(fetched.root, wanted.exclude)
-            needs = self._needs(wanted, fetched)
+            fetched = fetch(request, scratch)
+            request.hook("after_fetch", fetched.root)
+            check_links(fetched.root, request.exclude)
+            needs = self._needs(request, fetched)
             self._check_interpreter(needs["python"], host)
-            digest, archive = pack(fetched.root, wanted.exclude, cache_directory(), replaced=needs.pop("replaced", None))
+            digest, archive = pack(fetched.root, request.exclude, cache_directory(), replaced=needs.pop("replaced", None))
         return {
             "archive": str(archive),
             "digest": digest,
             "revision": fetched.revision or digest[:12],
             "origin": fetched.origin,
-            "directory": wanted.directory,
+            "directory": request.directory,
             **needs,
             "wheels": pack_wheels(self._text("wheelhouse")),
         }
 
-    def _needs(self, wanted: Wanted, fetched: Fetched) -> dict[str, Any]:
+    def _needs(self, request: SourceRequest, fetched: Fetched) -> dict[str, Any]:
         """Return what a host must know to install what the app depends on."""
         arguments = self._task.args
         environment = {name: str(value) for name, value in (arguments.get("environment") or {}).items()}
         allowed = Allowed.of(environment, bool(arguments.get("source_builds")), self._text("installer") or "uv")
-        needs = recipe(fetched.root, wanted.directory, list(arguments.get("dockerfiles") or [])) or Dependencies(
-            fetched.root, wanted.directory, wanted.exclude, allowed
+        needs = recipe(fetched.root, request.directory, list(arguments.get("dockerfiles") or [])) or Dependencies(
+            fetched.root, request.directory, request.exclude, allowed
         ).facts(self._text("requirements"), bool(arguments.get("elsewhere")), environment)
         python = needs.get("python", []) + fetched.demands
         return {**needs, "python": python, "asks": interpreters.request(python)}

@@ -39,7 +39,7 @@ class Guard:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.room = LARGEST
+        self.remaining = LARGEST
 
     def __call__(self, member: tarfile.TarInfo, root: str) -> tarfile.TarInfo:
         """Return a member as it is unpacked below `root`.
@@ -47,8 +47,8 @@ class Guard:
         Raises:
             FetchError: when it is too large together with those before it, or leads outside.
         """
-        self.room -= 512 + member.size  # as empty files are many, too
-        check_room(self.room)
+        self.remaining -= 512 + member.size  # as empty files are many, too
+        check_remaining(self.remaining)
         plain = member.replace(name=os.path.normpath(member.name), mtime=None, deep=False)  # type: ignore[arg-type]
         try:
             data = tarfile.data_filter(plain, root)
@@ -56,8 +56,8 @@ class Guard:
             raise self.outside(member) from error
         if os.path.isabs(member.name):  # which the library makes relative
             raise self.outside(member)
-        way = [data.name, *([data.linkname] if data.islnk() else [])]
-        if any(_linked(Path(root), place) for place in way) or (data.issym() and os.path.lexists(Path(root, data.name))):
+        entry_path = [data.name, *([data.linkname] if data.islnk() else [])]
+        if any(_linked(Path(root), place) for place in entry_path) or (data.issym() and os.path.lexists(Path(root, data.name))):
             raise FetchError(f"{self.name} (app_source) cannot be unpacked: {member.name} in it takes the way of a link.")
         # The library would look for it in the archive, past this filter.
         if data.islnk() and not Path(root, data.linkname).is_file():
@@ -75,13 +75,13 @@ def _linked(root: Path, name: str) -> bool:
     return any(Path(root, part).is_symlink() for part in (place, *place.parents))
 
 
-def check_room(room: int) -> None:
-    """Refuse an archive for which there is no more `room` (bytes).
+def check_remaining(remaining: int) -> None:
+    """Refuse an archive for which there is no more `remaining` (bytes).
 
     Raises:
         FetchError: when it is negative.
     """
-    if room < 0:
+    if remaining < 0:
         raise FetchError(f"app_source unpacks to more than {LARGEST >> 30} GiB.")
 
 
@@ -91,10 +91,10 @@ def copy(source: IO[bytes], target: IO[bytes]) -> None:
     Raises:
         FetchError: when it is too long.
     """
-    room = LARGEST
+    remaining = LARGEST
     while part := source.read(2**18):
-        room -= len(part)
-        check_room(room)
+        remaining -= len(part)
+        check_remaining(remaining)
         target.write(part)
 
 
@@ -121,7 +121,7 @@ def plain_tar(archive: Path, scratch: Path) -> Path:
 def _convert(archive: Path, plain: Path) -> None:
     """Make a tar file of a zip file, for which the library has no filter."""
     with zipfile.ZipFile(archive) as source, tarfile.open(plain, "w") as tar:
-        check_room(LARGEST - sum(512 + entry.file_size for entry in source.infolist()))
+        check_remaining(LARGEST - sum(512 + entry.file_size for entry in source.infolist()))
         for entry in source.infolist():
             if entry.flag_bits & 1:
                 raise NotImplementedError("it is encrypted")

@@ -41,10 +41,10 @@ def sweep(files: Iterable[Path]) -> None:
     for file in files:
         with contextlib.suppress(FileNotFoundError):  # another process sweeps, too
             found.append((file.stat().st_mtime, file.stat().st_size, file))
-    room, now = KEEP_BYTES, time.time()
+    remaining, now = KEEP_BYTES, time.time()
     for asked, size, file in sorted(found, reverse=True):
-        room -= size
-        if asked < now - KEEP_SECONDS or (room < 0 and asked < now - BUSY_SECONDS):
+        remaining -= size
+        if asked < now - KEEP_SECONDS or (remaining < 0 and asked < now - BUSY_SECONDS):
             file.unlink(missing_ok=True)
 
 

@@ -17,7 +17,7 @@ from slipway.controller.fetch.cache import cache_directory, locked, sweep_clones
 from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.git import access, find_object, git
 from slipway.controller.fetch.kind import shown
-from slipway.controller.fetch.submodules import REMOTE, beside, origin, submodules
+from slipway.controller.fetch.submodules import REMOTE, origin, relative_to, submodules
 
 # What git says of a clone that was damaged, such as by a loss of power.
 BROKEN = re.compile(
@@ -50,18 +50,18 @@ def checkout(
         address = re.sub(r"//[^/@\s]+@", "//", address)
     clone = cache_directory("git") / hashlib.sha256(address.encode()).hexdigest()[:16]
     with locked(clone):
-        wanted = version or "HEAD"
-        exact = re.fullmatch(r"[0-9a-f]{40}", wanted) is not None
-        if not (exact and find_object(clone, wanted)):
-            _update(clone, address, timeout, allowed, wanted if exact else "")
+        revision = version or "HEAD"
+        exact = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+        if not (exact and find_object(clone, revision)):
+            _update(clone, address, timeout, allowed, revision if exact else "")
         clone.touch()
-        names = ["refs/slipway/HEAD"] if wanted == "HEAD" else [f"refs/tags/{wanted}", f"refs/heads/{wanted}", wanted]
+        names = ["refs/slipway/HEAD"] if revision == "HEAD" else [f"refs/tags/{revision}", f"refs/heads/{revision}", revision]
         commit = next(filter(None, (find_object(clone, name) for name in names)), "")
         if not commit:
             raise FetchError(f"{shown(address)} has no branch, tag or commit {version}: app_version names one.")
         _export(clone, commit, timeout, target)
-    for path, wanted, place in submodules(clone, commit, exclude):
-        _submodule(path, wanted, place, repository.removeprefix("git+"), timeout, target, (key, token), exclude)
+    for path, revision, place in submodules(clone, commit, exclude):
+        _submodule(path, revision, place, repository.removeprefix("git+"), timeout, target, (key, token), exclude)
     sweep_clones(clone.parent)
     return commit
 
@@ -119,14 +119,14 @@ def _submodule(
         FetchError: when it cannot be had.
     """
     key, token = credentials
-    address = beside(parent, place) if place.startswith(("./", "../")) else place
+    address = relative_to(parent, place) if place.startswith(("./", "../")) else place
     try:
         if (REMOTE.match(parent) and not REMOTE.match(address)) or re.match(r"^[A-Za-z0-9]+::", address):
             raise FetchError(f"{shown(address)} is a place on this machine, which a repository from elsewhere cannot name.")
-        ours, theirs = urlsplit(address), urlsplit(parent)
-        if ours.scheme == theirs.scheme and ours.netloc == theirs.netloc.rpartition("@")[2]:  # let in as its parent is
-            address = ours._replace(netloc=theirs.netloc).geturl()
-        elif ours.netloc != theirs.netloc:
+        url, parent_url = urlsplit(address), urlsplit(parent)
+        if url.scheme == parent_url.scheme and url.netloc == parent_url.netloc.rpartition("@")[2]:  # let in as its parent is
+            address = url._replace(netloc=parent_url.netloc).geturl()
+        elif url.netloc != parent_url.netloc:
             token = ""
         checkout(address, commit, timeout, target / path, key, token, exclude)
     except FetchError as error:
@@ -163,11 +163,11 @@ def checkout_folder(
         raise FetchError(f"{version} (app_version) of {top} has no folder {inside} (app_source).")
     tree = f"{commit}:{inside}" if inside else commit
     _export(top, tree, timeout, target)
-    for path, wanted, place in submodules(top, tree, exclude):
-        if find_object(folder / path, wanted) and (folder / path / ".git").exists():
-            checkout_folder(folder / path, wanted, timeout, target / path, credentials, exclude)
+    for path, revision, place in submodules(top, tree, exclude):
+        if find_object(folder / path, revision) and (folder / path / ".git").exists():
+            checkout_folder(folder / path, revision, timeout, target / path, credentials, exclude)
         else:
-            _submodule(path, wanted, place, origin(top), timeout, target, credentials, exclude)
+            _submodule(path, revision, place, origin(top), timeout, target, credentials, exclude)
     return commit
 
 

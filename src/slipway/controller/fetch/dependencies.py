@@ -15,7 +15,7 @@ from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.export import EXPORTED, export
 from slipway.controller.fetch.locks import PINNED, check_fits, local_packages, lock_digest, package_at, pins
 from slipway.controller.fetch.project import Project
-from slipway.controller.fetch.pyproject import check_usable, is_package, toml
+from slipway.controller.fetch.pyproject import check_supported, is_package, toml
 from slipway.host.build.local_package import check_folder
 from slipway.host.build.permissions import Allowed
 from slipway.host.build.requirement_text import hashed
@@ -102,12 +102,12 @@ class Dependencies:
     def _own_package(self, kind: str) -> dict[str, str]:
         """Return the package that the folder itself is; its pyproject.toml has to be of use if that is the file (of `kind`)."""
         own = self.folder / "pyproject.toml"
-        said = toml(own) if self.project.has(own) else {}
+        declared = toml(own) if self.project.has(own) else {}
         if kind == "pyproject":
-            check_usable(said, self.project.has(self.folder / "poetry.lock"))
-            for need in said["project"].get("dependencies", []):
+            check_supported(declared, self.project.has(self.folder / "poetry.lock"))
+            for need in declared["project"].get("dependencies", []):
                 self.files.check(need, "pyproject.toml (dependencies)")
-        packages = {str(said.get("project", {}).get("name", "")): self.project.directory} if is_package(said) else {}
+        packages = {str(declared.get("project", {}).get("name", "")): self.project.directory} if is_package(declared) else {}
         self._check_settings(packages.values())
         return packages
 
@@ -128,12 +128,12 @@ class Dependencies:
     def _demands(self, file: Path, start: Path) -> list[dict[str, Any]]:
         """Return what the source asks of the interpreter: its project, its lock file, and .python-version."""
         places = [place for place in {start / "pyproject.toml": 0, self.folder / "pyproject.toml": 0} if self.project.has(place)]
-        said = [(place, toml(place).get("project", {}).get("requires-python")) for place in places]
+        declared = [(place, toml(place).get("project", {}).get("requires-python")) for place in places]
         if file.suffix in (".lock", ".toml") and file.name != "pyproject.toml":
-            said.append((file, toml(file).get("requires-python")))
+            declared.append((file, toml(file).get("requires-python")))
         found = [
             interpreters.demand(f"{os.path.relpath(place, self.root)} (requires-python)", str(version), str(version))
-            for place, version in said
+            for place, version in declared
             if version
         ]
         pinned = interpreters.nearest(self.folder, self.root, ".python-version")

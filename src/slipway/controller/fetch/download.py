@@ -25,34 +25,34 @@ def obtain(source: str, checksum: str, timeout: float) -> Path:
     Raises:
         FetchError: when it cannot be had, or is another than `checksum` says.
     """
-    wanted = checksum.removeprefix("sha256:").lower()
+    expected = checksum.removeprefix("sha256:").lower()
     if is_url(source):
-        if not wanted:
+        if not expected:
             raise FetchError(f"app_source is {shown(source)}: set app_checksum to the digest of that file.")
-        file = cache_directory("downloads") / wanted
+        file = cache_directory("downloads") / expected
         with locked(file):
-            if not (file.is_file() and sha256(file) == wanted):
-                _download(source, wanted, timeout, file)
+            if not (file.is_file() and sha256(file) == expected):
+                _download(source, expected, timeout, file)
         file.touch()
         sweep(file.parent.iterdir())
         return file
     file = Path(source).expanduser().resolve()
     if not file.is_file():
         raise FetchError(f"app_source is {source}: there is no such file on this machine.")
-    if wanted:
-        _compare(source, sha256(file), wanted)
+    if expected:
+        _compare(source, sha256(file), expected)
     return file
 
 
-def _compare(source: str, found: str, wanted: str) -> None:
-    if found != wanted:
+def _compare(source: str, found: str, expected: str) -> None:
+    if found != expected:
         raise FetchError(
             f"{shown(source)} is not what app_checksum names; nothing of it was unpacked.\n"
-            f"app_checksum: sha256:{wanted}\nthe file:     sha256:{found}"
+            f"app_checksum: sha256:{expected}\nthe file:     sha256:{found}"
         )
 
 
-def _download(address: str, wanted: str, timeout: float, file: Path) -> None:
+def _download(address: str, expected: str, timeout: float, file: Path) -> None:
     """Download `address` to `file`, which has its name only when it is whole and what was wanted."""
     partial = file.with_suffix(".partial")
     end = time.monotonic() + timeout
@@ -71,7 +71,7 @@ def _download(address: str, wanted: str, timeout: float, file: Path) -> None:
                     raise FetchError(f"{shown(address)} is larger than {LARGEST >> 30} GiB.")
                 if time.monotonic() > end:
                     raise TimeoutError
-        _compare(address, sha256(partial), wanted)
+        _compare(address, sha256(partial), expected)
         os.replace(partial, file)
     except HTTPError as error:
         raise FetchError(f"{shown(address)} (app_source) is answered with {error.code} {error.reason}.") from error

@@ -44,7 +44,7 @@ def export(source: Project, file: Path, start: Path, packages: Iterable[str], en
     uv = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
     if not uv:
         raise FetchError(f"{file.name} needs uv, which is neither beside {sys.executable} nor in PATH: run script/bootstrap.")
-    unset = [word for name in os.environ if name.startswith("UV_") and name not in environment for word in ("-u", name)]
+    unset = [argument for name in os.environ if name.startswith("UV_") and name not in environment for argument in ("-u", name)]
     options = [*OPTIONS, "--no-dev", *(f"--no-emit-package={name}" for name in packages)]
     # A copy of what a host sees, where it is part of no workspace above the source, nor of one that another user makes.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=cache_directory()) as scratch:

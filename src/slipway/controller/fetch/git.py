@@ -84,7 +84,7 @@ def git(arguments: list[str], timeout: float, directory: Path | None = None, ext
     except FileNotFoundError as error:
         raise FetchError("app_source is a git repository, and git is not installed on the controller.") from error
     try:
-        said, complaint = process.communicate(timeout=timeout)
+        output, complaint = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise FetchError(f"git {arguments[0]} took longer than {timeout:g} s (app_fetch_timeout).") from error
     finally:
@@ -98,7 +98,7 @@ def git(arguments: list[str], timeout: float, directory: Path | None = None, ext
             if name.startswith("GIT_CONFIG_VALUE_") and value:  # as GIT_CURL_VERBOSE shows it
                 text = text.replace(value, "***").replace(value.rpartition(" ")[2], "***")
         raise FetchError(f"git {arguments[0]} failed: {text}")
-    return said.strip()
+    return output.strip()
 
 
 def find_object(repository: Path, name: str, kind: str = "commit") -> str:

@@ -20,5 +20,5 @@ def run_hook(name: str, command: str, timeout: float, directory: Path) -> None:
         ReleaseError: when it fails or takes too long.
     """
     if command:
-        told = {"SLIPWAY_HOOK": name}
-        shell(f"The hook {name} (app_hooks)", command, timeout, "app_hook_timeout", directory=directory, environment=told)
+        variables = {"SLIPWAY_HOOK": name}
+        shell(f"The hook {name} (app_hooks)", command, timeout, "app_hook_timeout", directory=directory, environment=variables)

@@ -34,6 +34,6 @@ def check_interpreter(demands: Iterable[dict[str, Any]], host: str, version: str
                 "app_image_base that has it"
             )
         raise FetchError(
-            f"The app asks for another Python than {host} would run it with: {each['file']} says {each['said']}, and {has}. "
+            f"The app asks for another Python than {host} would run it with: {each['file']} says {each['declared']}, and {has}. "
             f"Nothing was built: {remedy}{pin}."
         )

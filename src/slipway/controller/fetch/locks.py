@@ -48,17 +48,17 @@ def package_at(lock: dict[str, Any], place: str) -> str:
     return ""
 
 
-def local_packages(lock: dict[str, Any], wanted: str) -> Iterator[tuple[str, str]]:
+def local_packages(lock: dict[str, Any], root: str) -> Iterator[tuple[str, str]]:
     """Yield those packages of the source that a project in a uv.lock needs, itself included.
 
     Args:
         lock: what the file says.
-        wanted: the project's name.
+        root: the project's name.
 
     Yields:
         The name of each, and its folder from that of the file.
     """
-    pending: list[tuple[str, frozenset[str]]] = [(wanted, frozenset())]
+    pending: list[tuple[str, frozenset[str]]] = [(root, frozenset())]
     seen = set()
     while pending:
         name, extras = pending.pop()

@@ -27,7 +27,7 @@ def is_package(project: dict[str, Any]) -> bool:
     return "build-system" in project if answer is None else bool(answer)
 
 
-def check_usable(project: dict[str, Any], poetry: bool) -> None:
+def check_supported(project: dict[str, Any], poetry: bool) -> None:
     """Refuse a pyproject.toml that does not name its dependencies by itself.
 
     Args:

@@ -22,7 +22,7 @@ from slipway.controller.fetch.submodules import check_submodules
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SourceRequest:
     """What the operator asks for.
 
     Attributes:
@@ -50,7 +50,7 @@ class Wanted:
     hook_timeout: float
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Wanted:
+    def of(cls, arguments: Mapping[str, Any]) -> SourceRequest:
         """Return what a task's `arguments` ask for."""
         text = {name: str(arguments.get(name) or "") for name in ("source", "version", "checksum", "git_key", "git_token")}
         return cls(
@@ -88,27 +88,27 @@ class Fetched:
     demands: list[dict[str, Any]] = field(default_factory=list)
 
 
-def fetch(wanted: Wanted, scratch: Path) -> Fetched:
+def fetch(request: SourceRequest, scratch: Path) -> Fetched:
     """Fetch a source, which lies in `scratch` then unless it is a directory as it is.
 
     Raises:
         FetchError: when it cannot be had.
     """
-    source, version = wanted.source, wanted.version
+    source, version = request.source, request.version
     kind = kind_of(source)
     if kind == "directory":
-        return _directory(wanted, scratch)
-    if kind in ("package", "wheel") and wanted.directory != ".":
+        return _directory(request, scratch)
+    if kind in ("package", "wheel") and request.directory != ".":
         raise FetchError(f"app_source is a {kind}, which has no folders: leave app_directory as '.'.")
-    wanted.hook("before_fetch", scratch)
+    request.hook("before_fetch", scratch)
     if kind == "git":
         target = scratch / "source"
-        commit = checkout(source, version, wanted.timeout, target, wanted.key, wanted.token, wanted.exclude)
+        commit = checkout(source, version, request.timeout, target, request.key, request.token, request.exclude)
         return Fetched(target, commit, shown(source))
     if kind == "package":
         found = PACKAGE.fullmatch(source)
         return Fetched(stand_in(source, source, scratch), version or (found["version"] if found else ""), "package")
-    file = obtain(source, wanted.checksum, wanted.timeout)
+    file = obtain(source, request.checksum, request.timeout)
     name = os.path.basename(unquote(urlsplit(source).path) if is_url(source) else source)
     origin = shown(source) if is_url(source) else name
     if kind == "wheel":
@@ -118,17 +118,17 @@ def fetch(wanted: Wanted, scratch: Path) -> Fetched:
     return Fetched(unpack(file, name, scratch), version, origin)
 
 
-def _directory(wanted: Wanted, scratch: Path) -> Fetched:
+def _directory(request: SourceRequest, scratch: Path) -> Fetched:
     """Return a directory of this machine, as it is or as it was in one version."""
-    root = Path(wanted.source).expanduser().resolve()
+    root = Path(request.source).expanduser().resolve()
     if not root.is_dir():
-        raise FetchError(f"app_source is {wanted.source}: there is no such directory on this machine, and it is no git address.")
-    wanted.hook("before_fetch", root)
-    if not wanted.version:
-        check_submodules(root, wanted.exclude)
+        raise FetchError(f"app_source is {request.source}: there is no such directory on this machine, and it is no git address.")
+    request.hook("before_fetch", root)
+    if not request.version:
+        check_submodules(root, request.exclude)
         return Fetched(root, "", "directory")
-    target, credentials = scratch / "source", (wanted.key, wanted.token)
-    commit = checkout_folder(root, wanted.version, wanted.timeout, target, credentials, wanted.exclude)
+    target, credentials = scratch / "source", (request.key, request.token)
+    commit = checkout_folder(root, request.version, request.timeout, target, credentials, request.exclude)
     return Fetched(target, commit, "directory")
 
 

@@ -29,12 +29,12 @@ def submodules(repository: Path, tree: str, exclude: Iterable[str]) -> list[tupl
     """
     entries = git(["ls-tree", "-r", "-z", tree], 60, repository).split("\0")
     found = [entry.partition("\t") for entry in entries if entry.startswith("160000 ")]
-    wanted = [
+    selected = [
         (facts.split()[2], path)
         for facts, _, path in found
         if not any(fnmatch(part, pattern) for part in path.split("/") for pattern in exclude)
     ]
-    if not wanted:
+    if not selected:
         return []
     commit, _, folder = tree.partition(":")
     listed = ""
@@ -47,7 +47,7 @@ def submodules(repository: Path, tree: str, exclude: Iterable[str]) -> list[tupl
         if name.startswith("submodule.") and name.endswith(".path")
     }
     result = []
-    for commit, path in wanted:
+    for commit, path in selected:
         place = places.get(f"{folder}/{path}" if folder else path, "")
         if not place:
             raise FetchError(
@@ -58,7 +58,7 @@ def submodules(repository: Path, tree: str, exclude: Iterable[str]) -> list[tupl
     return result
 
 
-def beside(parent: str, place: str) -> str:
+def relative_to(parent: str, place: str) -> str:
     """Return the address that a submodule's relative one stands for."""
     base = parent.rstrip("/")
     while place.startswith(("./", "../")):

@@ -12,9 +12,9 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from slipway.controller.variables.names import mentions, misspelt
+from slipway.controller.variables.names import mentions, misspelt, renamed_problem
 from slipway.controller.variables.origin import follows, where
-from slipway.controller.variables.types import LONGEST, fits_one_line, type_problem
+from slipway.controller.variables.types import LONGEST, fits_one_line, type_error
 
 
 def shown(value: Any, spec: Mapping[str, Any]) -> str:
@@ -45,24 +45,26 @@ class ValidateAction(ActionBase):
         # What is worked out once stays so: Ansible works a variable out anew each time that another one names it.
         self._templar.available_variables = known = dict(variables)
         roles = Path(self._task._role._role_path).parent
-        declared = _declared(roles)
-        problems: list[str] = []
-        wrong: set[str] = set()
+        # An old name is refused below, and is no misspelling.
+        renamed = {old for role in self._task.args["roles"] for old in variables.get(f"__{role}_renamed", {})}
+        declared = _declared(roles) | renamed
+        errors: list[str] = []
+        invalid: set[str] = set()
         for role in self._task.args["roles"]:
             specs = _options(roles / role / "meta" / "argument_specs.yml")
             # As they stand in their file: to work them all out would take longer than to apply them.
             rules = variables[f"__{role}_rules"]
-            problems += self._problems(role, specs, rules, variables, known, declared, wrong)
-        if problems:
+            errors += self._errors(role, specs, rules, variables, known, declared, invalid)
+        if errors:
             host = variables["inventory_hostname"]
-            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
             result.update(
                 failed=True,
-                msg="\n".join([f"{host}: {count} in the inventory. Nothing was changed.", *problems]),
+                msg="\n".join([f"{host}: {count} in the inventory. Nothing was changed.", *errors]),
             )
         return result
 
-    def _problems(
+    def _errors(
         self,
         role: str,
         specs: Mapping[str, Any],
@@ -70,7 +72,7 @@ class ValidateAction(ActionBase):
         variables: Mapping[str, Any],
         known: dict[str, Any],
         declared: set[str],
-        wrong: set[str],
+        invalid: set[str],
     ) -> list[str]:
         """Return what is wrong with the variables of one role, and where to edit each.
 
@@ -80,22 +82,27 @@ class ValidateAction(ActionBase):
             rules: what they must be besides.
             variables: all variables of the host, as they stand in files.
             known: the same for templates; this puts there what it has worked out.
-            declared: the names of the options of all roles.
-            wrong: the names of variables that were found to be wrong, or are made from one; this adds to it.
+            declared: the names of the options of all roles, old ones included.
+            invalid: the names of variables that were found to be wrong, or are made from one; this adds to it.
         """
-        problems: list[str] = []
+        errors: list[str] = []
         faulty: set[str] = set()
-        unsound = set(wrong)
+        unsound = set(invalid)
 
         def report(name: str, text: str, value: Any = None) -> None:
             faulty.add(name)
-            wrong.add(name)
-            problems.append(f"{text}\n  Edit {where(name, value, variables)}")
+            invalid.add(name)
+            errors.append(f"{text}\n  Edit {where(name, value, variables)}")
 
         # What another role declares is no slip of the pen, and alike names are looked for at length.
         for name, near in misspelt(variables.keys() - (declared - specs.keys()), role, specs).items():
             hint = f"did you mean {near}?" if near else "ansible-doc -t role lists the variables that exist"
             report(name, f"{name} is not a variable of Slipway: {hint}", variables[name])
+
+        old_values = variables.get(f"__{role}_renamed_values", {})
+        for name, new in variables.get(f"__{role}_renamed", {}).items():
+            if name in variables:
+                report(name, renamed_problem(name, new, variables[name], old_values.get(new, {})), variables[name])
 
         values: dict[str, Any] = {}
         for name, spec in specs.items():
@@ -115,9 +122,9 @@ class ValidateAction(ActionBase):
                 if name not in faulty:
                     report(name, f"{name} cannot be worked out: {why}", raw)
                 continue
-            problem = type_problem(values[name], spec)
-            if problem and name not in faulty:
-                report(name, f"{name} is {shown(values[name], spec)}; it must be {problem}.", raw)
+            mismatch = type_error(values[name], spec, old_values.get(name, {}))
+            if mismatch and name not in faulty:
+                report(name, f"{name} is {shown(values[name], spec)}; it must be {mismatch}.", raw)
 
         ruled = set()
         for rule in rules:
@@ -127,7 +134,7 @@ class ValidateAction(ActionBase):
             # What needs a variable of another role that is wrong cannot be judged.
             if name in faulty or any(mentions(condition, unsound) for condition in conditions):
                 continue
-            if not fits_one_line(values.get(name)) or not all(self._holds(condition) for condition in conditions):
+            if not fits_one_line(values.get(name)) or not all(self._satisfied(condition) for condition in conditions):
                 expected = self._templar.template(rule["expected"])
                 text = f"{name} is {shown(values.get(name), specs.get(name, {}))}; it must be {expected}."
                 report(name, f"{text}{self._reason(rule.get('because'))}", variables.get(name))
@@ -135,15 +142,15 @@ class ValidateAction(ActionBase):
             if not fits_one_line(values[name]):
                 text = f"on one line, without control characters, of at most {LONGEST} characters"
                 report(name, f"{name} is {shown(values[name], specs[name])}; it must be {text}.", variables.get(name))
-        wrong |= unsound
-        return problems
+        invalid |= unsound
+        return errors
 
     def _reason(self, expression: Any) -> str:
         """Work out what else there is to say of a value that breaks a rule; nothing where there is no such expression."""
-        said = self._templar.evaluate_expression(expression) if expression else ""
-        return f" {said}." if said else ""
+        text = self._templar.evaluate_expression(expression) if expression else ""
+        return f" {text}." if text else ""
 
-    def _holds(self, condition: Any) -> bool:
+    def _satisfied(self, condition: Any) -> bool:
         """Evaluate one condition; one that cannot be evaluated does not hold."""
         try:
             return bool(self._templar.evaluate_conditional(conditional=condition))

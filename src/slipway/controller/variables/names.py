@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Ansible's own, which share their beginning with the role `inventory`.
@@ -42,6 +42,21 @@ def misspelt(names: Iterable[str], prefix: str, declared: Iterable[str]) -> dict
             if near and not (near[0].endswith(f"_{name}") or name.endswith(f"_{near[0]}")):
                 found[name] = near[0]
     return found
+
+
+def renamed_problem(old: str, new: str, value: Any, old_values: Mapping[str, str]) -> str:
+    """Return what an operator reads of a variable that has another name now.
+
+    Args:
+        old: its name in the inventory.
+        new: its name now.
+        value: its value, which may have another name, too.
+        old_values: old values of the variable, and the values that replace them.
+    """
+    text = f"{old} was renamed {new}"
+    if isinstance(value, str) and value in old_values:
+        text += f", and its value {value} was renamed {old_values[value]}: write {new}: {old_values[value]}"
+    return f"{text}."
 
 
 def _swapped(one: str, other: str) -> bool:

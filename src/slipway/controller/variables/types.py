@@ -28,11 +28,16 @@ WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
 DECIMAL = re.compile(WHOLE.pattern + r"(\.[0-9]{1,9})?")
 
 
-def type_problem(value: Any, spec: Mapping[str, Any]) -> str | None:
+def type_error(value: Any, spec: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> str | None:
     """Say what `value` must be, where it does not fit the option `spec` of an argument specification.
 
     Ansible's own check converts what it can, so that a list passes as text; this one takes a value as it stands.
     Text that holds a number or a truth value is taken for one, since `-e` hands over nothing but text.
+
+    Args:
+        value: the value.
+        spec: the option.
+        renamed: old values of the option, and the values that replace them.
 
     Returns:
         What the value must be, in words; None when it fits.
@@ -61,13 +66,16 @@ def type_problem(value: Any, spec: Mapping[str, Any]) -> str | None:
         return "an absolute path of letters, digits and . _ @ + - /"
     choices = spec.get("choices")
     if choices and value not in choices:
+        expected = f"one of {', '.join(map(str, choices))}"
+        if renamed and value in renamed:
+            return f"{expected} ({value} was renamed {renamed[value]})"
         near = difflib.get_close_matches(str(value), map(str, choices), n=1)
-        return f"one of {', '.join(map(str, choices))}" + (f" (did you mean {near[0]}?)" if near else "")
+        return expected + (f" (did you mean {near[0]}?)" if near else "")
     if kind == "list" and "elements" in spec:
         for element in value:
-            problem = type_problem(element, {"type": spec["elements"]})
-            if problem:
-                return f"{expected}; each element must be {problem}"
+            error = type_error(element, {"type": spec["elements"]})
+            if error:
+                return f"{expected}; each element must be {error}"
     return None
 
 

@@ -40,7 +40,7 @@ ADVICE = (
 )
 
 
-def advice(said: str) -> str:
+def advice(output: str) -> str:
     """Return what to do about what an installer said; empty if nobody knows."""
-    text = re.sub(r"\s+", " ", said)
+    text = re.sub(r"\s+", " ", output)
     return next((what for pattern, what in ADVICE if re.search(pattern, text, re.IGNORECASE)), "")

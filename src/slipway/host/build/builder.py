@@ -90,11 +90,11 @@ class Builder:
         try:
             for path in paths:
                 give(path, self.uid, self.gid)
-            with self.environment() as told:
-                yield told
+            with self.environment() as variables:
+                yield variables
         finally:
             for path in paths:
-                gone += take_back(path, self.uid, taken)
+                gone += reclaim_ownership(path, self.uid, taken)
         if gone:
             raise ReleaseError(
                 f"{gone[0]} is a second name (a hard link) of a file that is not the build's own: have what makes it, such as a "
@@ -110,7 +110,7 @@ def give(path: Path, user: int, group: int) -> None:
     os.lchown(path, user, group)
 
 
-def take_back(path: Path, user: int | None = None, taken: set[tuple[int, int]] | None = None) -> list[Path]:
+def reclaim_ownership(path: Path, user: int | None = None, taken: set[tuple[int, int]] | None = None) -> list[Path]:
     """Take `path` and all below it back, so that all can read it and only its owner write. No process of `user` may be left.
 
     A second name of a file that is not the user's own is removed: what others keep to themselves must not be taken for a part of
@@ -128,7 +128,7 @@ def take_back(path: Path, user: int | None = None, taken: set[tuple[int, int]] |
     if stat.S_ISDIR(found.st_mode):
         os.lchown(path, os.geteuid(), os.getegid())
         path.chmod(0o755)
-        return [gone for entry in os.scandir(path) for gone in take_back(Path(entry.path), user, taken)]
+        return [gone for entry in os.scandir(path) for gone in reclaim_ownership(Path(entry.path), user, taken)]
     identity = (found.st_dev, found.st_ino)
     if stat.S_ISREG(found.st_mode) and (user is None or found.st_uid == user or found.st_nlink == 1 or identity in taken):
         if found.st_nlink > 1:

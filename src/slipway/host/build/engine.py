@@ -41,14 +41,14 @@ class Engine:
             raise ReleaseError(f"There is no {name} here (app_container_engine): run site.yml, or install it.")
         self.program = found
 
-    def call(self, *words: str | Path, seconds: float = ANSWER_SECONDS, environment: Mapping[str, str] | None = None) -> str:
+    def call(self, *arguments: str | Path, seconds: float = ANSWER_SECONDS, environment: Mapping[str, str] | None = None) -> str:
         """Run a command of the engine's, and return what it prints.
 
         Raises:
             ReleaseError: when it fails or takes too long; with its last lines.
         """
-        told = {"HOME": os.environ.get("HOME", "/root"), **(environment or {})}
-        return run([self.program, *words], seconds, told).stdout.strip()
+        variables = {"HOME": os.environ.get("HOME", "/root"), **(environment or {})}
+        return run([self.program, *arguments], seconds, variables).stdout.strip()
 
     def fact(self, image: str, template: str) -> str:
         """Return what the engine knows of an image, as a Go template; empty where it has no such image."""
@@ -99,8 +99,8 @@ class Engine:
         if platform:
             options.append(f"--platform={platform}")
         options += [f"--build-arg={name}" for name in sorted(arguments)]
-        words = ["build", "--force-rm", "--network=host", *options, "--tag", tag, "--file", str(recipe), str(context)]
-        self.call(*words, seconds=BUILD_SECONDS, environment={**environment, **arguments})
+        command = ["build", "--force-rm", "--network=host", *options, "--tag", tag, "--file", str(recipe), str(context)]
+        self.call(*command, seconds=BUILD_SECONDS, environment={**environment, **arguments})
 
     def pull(self, reference: str, credentials: Mapping[str, str], environment: Mapping[str, str]) -> None:
         """Fetch an image from its registry.
@@ -115,10 +115,10 @@ class Engine:
         """
         with login(reference, credentials) as directory:
             if self.name == "podman":
-                words = ["pull", "--quiet", *([f"--authfile={directory}/config.json"] if directory else []), reference]
+                command = ["pull", "--quiet", *([f"--authfile={directory}/config.json"] if directory else []), reference]
             else:
-                words = [*([f"--config={directory}"] if directory else []), "pull", "--quiet", reference]
-            self.call(*words, seconds=BUILD_SECONDS, environment=environment)
+                command = [*([f"--config={directory}"] if directory else []), "pull", "--quiet", reference]
+            self.call(*command, seconds=BUILD_SECONDS, environment=environment)
 
     def copy_out(self, image: str, source: str, target: Path) -> bool:
         """Copy a folder out of an image, and say whether it has one.
@@ -145,8 +145,8 @@ def login(reference: str, credentials: Mapping[str, str]) -> Iterator[str]:
     registry = reference.partition("/")[0] if "." in reference.partition("/")[0] or ":" in reference.partition("/")[0] else ""
     registry = registry or "docker.io"
     places = [registry, "https://index.docker.io/v1/"] if registry == "docker.io" else [registry]
-    words: Any = f"{credentials['username']}:{credentials['password']}".encode()
-    entry = {"auth": base64.b64encode(words).decode("ascii")}
+    plain: Any = f"{credentials['username']}:{credentials['password']}".encode()
+    entry = {"auth": base64.b64encode(plain).decode("ascii")}
     with tempfile.TemporaryDirectory(prefix="slipway-") as directory:
         file = Path(directory, "config.json")
         file.touch(mode=0o600)

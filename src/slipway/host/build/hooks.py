@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host.build.builder import Builder
-from slipway.host.build.links import look_over
+from slipway.host.build.links import validate_links
 from slipway.host.process import shell
 
 
@@ -40,7 +40,7 @@ def hook(name: str, partial: Path, arguments: dict[str, Any], path: str = "") ->
             user=builder.user,
             confined=True,
         )
-    look_over(partial)
+    validate_links(partial)
 
 
 def hooks_of(arguments: dict[str, Any]) -> dict[str, str]:

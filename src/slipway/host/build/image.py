@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host.build.archive import packed, unpack
-from slipway.host.build.builder import Builder, take_back
+from slipway.host.build.builder import Builder, reclaim_ownership
 from slipway.host.build.engine import BUILD_SECONDS, Engine
 from slipway.host.build.hooks import hook, hooks_of
-from slipway.host.build.links import look_over
+from slipway.host.build.links import validate_links
 from slipway.host.build.parameters import SHARED
 from slipway.host.build.recipe import environment, recipe
 from slipway.host.build.times import freshen
 from slipway.host.errors import ReleaseError
-from slipway.host.files import on_disk, remove, room, settle, write
-from slipway.host.lock import LEASE_SECONDS, Busy, lock
+from slipway.host.files import fsync_directory, on_disk, remove, require_free_space, write
+from slipway.host.lock import LEASE_SECONDS, Locked, lock
 from slipway.host.paths import Layout, digest
 from slipway.runtime.agreement import repository
 
@@ -96,13 +96,13 @@ class Images:
         self._finish(partial, name)
 
     def _build(self, partial: Path, tag: str) -> None:
-        with recipe(partial, self.arguments) as (context, dockerfile, told):
+        with recipe(partial, self.arguments) as (context, dockerfile, build_arguments):
             cache = None
             if self.arguments["recipe"]:
                 builder = Builder(self.arguments["user"], self.arguments["cache"])
-                told["SLIPWAY_BUILDER"] = f"{builder.uid}:{builder.gid}"
+                build_arguments["SLIPWAY_BUILDER"] = f"{builder.uid}:{builder.gid}"
                 cache = builder.directory("image")
-            self.engine.build(context, dockerfile, tag, told, self.environment, cache)
+            self.engine.build(context, dockerfile, tag, build_arguments, self.environment, cache)
 
     def pull(self) -> str:
         """Pull the image, and return the name of its build.
@@ -112,14 +112,14 @@ class Images:
         Raises:
             ReleaseError: when it cannot be had.
         """
-        reference, trouble = self.source["image"], None
+        reference, failure = self.source["image"], None
         try:
             self.engine.pull(reference, self.arguments["credentials"], self.environment)
         except ReleaseError as error:
-            trouble = error
+            failure = error
         identity = self.engine.fact(reference, "{{.Id}}")
         if not identity:
-            raise ReleaseError(f"The image {reference} (app_image) cannot be pulled.\n{trouble}")
+            raise ReleaseError(f"The image {reference} (app_image) cannot be pulled.\n{failure}")
         name = digest("image", identity)
         if not self.exists(name):
             partial = self._begin(name)
@@ -128,7 +128,7 @@ class Images:
             if self.arguments["static"]:
                 self._copy_static(partial, self.tag(name))
             self._finish(partial, name)
-        if trouble is None:
+        if failure is None:
             self.engine.call("rmi", reference)  # the name, and not the image, which has another by now
         return name
 
@@ -142,10 +142,10 @@ class Images:
             for path in (Path(folder, entry) for entry in folders + files):
                 if path.is_symlink():  # it would lead Nginx to files of the host
                     path.unlink()
-        take_back(partial)
+        reclaim_ownership(partial)
 
     def _begin(self, name: str) -> Path:
-        room(self.layout, self.arguments["room"])
+        require_free_space(self.layout, self.arguments["room"])
         partial = self.layout.builds / f".{name}.partial"
         remove(partial)
         return partial
@@ -160,15 +160,15 @@ class Images:
             "bytes": int(self.engine.fact(self.tag(name), "{{.Size}}") or 0),
             "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        look_over(partial)
+        validate_links(partial)
         on_disk(partial)
         write(partial / ".build.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
         remove(self.layout.builds / name)
         partial.rename(self.layout.builds / name)
-        settle(self.layout.builds)
+        fsync_directory(self.layout.builds)
 
 
-def have(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[str, Any]:
+def ensure_image(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[str, Any]:
     """Have the build, or say what is needed for it.
 
     Args:
@@ -203,7 +203,7 @@ def have(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[str, Any]
     exists = images.exists(name)
     if exists or dry:
         return {"changed": not exists, "build": name, **needs}
-    room(layout, arguments["room"])
+    require_free_space(layout, arguments["room"])
     with lock(layout, arguments["run"], lease=LEASE_SECONDS):
         if not arguments["archive"] or (arguments["builder"] == "controller" and not arguments["image"]):
             needs = {"needs_archive": True, "needs_image": arguments["builder"] == "controller"}
@@ -221,8 +221,8 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """
     with packed(given):
         try:
-            return have(Layout(**given["layout"]), given, check)
-        except Busy:
+            return ensure_image(Layout(**given["layout"]), given, check)
+        except Locked:
             raise
         except ReleaseError as error:
             raise ReleaseError(f"The build failed; what was live still is.\n{error}") from error

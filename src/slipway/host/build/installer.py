@@ -24,7 +24,7 @@ class Installer:
     Args:
         venv: the environment.
         root: the source.
-        work: a directory for what is needed meanwhile. Only `theirs` in it belongs to the build's user: root would
+        work: a directory for what is needed meanwhile. Only `scratch` in it belongs to the build's user: root would
             write through links that it finds.
         arguments: what the step is told.
         own: what the processes of the build's user find in their environment.
@@ -40,8 +40,8 @@ class Installer:
         self.python = venv / "bin" / "python"
         self.folder = root / self.source["directory"]
         self.environment = {**{key: str(value) for key, value in arguments["environment"].items()}, **own}
-        self.theirs = work / "theirs"
-        self.environment["TMPDIR"] = str(self.theirs)
+        self.scratch = work / "theirs"
+        self.environment["TMPDIR"] = str(self.scratch)
         self.place = ["--no-index", "--find-links", str(work / "wheels")] if self.source.get("wheels") else []
         if self.uv:
             # What is linked to the cache could be changed there.
@@ -125,7 +125,7 @@ class Installer:
         packages = self.source.get("packages") or {}
         if not packages:
             return
-        copy, made = self.theirs / "source", self.theirs / "dist"
+        copy, made = self.scratch / "source", self.scratch / "dist"
         self._run(["cp", "-R", "--no-dereference", self.root, copy], 300)  # which its build may write to
         options = ["--wheel", "--no-progress", "--out-dir", made, "--python", self.python, *self.place]
         for name, folder in sorted(packages.items()):
@@ -147,19 +147,19 @@ class Installer:
         """
         server, lock = self.arguments["server"], self.arguments["server_lock"] if self.hashed else None
         try:
-            wanted = options(self.work, self.venv, server, lock)
+            install_options = options(self.work, self.venv, server, lock)
         except ValueError as error:
             raise ReleaseError(str(error)) from error
         check = [self.uv, "pip", "check", "--python", self.python] if self.uv else [self.python, "-m", "pip", "check"]
         try:
-            self.install(wanted)
-            found = self._run(check, check=False).stdout if "--require-hashes" in wanted else ""
+            self.install(install_options)
+            found = self._run(check, check=False).stdout if "--require-hashes" in install_options else ""
         except ReleaseError as error:
-            said = conflict(str(error), self.venv, server, lock)
-            raise ReleaseError(f"{said}\n{error}" if said else str(error)) from error
-        said = conflict(found, self.venv, server, lock) if found else ""
-        if said:
-            raise ReleaseError(f"{said}\n{found}")
+            reason = conflict(str(error), self.venv, server, lock)
+            raise ReleaseError(f"{reason}\n{error}" if reason else str(error)) from error
+        reason = conflict(found, self.venv, server, lock) if found else ""
+        if reason:
+            raise ReleaseError(f"{reason}\n{found}")
 
     def prune(self) -> None:
         """Have uv drop from its cache what is of no further use."""
@@ -177,5 +177,5 @@ class Installer:
         try:
             self._run(command)
         except ReleaseError as error:
-            said = str(error).partition("\n")[2]
-            raise ReleaseError(f"{advice(said)}\n{error}".lstrip()) from error
+            reason = str(error).partition("\n")[2]
+            raise ReleaseError(f"{advice(reason)}\n{error}".lstrip()) from error

@@ -30,7 +30,7 @@ def outward(root: Path, apart: str = r"\.venv") -> str:
     return ""
 
 
-def look_over(partial: Path) -> None:
+def validate_links(partial: Path) -> None:
     """See that no link in a build leads out of it: Nginx, which serves static files from there, would follow it.
 
     Raises:

@@ -10,11 +10,11 @@ from typing import Any
 from slipway.host.build.archive import unpack
 from slipway.host.build.builder import Builder
 from slipway.host.build.hooks import hook
-from slipway.host.build.links import look_over
+from slipway.host.build.links import validate_links
 from slipway.host.build.names import record_text
 from slipway.host.build.venv import complete, install, is_complete
 from slipway.host.errors import ReleaseError
-from slipway.host.files import on_disk, point, remove, settle, write
+from slipway.host.files import atomic_symlink, fsync_directory, on_disk, remove, write
 from slipway.host.paths import Layout
 from slipway.host.process import run
 
@@ -37,7 +37,7 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
         install(venv, partial, arguments)
         complete(venv)
     link = os.path.relpath(venv, layout.builds / name)
-    point(partial / ".venv", link)
+    atomic_symlink(partial / ".venv", link)
     hook("after_build", partial, arguments, str(venv / "bin"))
     compile_code(partial, venv, arguments)
     record = {**source, "build": name, "venv": venv_name, "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
@@ -65,11 +65,11 @@ def finish(layout: Layout, partial: Path, name: str, link: str, record: str = ""
     Raises:
         ReleaseError: when a link in it leads out of it.
     """
-    point(partial / ".venv", link)  # nobody else writes here any more
-    look_over(partial)
+    atomic_symlink(partial / ".venv", link)  # nobody else writes here any more
+    validate_links(partial)
     on_disk(partial)
     if record:
         write(partial / ".build.json", record)
     remove(layout.builds / name)  # what is left of one that was being removed
     partial.rename(layout.builds / name)
-    settle(layout.builds)
+    fsync_directory(layout.builds)

@@ -50,13 +50,13 @@ def options(work: Path, venv: Path, server: list[str], lock: str | None) -> list
         ValueError: when hashes are needed that nobody knows.
     """
     present = installed(venv)
-    held = work / "pins.txt"
-    held.write_text("".join(f"{name}=={version}\n" for name, version in present.items()), encoding="utf-8")
+    constraints = work / "pins.txt"
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in present.items()), encoding="utf-8")
     if {plain(requirement) for requirement in server} <= set(present):
         # Nothing is added where the app brings it; it is only seen whether that is new enough.
-        return ["--no-index", "--no-deps", "--constraint", str(held), *(re.sub(r"\[[^]]*\]", "", each) for each in server)]
+        return ["--no-index", "--no-deps", "--constraint", str(constraints), *(re.sub(r"\[[^]]*\]", "", each) for each in server)]
     if lock is None:
-        return ["--constraint", str(held), *server]
+        return ["--constraint", str(constraints), *server]
     if not lock:
         raise ValueError(
             "The app's own lock has a hash for each package, and those of app_server_requirements are not known: add "
@@ -67,23 +67,23 @@ def options(work: Path, venv: Path, server: list[str], lock: str | None) -> list
     return ["--no-deps", "--require-hashes", "-r", str(file)]
 
 
-def conflict(said: str, venv: Path, server: list[str], lock: str | None) -> str:
+def conflict(output: str, venv: Path, server: list[str], lock: str | None) -> str:
     """Say what an installer's refusal means for the app's pins, and what to do; empty where they are not to blame.
 
     Args:
-        said: what it printed, or what its check of the environment did.
+        output: what it printed, or what its check of the environment did.
         venv: the environment.
         server: requirements of the server.
         lock: the same with hashes, and all that they need; None where the app's own packages have no hashes.
     """
-    needs = re.findall(r"The package `([^`]+)` requires `([^`]+)`, but (?:`([^`]+)` is|it's not) installed", said)
-    needs += re.findall(r"(?m)^(\S+) \S+ (?:has requirement|requires) (.+), (?:but you have \S+ (\S+)\.$|which is not)", said)
+    needs = re.findall(r"The package `([^`]+)` requires `([^`]+)`, but (?:`([^`]+)` is|it's not) installed", output)
+    needs += re.findall(r"(?m)^(\S+) \S+ (?:has requirement|requires) (.+), (?:but you have \S+ (\S+)\.$|which is not)", output)
     ours = {plain(entry) for entry in [*server, *(lock or "").splitlines()]}
     reasons = [
         f"{name} needs {need}, and the app has {version or 'none'}" for name, need, version in needs if plain(name) in ours
     ]
     if not needs:
-        pinned = [f"{name} at {version}" for name, version in installed(venv).items() if f"{name}=={version}" in said]
+        pinned = [f"{name} at {version}" for name, version in installed(venv).items() if f"{name}=={version}" in output]
         reasons = [f"it needs {', '.join(server)}, and the app's requirements hold {', '.join(pinned)}"] if pinned else []
     if not reasons:
         return ""
@@ -94,7 +94,7 @@ def conflict(said: str, venv: Path, server: list[str], lock: str | None) -> str:
 
 
 @contextlib.contextmanager
-def beside(context: Path, files: Mapping[str, str]) -> Iterator[None]:
+def build_files(context: Path, files: Mapping[str, str]) -> Iterator[None]:
     """Have `files` in the folder .slipway of what an image is built from, whatever the source says is to be left out of that."""
     folder = context / ".slipway"
     ignored = {file: file.read_text(encoding="utf-8") for file in map(context.joinpath, IGNORES) if file.is_file()}
@@ -118,12 +118,12 @@ def main() -> None:
     parser.add_argument("server", nargs="+")
     parser.add_argument("--lock", type=Path)
     parser.add_argument("--check", action="store_true", help="read what `uv pip check` printed")
-    told = parser.parse_args()
-    lock = told.lock.read_text(encoding="utf-8") if told.lock else None
-    if told.check:
-        sys.exit(conflict(sys.stdin.read(), told.venv, told.server, lock) or None)
+    parsed = parser.parse_args()
+    lock = parsed.lock.read_text(encoding="utf-8") if parsed.lock else None
+    if parsed.check:
+        sys.exit(conflict(sys.stdin.read(), parsed.venv, parsed.server, lock) or None)
     try:
-        print(shlex.join(options(Path(), told.venv, told.server, lock)))
+        print(shlex.join(options(Path(), parsed.venv, parsed.server, lock)))
     except ValueError as error:
         sys.exit(str(error))
 

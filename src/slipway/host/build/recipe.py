@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slipway.host.build.pins import beside
+from slipway.host.build.pins import build_files
 from slipway.host.errors import ReleaseError
 from slipway.host.files import remove, write
 
@@ -36,7 +36,7 @@ def recipe(root: Path, given: Mapping[str, Any]) -> Iterator[tuple[Path, Path, d
     ours = root.with_name(f"{root.name}.Dockerfile")
     write(ours, given["recipe"])
     try:
-        with beside(root, given.get("files") or {}):
+        with build_files(root, given.get("files") or {}):
             yield root, ours, {**environment(given), **arguments}
     finally:
         remove(ours)

@@ -59,27 +59,27 @@ def misread(text: str) -> int:
     For some a comment goes on after a backslash, and a word as well; and not all take the same characters for the end of a line.
     """
     for number, line in enumerate(re.split(r"\r\n|\n", text), start=1):
-        said, mark, _ = re.match(r"(.*?)((?:^|\s)#|$)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
-        goes_on = said.endswith("\\") and not mark
-        said = said[:-1] if goes_on else said
+        content, mark, _ = re.match(r"(.*?)((?:^|\s)#|$)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+        goes_on = content.endswith("\\") and not mark
+        content = content[:-1] if goes_on else content
         if (
             ODD_ENDS.search(line)
-            or "\\" in said
-            or (goes_on and said and said[-1] not in " \t")
-            or (mark and said.strip() and line.endswith("\\"))
+            or "\\" in content
+            or (goes_on and content and content[-1] not in " \t")
+            or (mark and content.strip() and line.endswith("\\"))
         ):
             return number
     return 0
 
 
-def first_option(words: list[str]) -> tuple[str, str, list[str]]:
+def first_option(arguments: list[str]) -> tuple[str, str, list[str]]:
     """Return the first option of a line by its long name, its value, and the rest."""
-    word, *rest = words
-    if word.startswith("--"):
-        name, equals, value = word.partition("=")
+    argument, *rest = arguments
+    if argument.startswith("--"):
+        name, equals, value = argument.partition("=")
         option = next((long for long in LONG if long.startswith(name) and len(name) > 3), name)
     else:
-        name, value = word[:2], word[2:].lstrip("=")
+        name, value = argument[:2], argument[2:].lstrip("=")
         option, equals = SHORT.get(name, name), value
     if not equals and option not in FLAGS and rest:
         return option, rest[0], rest[1:]

@@ -127,13 +127,13 @@ class Requirements:
         if not line.startswith("-"):
             return self._requirement(line, file, where)
         try:
-            words = shlex.split(line)
+            arguments = shlex.split(line)
         except ValueError as error:
             raise Refused(f"{where} cannot be read: {error}.") from error
-        while words:
-            option, value, words = first_option(words)
+        while arguments:
+            option, value, arguments = first_option(arguments)
             if option == "--editable":
-                return self._requirement(" ".join([value, *words]), file, where)
+                return self._requirement(" ".join([value, *arguments]), file, where)
             if option in ("--requirement", "--constraint"):
                 self._include(value, file, where)
             elif option == "--find-links" and self._within(file.parent, value) is not None:

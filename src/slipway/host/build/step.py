@@ -8,11 +8,11 @@ from slipway.host.build.archive import packed
 from slipway.host.build.make import build
 from slipway.host.build.names import names
 from slipway.host.build.parameters import SHARED
-from slipway.host.build.prebuilt import adopt, twin
+from slipway.host.build.prebuilt import build_fingerprint, install_prebuilt
 from slipway.host.build.venv import is_complete, python_version
 from slipway.host.errors import ReleaseError
-from slipway.host.files import room
-from slipway.host.lock import LEASE_SECONDS, Busy, lock
+from slipway.host.files import require_free_space
+from slipway.host.lock import LEASE_SECONDS, Locked, lock
 from slipway.host.paths import Layout
 
 # What it is told: a type stands for what must be given, and anything else is the default.
@@ -21,7 +21,7 @@ PARAMETERS: dict[str, Any] = {
     # The packed wheelhouse on this host, where the environment is made and there is one.
     "wheels": "",
     # Digests of the `build` and `venv` of another host, which are had instead.
-    "theirs": {},
+    "prebuilt": {},
     # The build that another host packed, on this host.
     "build": "",
     # The virtual environment that another host packed, on this host, where it lacks one.
@@ -47,7 +47,7 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
-def have(layout: Layout, arguments: dict[str, Any], check: bool) -> dict[str, Any]:
+def ensure_build(layout: Layout, arguments: dict[str, Any], check: bool) -> dict[str, Any]:
     """Have the build, or say what is needed for it.
 
     Args:
@@ -59,26 +59,26 @@ def have(layout: Layout, arguments: dict[str, Any], check: bool) -> dict[str, An
         ReleaseError: when it cannot be had.
         Busy: when another run has the app.
     """
-    source, theirs = arguments["source"], bool(arguments["theirs"])
-    needs: dict[str, Any] = {f"needs_{piece}": False for piece in ("archive", "wheels", "build", "venv")}
+    source, prebuilt = arguments["source"], bool(arguments["prebuilt"])
+    needs: dict[str, Any] = {f"needs_{payload}": False for payload in ("archive", "wheels", "build", "venv")}
     if check and not layout.builds.is_dir():
         return {"changed": True, "build": "not yet built", **needs}
     venv_name, name = names(arguments, python_version(arguments["interpreter"], arguments["minimum"]))
     exists = (layout.builds / name / ".build.json").exists()
     if not exists and not check:
-        room(layout, arguments["room"])
-    needs.update(twin=twin(layout, name), lacks_venv=not is_complete(layout.venvs / venv_name))
-    if exists or check or not arguments["build" if theirs else "archive"]:
-        needs.update(needs_archive=not exists and not theirs, needs_build=not exists and theirs)
+        require_free_space(layout, arguments["room"])
+    needs.update(build_fingerprint=build_fingerprint(layout, name), lacks_venv=not is_complete(layout.venvs / venv_name))
+    if exists or check or not arguments["build" if prebuilt else "archive"]:
+        needs.update(needs_archive=not exists and not prebuilt, needs_build=not exists and prebuilt)
         if not exists and not check:
             with lock(layout, arguments["run"], lease=LEASE_SECONDS):
                 pass  # nothing is sent to a host that another run has
         if not exists and needs["lacks_venv"]:
-            needs.update(needs_wheels=bool(source.get("wheels")) and not theirs, needs_venv=theirs)
+            needs.update(needs_wheels=bool(source.get("wheels")) and not prebuilt, needs_venv=prebuilt)
         return {"changed": not exists, "build": name, **needs}
     with lock(layout, arguments["run"], lease=LEASE_SECONDS):
         if not (layout.builds / name / ".build.json").exists():
-            (adopt if theirs else build)(layout, name, venv_name, arguments)
+            (install_prebuilt if prebuilt else build)(layout, name, venv_name, arguments)
     return {"changed": True, "build": name, **needs}
 
 
@@ -91,8 +91,8 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """
     with packed(given):
         try:
-            return have(Layout(**given["layout"]), given, check)
-        except Busy:
+            return ensure_build(Layout(**given["layout"]), given, check)
+        except Locked:
             raise
         except ReleaseError as error:
             raise ReleaseError(f"The build failed; what was live still is.\n{error}") from error

@@ -34,21 +34,26 @@ def freshen(new: Path, old: Path | None, at: float) -> dict[Path, int]:
     venv, other = _environment(new), _environment(old)
     if venv is not None and venv != other:
         pairs.append((venv, other))
-    for ours, theirs in pairs:
-        before = dict(_files(theirs)) if theirs is not None else {}
+    for current, previous in pairs:
+        before = dict(_files(previous)) if previous is not None else {}
         stamp = max([int(at), *(int(stat.st_mtime) + 1 for stat in before.values())])
         same = set()
-        for name, stat in _files(ours):
+        for name, stat in _files(current):
             known = before.get(name)
-            if theirs is not None and known is not None and known.st_mtime > 0 and _same(ours / name, stat, theirs / name, known):
+            if (
+                previous is not None
+                and known is not None
+                and known.st_mtime > 0
+                and _same(current / name, stat, previous / name, known)
+            ):
                 time = known.st_mtime_ns
                 same.add(name)
             else:
                 time = stamp * 10**9
             if stat.st_mtime_ns != time and not name.endswith(KEPT):
-                os.utime(ours / name, ns=(time, time), follow_symlinks=False)
-        if theirs is not None:
-            again.update({theirs / name: stamp + 1 for name in before if name not in same and not name.endswith(KEPT)})
+                os.utime(current / name, ns=(time, time), follow_symlinks=False)
+        if previous is not None:
+            again.update({previous / name: stamp + 1 for name in before if name not in same and not name.endswith(KEPT)})
     return again
 
 
@@ -82,8 +87,8 @@ def _same(one: Path, first: os.stat_result, other: Path, second: os.stat_result)
         return False
     if os.path.samestat(first, second):
         return True
-    with open(one, "rb") as mine, open(other, "rb") as theirs:
+    with open(one, "rb") as mine, open(other, "rb") as previous:
         while chunk := mine.read(2**20):
-            if chunk != theirs.read(2**20):
+            if chunk != previous.read(2**20):
                 return False
     return True

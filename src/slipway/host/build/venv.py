@@ -63,7 +63,7 @@ def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
             remove(venv / ".complete")  # which a package could bring, and which would soon be root's
             installer.prune()
         builder.limit()
-        look_over_venv(venv)
+        validate_venv(venv)
     except BaseException:
         remove(venv)
         raise
@@ -71,7 +71,7 @@ def install(venv: Path, root: Path, arguments: dict[str, Any]) -> None:
         remove(work)
 
 
-def look_over_venv(venv: Path) -> None:
+def validate_venv(venv: Path) -> None:
     """See that no link in an environment leads out of it, but to the interpreter.
 
     Raises:

@@ -37,8 +37,8 @@ def edited(path: str, edit: Mapping[str, str]) -> str | None:
             break
         text, count = re.subn(f"^{pattern}$", line, text, flags=re.MULTILINE)
         if not count:
-            wanted = re.sub(r"\\\d", "", line)
-            raise ReleaseError(f"{path} has no line {pattern}, which is to be: {wanted}")
+            desired = re.sub(r"\\\d", "", line)
+            raise ReleaseError(f"{path} has no line {pattern}, which is to be: {desired}")
     return text
 
 
@@ -76,10 +76,10 @@ class Change:
 
     def __init__(self, contents: Mapping[str, str], absent: Sequence[str], groups: Mapping[str, str]) -> None:
         self.groups = groups
-        wanted: dict[str, str | None] = {**contents, **dict.fromkeys(path for path in absent if os.path.lexists(path))}
-        self.before = {path: read(path) for path in wanted}
-        self.links = {path: os.readlink(path) for path in wanted if os.path.islink(path)}
-        self.after = {path: text for path, text in wanted.items() if text is None or text != self.before[path]}
+        desired: dict[str, str | None] = {**contents, **dict.fromkeys(path for path in absent if os.path.lexists(path))}
+        self.before = {path: read(path) for path in desired}
+        self.links = {path: os.readlink(path) for path in desired if os.path.islink(path)}
+        self.after = {path: text for path, text in desired.items() if text is None or text != self.before[path]}
 
     def apply(self) -> None:
         """Put the files in place that are wanted."""
@@ -120,7 +120,7 @@ def newest(paths: Sequence[str]) -> float:
     """Return the time of the latest change of any of the files, links included, in seconds since 1970; 0 if there is none."""
     times = [0.0]
     for path in paths:
-        for look in (os.stat, os.lstat):
+        for stat_call in (os.stat, os.lstat):
             with contextlib.suppress(FileNotFoundError):
-                times.append(look(path).st_mtime)
+                times.append(stat_call(path).st_mtime)
     return max(times)

@@ -59,8 +59,8 @@ def _taken(handle: int) -> bool:
 def _who(pid: str, seconds: float) -> str:
     """Say which process has the lock, as it wrote itself down, and what to do."""
     command = (read(f"/proc/{pid}/cmdline") or "").replace("\0", " ").strip()[:200] if pid.isdigit() else ""
-    holder = f"process {pid} ({command or 'which is gone'})" if pid.isdigit() else "another process"
+    owner = f"process {pid} ({command or 'which is gone'})" if pid.isdigit() else "another process"
     return (
-        f"The configuration of this host is locked by {holder}, and this run waited {seconds:g} s for it. Nothing was changed. "
+        f"The configuration of this host is locked by {owner}, and this run waited {seconds:g} s for it. Nothing was changed. "
         f"When that process is done, or ended by you, run this again. See who has the lock: fuser -v {LOCK}"
     )

@@ -17,13 +17,13 @@ RELOAD_SECONDS = 10.0
 SECONDS = 120.0
 
 
-def systemctl(*words: str) -> subprocess.CompletedProcess[str]:
+def systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run systemctl, whatever its exit code.
 
     Raises:
         ReleaseError: when it cannot be started, or takes longer than two minutes.
     """
-    return run(["systemctl", *words], SECONDS, check=False)
+    return run(["systemctl", *arguments], SECONDS, check=False)
 
 
 class Service:

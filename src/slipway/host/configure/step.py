@@ -39,6 +39,8 @@ PARAMETERS: dict[str, Any] = {
     "apply": [],
     # The service that must run, now and at boot.
     "service": "",
+    # Further services that must run, now and at boot.
+    "more_services": [],
     # The title of the service's processes that a reload replaces. If it is empty, nothing is reloaded.
     "workers": "",
 }
@@ -115,12 +117,16 @@ def converge(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
     service = Service(given["service"], given["workers"]) if given["service"] else None
     running = service is not None and service.runs()
     to_do = service is not None and (not running or not service.starts_at_boot() or service.is_older_than(read))
+    idle = [one for one in map(Service, given["more_services"]) if not (one.runs() and one.starts_at_boot())]
     pending = PENDING / f"pending-{hashlib.sha256(repr(sorted(contents)).encode()).hexdigest()[:16]}"
-    changed = bool(change.after or missing or to_do or pending.exists())
+    changed = bool(change.after or missing or to_do or idle or pending.exists())
     if changed and not check:
         for path in missing:
             os.makedirs(path, mode=0o755)
-        bring_in(change, given, service, running, pending)
+        if change.after or to_do or pending.exists():
+            bring_in(change, given, service, running, pending)
+        for one in idle:
+            one.start()
     return {"changed": changed, "diff": change.diff()}
 
 

@@ -55,8 +55,8 @@ def examine(subject: Subject) -> list[dict[str, str]]:
     for check in CHECKS:
         try:
             found.extend(check(subject))
-        except (OSError, ReleaseError, ValueError, KeyError) as problem:
-            found.append(warning(f"{check.__name__} could not be looked at", str(problem), "Look by hand."))
+        except (OSError, ReleaseError, ValueError, KeyError) as error:
+            found.append(warning(f"{check.__name__} could not be looked at", str(error), "Look by hand."))
     return worst_first(found)
 
 

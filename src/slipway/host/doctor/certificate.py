@@ -12,14 +12,14 @@ from slipway.host.finding import Finding, error
 
 def certificate(subject: Subject) -> Iterator[Finding]:
     """The certificate that is served, and the one in the file."""
-    if not subject.door.tls:
+    if not subject.endpoint.tls:
         return
     mend = "ansible-playbook site.yml --tags certbot"
     stored = Path(subject.arguments["certificate"])
     if not stored.exists():
         yield error("There is no certificate", str(stored), "ansible-playbook site.yml")
         return
-    shown = served(subject.door)
+    shown = served(subject.endpoint)
     if shown.fingerprint != read(stored.read_text(encoding="ascii")).fingerprint:
         yield error("Nginx serves another certificate than the one in its file", str(stored), "systemctl reload nginx")
     for severity, what, evidence in shown.overdue():

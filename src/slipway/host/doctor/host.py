@@ -25,8 +25,8 @@ def disks(subject: Subject) -> Iterator[Finding]:
             continue
         seen.add(place.stat().st_dev)
         system = os.statvfs(place)
-        usable = system.f_blocks - system.f_bfree + system.f_bavail
-        for what, part, whole in (("disk", system.f_bavail, usable), ("inodes", system.f_favail, system.f_files)):
+        capacity = system.f_blocks - system.f_bfree + system.f_bavail
+        for what, part, whole in (("disk", system.f_bavail, capacity), ("inodes", system.f_favail, system.f_files)):
             used = 100 * (1 - part / whole) if whole else 0
             if used >= NEARLY_FULL:
                 yield Finding(
@@ -69,7 +69,7 @@ def guards(subject: Subject) -> Iterator[Finding]:
     if code == 127:
         text = output("journalctl", "_TRANSPORT=audit", f"--since={RECENT}", "--no-pager", "--output=cat")[1]
     ours = ('comm="nginx"', str(subject.layout.home), str(subject.layout.runtime), str(subject.layout.logs))
-    denied = [line for line in text.splitlines() if "denied" in line and any(word in line for word in ours)]
+    denied = [line for line in text.splitlines() if "denied" in line and any(pattern in line for pattern in ours)]
     if denied:
         yield error("SELinux refuses something to Nginx or the app", denied[-1], "ansible-playbook site.yml --tags nginx")
 

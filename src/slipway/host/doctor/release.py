@@ -30,11 +30,11 @@ def programs(subject: Subject) -> Iterator[Finding]:
             )
         for process in processes:
             if process["statename"] not in ("RUNNING", "STARTING"):
-                said = subject.end_of_log(number)[1]
+                log_end = subject.end_of_log(number)[1]
                 name = f"{process['group']}:{process['name']}"
                 yield error(
                     f"The program {process['name']} is {process['statename']}",
-                    f"{process.get('description', '')}\n{said}",
+                    f"{process.get('description', '')}\n{log_end}",
                     f"supervisorctl start {name}",
                 )
     if subject.live is not None and subject.live not in running:
@@ -85,10 +85,10 @@ def sockets(subject: Subject) -> Iterator[Finding]:
                     f"{place} has mode {mode:04o}.",
                     f"supervisorctl restart {subject.supervisor.program(subject.live)}:*",
                 )
-        except OSError as problem:
+        except OSError as failure:
             yield error(
                 "Nobody listens at the live release's socket",
-                f"{place}: {problem.strerror}",
+                f"{place}: {failure.strerror}",
                 f"supervisorctl restart {subject.supervisor.program(subject.live)}:*",
             )
     lags = not subject.layout.current.is_symlink() or os.readlink(subject.layout.current) != f"releases/{subject.live}"
@@ -105,24 +105,24 @@ def health(subject: Subject) -> Iterator[Finding]:
     if subject.live is None:
         return
     check = subject.health_check
-    log, said = subject.end_of_log(subject.live)
+    log, log_end = subject.end_of_log(subject.live)
     for place in subject.layout.sockets(subject.live):
         try:
             answer = check.ask(place)
         except NO_ANSWER:
             continue  # told already
         if check.flaw(answer):
-            yield error(f"The app is not healthy: {check.unhealthy(answer)}", said, f"Read {log}.")
+            yield error(f"The app is not healthy: {check.unhealthy(answer)}", log_end, f"Read {log}.")
     try:
-        answer = check.ask_endpoint(subject.door)
-    except NO_ANSWER as problem:
-        yield error("The public door does not answer", str(problem), "systemctl restart nginx")
+        answer = check.ask_endpoint(subject.endpoint)
+    except NO_ANSWER as failure:
+        yield error("The public door does not answer", str(failure), "systemctl restart nginx")
         return
     if answer.release != str(subject.live):
         got = f"{answer.status}, from release {answer.release}" if answer.release else f"{answer.status}, from no release"
         yield error("The public door does not answer from the live release", got, "ansible-playbook site.yml --tags nginx")
     elif check.flaw(answer):
-        yield error(f"The app is not healthy at the public door: {check.unhealthy(answer)}", said, f"Read {log}.")
+        yield error(f"The app is not healthy at the public door: {check.unhealthy(answer)}", log_end, f"Read {log}.")
 
 
 def rights(subject: Subject) -> Iterator[Finding]:
@@ -163,14 +163,14 @@ def releases(subject: Subject) -> Iterator[Finding]:
         )
     if subject.live is None:
         return
-    owed = (subject.layout.record(subject.live).get("owed") or {}).get("hook")
-    if owed:
+    pending = (subject.layout.record(subject.live).get("owed") or {}).get("hook")
+    if pending:
         again, detail = "deploy.yml", "It is run again by the next run (app_hooks)."
-        if owed == "after_rollback":  # a deploy would release again what was rolled back
+        if pending == "after_rollback":  # a deploy would release again what was rolled back
             again = f"rollback.yml -e release={subject.live}"
             detail = "It is run again where the app has one host; where it has several, run it by hand (app_hooks)."
         yield warning(
-            f"The hook {owed} of release {subject.live} failed, or was cut off",
+            f"The hook {pending} of release {subject.live} failed, or was cut off",
             detail,
             f"Mend it, then: ansible-playbook playbooks/{again}",
         )

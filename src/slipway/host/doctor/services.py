@@ -49,11 +49,11 @@ def services(subject: Subject) -> Iterator[Finding]:
 
 def ports(subject: Subject) -> Iterator[Finding]:
     """Who listens."""
-    for port in sorted({80, subject.door.port}):
+    for port in sorted({80, subject.endpoint.port}):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError as problem:
-            yield error(f"Nobody listens on port {port}", str(problem), "systemctl restart nginx")
+        except OSError as failure:
+            yield error(f"Nobody listens on port {port}", str(failure), "systemctl restart nginx")
             continue
         listeners = output("ss", "-Hltnp", f"sport = :{port}")[1]
         if listeners and "users:" in listeners and "nginx" not in listeners:

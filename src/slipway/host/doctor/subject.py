@@ -6,7 +6,7 @@ import subprocess
 import time
 from typing import Any
 
-from slipway.host.endpoint import Door
+from slipway.host.endpoint import PublicEndpoint
 from slipway.host.health import HealthCheck
 from slipway.host.logs import ends
 from slipway.host.store import Store
@@ -23,7 +23,7 @@ class Subject:
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
         self.layout = Store(**arguments["layout"])
-        self.door = Door(**arguments["door"])
+        self.endpoint = PublicEndpoint(**arguments["door"])
         self.health_check = HealthCheck.of(arguments["health"])
         self.supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
         self.live = self.layout.live()
@@ -34,10 +34,10 @@ class Subject:
         return found[0] if found else (str(self.layout.log(number)), "")
 
 
-def output(*words: str) -> tuple[int, str]:
+def output(*command: str) -> tuple[int, str]:
     """Return the exit code of a command and what it prints; 127 where there is no such command."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return 127, str(error)
     return done.returncode, f"{done.stdout}{done.stderr}".strip()

@@ -101,8 +101,8 @@ def credential_changes(live: Any, candidate: Any, old: dict[str, Any], new: dict
     """Yield what a client must show to be let in and did not."""
     before, after = credentials(live, old), credentials(candidate, new)
     if not all(any(needed <= shown for needed in after) for shown in before):
-        words = [" or ".join(sorted({" and ".join(sorted(each)) or "nothing" for each in side})) for side in (after, before)]
-        yield f" needs {words[0]} now (needed {words[1]})"
+        types = [" or ".join(sorted({" and ".join(sorted(each)) or "nothing" for each in side})) for side in (after, before)]
+        yield f" needs {types[0]} now (needed {types[1]})"
 
 
 def credentials(document: Any, operation: dict[str, Any]) -> list[set[str]]:

@@ -68,8 +68,8 @@ class Comparison:
             return self.known.get(key, [])
         self.known[key] = []  # it is being looked at: a recursive schema comes here again, and ends
         self.depth += 1
-        mine, theirs = self.variants(0, inner), self.variants(1, outer)
-        ones, others = self.as_text(mine, theirs) if self.text else (mine, theirs)
+        mine, outer_variants = self.variants(0, inner), self.variants(1, outer)
+        ones, others = self.as_text(mine, outer_variants) if self.text else (mine, outer_variants)
         several = any([one["type"] for one in side].count("object") > 1 for side in (ones, others))
         found = []
         for one in ones:
@@ -80,34 +80,34 @@ class Comparison:
                 if akin(one, other, several):
                     result = self.plain(one, other)
                     results.append((bool(result), one.get("title") != other.get("title"), len(result), result))
-            found += min(results)[-1] if results else [self.change(mine, theirs)]
+            found += min(results)[-1] if results else [self.change(mine, outer_variants)]
         self.depth -= 1
         # Models that hold each other are met along countless paths: the short ones tell all there is to tell.
         self.known[key] = sorted(set(found), key=lambda finding: (finding[0].count("."), finding))[:FINDINGS]
         return self.known[key]
 
-    def as_text(self, mine: list[Plain], theirs: list[Plain]) -> tuple[list[Plain], list[Plain]]:
+    def as_text(self, mine: list[Plain], outer_variants: list[Plain]) -> tuple[list[Plain], list[Plain]]:
         """Return variants as they are in text: there null cannot be sent, one value is a list, too, and 5 a string."""
         single = {"type": "array", "minItems": 1, "maxItems": 1}
-        lists = [other for other in theirs if other["type"] == "array" and fits(single, other)]
-        theirs = theirs + [item for other in lists for item in self.variants(1, other.get("items"))]
-        if any(other["type"] == "string" and fits({"type": "string"}, other) for other in theirs):
-            theirs = [*theirs, {"type": "number"}, {"type": "boolean"}]
-        return [one for one in mine if one["type"] != "null"], theirs
+        lists = [other for other in outer_variants if other["type"] == "array" and fits(single, other)]
+        outer_variants = outer_variants + [item for other in lists for item in self.variants(1, other.get("items"))]
+        if any(other["type"] == "string" and fits({"type": "string"}, other) for other in outer_variants):
+            outer_variants = [*outer_variants, {"type": "number"}, {"type": "boolean"}]
+        return [one for one in mine if one["type"] != "null"], outer_variants
 
-    def change(self, mine: list[Plain], theirs: list[Plain]) -> Finding:
+    def change(self, mine: list[Plain], outer_variants: list[Plain]) -> Finding:
         """Return a finding that says what all was allowed and what is."""
         if self.request:
-            return "", "", f" must be {described(theirs)} now (was {described(mine)})"
-        return "", "", f" may be {described(mine)} now (was {described(theirs)})"
+            return "", "", f" must be {described(outer_variants)} now (was {described(mine)})"
+        return "", "", f" may be {described(mine)} now (was {described(outer_variants)})"
 
     def plain(self, one: Plain, other: Plain) -> list[Finding]:
         """Return what the plain schema `one` allows and `other`, which is akin to it, does not."""
         found: list[Finding] = []
         if not fits(one, other):
             if "enum" in one and "enum" in other:
-                words = listed(one["enum"])
-                found.append(("", "", f" cannot be {words} any more" if self.request else f" may be {words} now, which is new"))
+                values = listed(one["enum"])
+                found.append(("", "", f" cannot be {values} any more" if self.request else f" may be {values} now, which is new"))
             else:
                 found.append(self.change([one], [other]))
         elif "enum" in one or one["type"] != other["type"]:
@@ -120,27 +120,27 @@ class Comparison:
 
     def fields(self, one: Plain, other: Plain) -> list[Finding]:
         """Return what `one` allows in the fields of an object and `other` does not."""
-        mine, theirs = mapping(one.get("properties")), mapping(other.get("properties"))
+        mine, outer_variants = mapping(one.get("properties")), mapping(other.get("properties"))
         certain, needed = required(one), required(other)
         # An answer of listed fields holds no others; a request may.
         rest = one.get("additionalProperties", self.request or not mine)
         allowed = other.get("additionalProperties", True)
         found: list[Finding] = []
-        for name in sorted({*mine, *theirs, *needed}):
+        for name in sorted({*mine, *outer_variants, *needed}):
             path = f".{name}"
             if self.request:
                 if name in needed - certain:
                     found.append((path, "needs", f", which {'was optional' if name in mine else 'is new'}"))
-                if name in mine and name not in theirs and allowed is False:
+                if name in mine and name not in outer_variants and allowed is False:
                     found.append((path, "takes no field", " any more"))
             elif name not in certain | set(mine):
                 found.append((path, "has no field", " any more"))
             elif name in needed - certain:
                 found.append((path, "may lack", ", which was always there"))
-            if name in mine and (name in theirs or isinstance(allowed, dict)):
-                found += below(path, self.schemas(mine[name], theirs.get(name, allowed)))
-            elif name in theirs and isinstance(rest, dict) and self.request:
-                found += below(path, self.schemas(rest, theirs[name]))
+            if name in mine and (name in outer_variants or isinstance(allowed, dict)):
+                found += below(path, self.schemas(mine[name], outer_variants.get(name, allowed)))
+            elif name in outer_variants and isinstance(rest, dict) and self.request:
+                found += below(path, self.schemas(rest, outer_variants[name]))
         if isinstance(allowed, dict):
             found += below(".*", self.schemas(rest, allowed))
         elif allowed is False and rest is not False and self.request:
@@ -149,14 +149,14 @@ class Comparison:
 
     def items(self, one: Plain, other: Plain) -> list[Finding]:
         """Return what `one` allows in the items of an array and `other` does not."""
-        mine, theirs = sequence(one.get("prefixItems")), sequence(other.get("prefixItems"))
+        mine, outer_variants = sequence(one.get("prefixItems")), sequence(other.get("prefixItems"))
         most = one["maxItems"] if number(one.get("maxItems")) else math.inf
         found = []
-        for place in range(max(len(mine), len(theirs)) + 1):
+        for place in range(max(len(mine), len(outer_variants)) + 1):
             if place < most:
                 inner = mine[place] if place < len(mine) else one.get("items")
-                outer = theirs[place] if place < len(theirs) else other.get("items")
-                found += below(f"[{place}]" if place < max(len(mine), len(theirs)) else "[]", self.schemas(inner, outer))
+                outer = outer_variants[place] if place < len(outer_variants) else other.get("items")
+                found += below(f"[{place}]" if place < max(len(mine), len(outer_variants)) else "[]", self.schemas(inner, outer))
         return found
 
     def variants(self, side: int, schema: Any, depth: int = 0) -> list[Plain]:
@@ -227,8 +227,12 @@ def merged(one: Plain, other: Plain) -> list[Plain]:
         elif key == "required":
             both[key] = sorted(required(one) | required(other))
         elif key == "properties":
-            mine, theirs = mapping(one[key]), mapping(other[key])
-            both[key] = {**theirs, **mine, **{name: joined(mine[name], theirs[name]) for name in set(mine) & set(theirs)}}
+            mine, outer_variants = mapping(one[key]), mapping(other[key])
+            both[key] = {
+                **outer_variants,
+                **mine,
+                **{name: joined(mine[name], outer_variants[name]) for name in set(mine) & set(outer_variants)},
+            }
         elif key == "items":
             both[key] = joined(one[key], other[key])
     return [] if len(kinds) > 1 or both.get("enum") == set() else [both]
@@ -248,8 +252,8 @@ def akin(one: Plain, other: Plain, several: bool) -> bool:
     """Tell whether two plain schemas can be compared in detail; of `several` objects, a field with a fixed value tells which."""
     if other["type"] not in (one["type"], "any") and {one["type"], other["type"]} != {"integer", "number"}:
         return False
-    mine, theirs = fixed(one), fixed(other)
-    return not several or all(mine[name] & theirs[name] for name in set(mine) & set(theirs))
+    mine, outer_variants = fixed(one), fixed(other)
+    return not several or all(mine[name] & outer_variants[name] for name in set(mine) & set(outer_variants))
 
 
 def fits(one: Plain, other: Plain) -> bool:

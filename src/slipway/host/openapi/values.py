@@ -53,28 +53,28 @@ def bounds(one: Plain) -> dict[str, tuple[float, bool]]:
 
 def described(variants: list[Plain]) -> str:
     """Return plain schemas in words."""
-    return " or ".join(dict.fromkeys(map(words_of, variants))) or "nothing"
+    return " or ".join(dict.fromkeys(map(description, variants))) or "nothing"
 
 
-def words_of(one: Plain) -> str:
+def description(one: Plain) -> str:
     """Return a plain schema in words, without its fields and items."""
     if "enum" in one:
         return ("one of " if len(one["enum"]) > 1 else "") + listed(one["enum"])
     kind = one["type"]
-    words = {"any": "anything", "null": "null"}.get(kind, f"{'an' if kind[0] in 'aio' else 'a'} {kind}")
+    text = {"any": "anything", "null": "null"}.get(kind, f"{'an' if kind[0] in 'aio' else 'a'} {kind}")
     tags = [f"{name} {listed(values)}" for name, values in fixed(one).items() if len(values) == 1]
     if tags:
-        words += f" with {' and '.join(tags)}"
+        text += f" with {' and '.join(tags)}"
     elif kind == "object" and isinstance(one.get("title"), str):
-        words += f" ({one['title']})"
+        text += f" ({one['title']})"
     limits = " and ".join(limit[3].format(as_json(one[key])) for key, limit in LIMITS.items() if number(one.get(key)))
     if limits:
         limits = re.sub(r"at least (\S+)[ a-z]* and at most (\S+)", r"\1 to \2", limits)
-        words += " of " + re.sub(r"(\S+) to \1(?!\S)", r"\1", limits)
+        text += " of " + re.sub(r"(\S+) to \1(?!\S)", r"\1", limits)
     for key, phrase in (("multipleOf", "in steps of"), ("pattern", "matching"), ("format", "in the format")):
         if one.get(key) is not None:
-            words += f" {phrase} {one[key] if isinstance(one[key], str) else as_json(one[key])}"
-    return words
+            text += f" {phrase} {one[key] if isinstance(one[key], str) else as_json(one[key])}"
+    return text
 
 
 def listed(values: Collection[str]) -> str:

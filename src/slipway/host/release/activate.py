@@ -9,9 +9,9 @@ from pathlib import Path
 
 from slipway.host.build.times import freshen, renew
 from slipway.host.errors import ReleaseError
-from slipway.host.files import point, remove
+from slipway.host.files import atomic_symlink, remove
 from slipway.host.release.context import Context
-from slipway.host.release.failure import failing, stop
+from slipway.host.release.failure import recording_failure, stop
 from slipway.host.release.gate import check_root, compare_interfaces, wait_until_healthy
 from slipway.host.release.record import GOOD, image_of, remember
 from slipway.host.release.watch import prove, watch
@@ -46,9 +46,9 @@ def switch(context: Context, number: int) -> None:
     """
     sockets = context.layout.sockets(number)
     for instance in range(1, context.arguments["instances"]):
-        point(context.layout.release(number) / f"{instance}.sock", sockets[instance % len(sockets)])
-    point(context.layout.live_socket, sockets[0])
-    point(context.layout.current, f"releases/{number}")
+        atomic_symlink(context.layout.release(number) / f"{instance}.sock", sockets[instance % len(sockets)])
+    atomic_symlink(context.layout.live_socket, sockets[0])
+    atomic_symlink(context.layout.current, f"releases/{number}")
 
 
 def in_time(context: Context) -> None:
@@ -74,7 +74,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         ReleaseError: when it failed; what was live still is. When only the hook after the switch did, `number` is live.
     """
     old = context.layout.live()
-    with failing(context, number, old):
+    with recording_failure(context, number, old):
         before = Processes(context.masters(old))
         again = freshen_files(context, number)
         context.supervisor.add(number, context.layout.release(number) / "program.conf")
@@ -83,7 +83,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
             check_root(context, number, old)
         compare_interfaces(context, number, old)
         context.hook(hooks[0], number, old, number)
-        before.look()
+        before.sample()
         traffic = Traffic(Path(context.arguments["access_log"]))
         # So that the same again, after an interruption, ends here, and the next run makes up for the hook.
         owed = {"hook": hooks[1], "from": old} if context.arguments["hooks"].get(hooks[1]) else None
@@ -105,16 +105,16 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         remember(context, old, outcome="rolled back", reason=f"{back} to release {number}")
     remember(context, number, outcome=GOOD)
     # Not before all that comes through the door reaches this release.
-    context.warnings.extend(context.door.findings(context.token(number)) if context.token(number) else [])
+    context.warnings.extend(context.endpoint.findings(context.token(number)) if context.token(number) else [])
     time.sleep(max(0.0, switched + context.arguments["drain"] - time.monotonic()) if old is not None else 0)
     for leftover in context.supervisor.known():
         if leftover != number:
             stop(context, leftover)
     remember(context, number, back_from=None)
-    run_owed_hook(context, number)
+    run_pending_hook(context, number)
 
 
-def run_owed_hook(context: Context, number: int) -> str:
+def run_pending_hook(context: Context, number: int) -> str:
     """Run the hook that release `number`, which is live, still owes: the last step, which may have failed or been cut off.
 
     Returns:
@@ -130,13 +130,13 @@ def run_owed_hook(context: Context, number: int) -> str:
     try:
         context.hook(name, number, owed.get("from"), number)
     except ReleaseError as error:
-        what, *said = str(error).split("\n")
+        what, *output = str(error).split("\n")
         again = "The hook is run again by the next run of playbooks/deploy.yml."
         if name == "after_rollback":  # a deploy would release again what was rolled back
             again = f"Mend the hook, then run it again: playbooks/rollback.yml -e release={number}"
             if context.arguments["number"]:
                 again = f"Where several hosts serve {context.arguments['name']}, nothing runs the hook again: do so by hand."
-        raise ReleaseError("\n".join([f"Release {number} is live, but {what}", again, *said])) from error
+        raise ReleaseError("\n".join([f"Release {number} is live, but {what}", again, *output])) from error
     remember(context, number, owed=None)
     return name
 

@@ -22,29 +22,29 @@ UNKNOWN_SCHEMA = re.compile(r"Can't locate revision identified by '([^']+)'")
 def log_tail(context: Context, number: int) -> str:
     """Return the last lines that release `number` logged, for the operator; of several instances, what each one did."""
     found = ends(context.layout, context.arguments["name"], number, 30)
-    said = "\n".join(f"The end of {place}:\n{text}" for place, text in found)
-    return advised(context, said, number) if said else f"It wrote nothing to {context.layout.log(number)}."
+    output = "\n".join(f"The end of {place}:\n{text}" for place, text in found)
+    return advised(context, output, number) if output else f"It wrote nothing to {context.layout.log(number)}."
 
 
-def advised(context: Context, said: str, number: int, cause: str = "") -> str:
+def advised(context: Context, output: str, number: int, cause: str = "") -> str:
     """Return what release `number`, or a command with its code, said of a failure, below what helps where that is known.
 
     Args:
         context: the step, and its host.
-        said: what was said.
+        output: what was said.
         number: the release.
         cause: what is told of it already.
     """
     shared = context.layout.home / "shared"
-    if re.search(READ_ONLY.format(home=re.escape(str(context.layout.home))), f"{cause}\n{said}"):
+    if re.search(READ_ONLY.format(home=re.escape(str(context.layout.home))), f"{cause}\n{output}"):
         return (
             f"The directory of the code is read-only: what the app writes belongs into {shared}, which its releases share. "
-            f"For SQLite that may be, in app_env, DATABASE_URL: sqlite:///{shared}/app.db\n{said}"
+            f"For SQLite that may be, in app_env, DATABASE_URL: sqlite:///{shared}/app.db\n{output}"
         )
-    unknown = UNKNOWN_SCHEMA.search(f"{cause}\n{said}")
+    unknown = UNKNOWN_SCHEMA.search(f"{cause}\n{output}")
     if unknown:
-        return f"{migrated_further(context, number, unknown[1])}\n{said}"
-    return said
+        return f"{migrated_further(context, number, unknown[1])}\n{output}"
+    return output
 
 
 def migrated_further(context: Context, number: int, schema: str) -> str:
@@ -60,11 +60,11 @@ def migrated_further(context: Context, number: int, schema: str) -> str:
         return f"The database has been migrated to {schema}, which this version does not know: release one that does."
     what = version_of(context.layout.record(by))
     name = f"release {by}{f' ({what})' if what else ''}"
-    wanted = str(context.layout.record(number).get("migration") or "").split(", ")[0]
+    revision = str(context.layout.record(number).get("migration") or "").split(", ")[0]
     return (
         f"This version is older than the database, which was migrated to {schema} by {name}. Nothing is migrated back by "
         "itself: release a version that knows this schema (app_version), or migrate back first.\n"
-        f"{migrating_back(context, by, wanted)}\nThen run this again."
+        f"{migrating_back(context, by, revision)}\nThen run this again."
     )
 
 
@@ -89,5 +89,5 @@ def by_hand(context: Context, number: int, command: str) -> str:
     if (release / "container.py").exists():
         return shlex.join([sys.executable, str(release / "container.py"), "--shell", command])
     python = str(release / "build" / ".venv" / "bin" / "python")
-    words = ["runuser", "-u", context.arguments["user"], "--", python, str(release / "launch.py"), "--shell", command]
-    return f"cd {shlex.quote(os.path.normpath(release / 'build' / context.arguments['directory']))} && {shlex.join(words)}"
+    arguments = ["runuser", "-u", context.arguments["user"], "--", python, str(release / "launch.py"), "--shell", command]
+    return f"cd {shlex.quote(os.path.normpath(release / 'build' / context.arguments['directory']))} && {shlex.join(arguments)}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.host.endpoint import Answer, Door, UnixConnection, ask
+from slipway.host.endpoint import Answer, PublicEndpoint, UnixConnection, ask
 from slipway.host.errors import ReleaseError
 from slipway.host.health import HealthCheck
 from slipway.host.process import run, shell
@@ -29,7 +29,7 @@ class Context:
         arguments: what the step is told; `PARAMETERS` of the step says what is in it.
         layout: the app's paths, and what is remembered of its releases.
         supervisor: the programs of its releases.
-        door: its public door on this host.
+        endpoint: its public door on this host.
         health: what a healthy release answers, and how long one is waited for.
         deadline: when the run gives up on this host, in seconds of the monotonic clock.
         warnings: what the operator is to be told besides; each part adds to them.
@@ -39,7 +39,7 @@ class Context:
     arguments: dict[str, Any]
     layout: Store
     supervisor: Supervisor
-    door: Door
+    endpoint: PublicEndpoint
     health: dict[str, Any]
     deadline: float
     warnings: list[str]
@@ -54,7 +54,7 @@ class Context:
             supervisor=Supervisor(
                 arguments["name"], arguments["program_directory"], arguments["program_suffix"], arguments["stop"]
             ),
-            door=Door(**arguments["door"]),
+            endpoint=PublicEndpoint(**arguments["door"]),
             health=arguments["health"],
             deadline=time.monotonic() + (arguments["limit"] or float("inf")),
             warnings=[],
@@ -141,10 +141,10 @@ class Context:
         """
         command = self.arguments["hooks"].get(name)
         if command:
-            told = {"SLIPWAY_HOOK": name, "SLIPWAY_FROM": str(live or ""), "SLIPWAY_TO": str(to)}
+            variables = {"SLIPWAY_HOOK": name, "SLIPWAY_FROM": str(live or ""), "SLIPWAY_TO": str(to)}
             timeout = self.arguments["hook_timeout"]
             with self.launching(number) as launch:
-                shell(f"the hook {name} (app_hooks)", command, timeout, "app_hook_timeout", environment=told, **launch)
+                shell(f"the hook {name} (app_hooks)", command, timeout, "app_hook_timeout", environment=variables, **launch)
 
     def token(self, number: int) -> str:
         """Return what release `number` knows a question of ours by; empty where it was made before there were any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipway.host.release.activate import activate, run_owed_hook
+from slipway.host.release.activate import activate, run_pending_hook
 from slipway.host.release.context import Context
 from slipway.host.release.plan import needed, plan, tidy
 from slipway.host.release.prepare import migrate, prepare
@@ -30,7 +30,7 @@ def release(context: Context, agreed: int | None = None) -> int:
     return number
 
 
-def forward(context: Context, step: str) -> dict[str, Any]:
+def release_step(context: Context, step: str) -> dict[str, Any]:
     """Take the steps up to `step` towards a release, where one is needed.
 
     Raises:
@@ -42,23 +42,23 @@ def forward(context: Context, step: str) -> dict[str, Any]:
     reason = needed(context)
     if reason is None and agreed not in (None, live):
         reason = "another host of the app needed it"
-    said = hook = ""
-    if reason is None and step == "release" and live is not None:
-        hook = run_owed_hook(context, live)
+    output = hook = ""
+    if reason is None and step == "activate" and live is not None:
+        hook = run_pending_hook(context, live)
         changed = changed or bool(hook)
     if reason is not None:
         changed = True
-        if step == "release":
+        if step == "activate":
             number = release(context, agreed)
             prune(context)
         else:
             number = prepare(context, agreed)
         if step == "migrate":
-            said = migrate(context, number)
-    return {"changed": changed, "release": number, "reason": reason, "said": said, "hook": hook}
+            output = migrate(context, number)
+    return {"changed": changed, "release": number, "reason": reason, "output": output, "hook": hook}
 
 
-def back(context: Context, look: bool) -> dict[str, Any]:
+def rollback_step(context: Context, inspect_only: bool) -> dict[str, Any]:
     """Go back to an earlier release, or only find it.
 
     Raises:
@@ -67,17 +67,17 @@ def back(context: Context, look: bool) -> dict[str, Any]:
     arguments = context.arguments
     live = context.layout.live()
     target = find_target(context, arguments["to"], arguments["across_migrations"])
-    if look:
+    if inspect_only:
         return {"changed": False, "release": target, "reason": None}
     changed = tidy(context)  # one that was interrupted after its switch has got there, and left the rest
     if target == live:
-        hook = run_owed_hook(context, live)
+        hook = run_pending_hook(context, live)
         return {"changed": changed or bool(hook), "release": target, "reason": None, "hook": hook}
     number = roll_back(context, target, arguments["rollback_settings"], arguments["number"] or None)
     return {"changed": True, "release": number, "reason": f"rolled back from release {live}"}
 
 
-def take_back(context: Context) -> dict[str, Any]:
+def revert_step(context: Context) -> dict[str, Any]:
     """Have again what was live before this run switched, if it did.
 
     Raises:
@@ -93,16 +93,16 @@ def take_back(context: Context) -> dict[str, Any]:
     return {"changed": True, "release": before, "reason": f"taken back from release {number}"}
 
 
-def take(context: Context, step: str) -> dict[str, Any]:
+def run_step(context: Context, step: str) -> dict[str, Any]:
     """Take one step that changes something, or may.
 
     Raises:
         ReleaseError: when it failed.
     """
-    if step in ("claim", "let_go"):
+    if step in ("lock", "unlock"):
         return {"changed": False, "release": context.layout.live(), "reason": None}
     if step == "plan":
         return plan(context)
-    if step == "take_back":
-        return take_back(context)
-    return back(context, look=False) if step == "rollback" else forward(context, step)
+    if step == "revert":
+        return revert_step(context)
+    return rollback_step(context, inspect_only=False) if step == "rollback" else release_step(context, step)

@@ -27,7 +27,7 @@ def stop(context: Context, number: int) -> None:
 
 
 @contextlib.contextmanager
-def failing(context: Context, number: int, old: int | None) -> Iterator[None]:
+def recording_failure(context: Context, number: int, old: int | None) -> Iterator[None]:
     """Turn an error into a failure of release `number`: its program is dropped, the reason is noted, `old` is looked at.
 
     Raises:
@@ -36,8 +36,8 @@ def failing(context: Context, number: int, old: int | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = str(error) if isinstance(error, (ReleaseError, OSError)) else f"{type(error).__name__}: {error}"
-        reason = masked(said, context.secrets)
+        message = str(error) if isinstance(error, (ReleaseError, OSError)) else f"{type(error).__name__}: {error}"
+        reason = masked(message, context.secrets)
         with contextlib.suppress(ReleaseError):
             if number != old:
                 stop(context, number)

@@ -19,14 +19,14 @@ LONGEST_DOCUMENT = 16 * 2**20
 QUICK_SECONDS = 2.0
 
 
-def problem_of(context: Context, number: int) -> str:
+def unhealthy_reason(context: Context, number: int) -> str:
     """Say why release `number` is not healthy, the first of its instances that is not; empty when all are.
 
     Raises:
         OSError: when one does not answer.
         http.client.HTTPException: when its answer is not HTTP.
     """
-    return context.check.problem(context.layout.sockets(number))
+    return context.check.unhealthy_reason(context.layout.sockets(number))
 
 
 def answers(context: Context, number: int, patience: float = 0.0) -> bool:
@@ -34,7 +34,7 @@ def answers(context: Context, number: int, patience: float = 0.0) -> bool:
     deadline = time.monotonic() + patience
     while True:
         with contextlib.suppress(*NO_ANSWER):
-            if not problem_of(context, number):
+            if not unhealthy_reason(context, number):
                 return True
         if time.monotonic() >= deadline:
             return False
@@ -48,35 +48,35 @@ def wait_until_healthy(context: Context, number: int) -> None:
         ReleaseError: when it crashes, or is not healthy in time; with the last lines of its log.
     """
     deadline = time.monotonic() + context.health["timeout"]
-    look, first, wrong = time.monotonic() + 0.5, list[int](), 0
-    problem, silent = "it does not listen on its socket", True
+    next_check, first, attempts = time.monotonic() + 0.5, list[int](), 0
+    reason, unresponsive = "it does not listen on its socket", True
     while time.monotonic() < deadline:
         try:
-            problem, silent = problem_of(context, number), False
-            if not problem:
+            reason, unresponsive = unhealthy_reason(context, number), False
+            if not reason:
                 return
-            wrong += 1
-            if wrong == context.health["attempts"]:
+            attempts += 1
+            if attempts == context.health["attempts"]:
                 raise ReleaseError(
-                    f"it was not healthy at the {wrong}. attempt (app_health_attempts): {problem}.\n{log_tail(context, number)}"
+                    f"it was not healthy at the {attempts}. attempt (app_health_attempts): {reason}.\n{log_tail(context, number)}"
                 )
             time.sleep(0.9 if context.health["attempts"] else 0.0)
         except (ConnectionRefusedError, FileNotFoundError):  # as at its beginning
             pass
         except TimeoutError:
-            problem, silent = f"it listens on its socket, and has not answered GET {context.health['path']} yet", True
+            reason, unresponsive = f"it listens on its socket, and has not answered GET {context.health['path']} yet", True
         except (http.client.HTTPException, OSError, ValueError) as error:
-            problem = f"it listens on its socket, but gives no answer in HTTP ({str(error) or type(error).__name__})"
-        if time.monotonic() > look:
+            reason = f"it listens on its socket, but gives no answer in HTTP ({str(error) or type(error).__name__})"
+        if time.monotonic() > next_check:
             state, processes = context.supervisor.state(number)
             first = first or processes
             if state in ("BACKOFF", "FATAL", "EXITED", "STOPPED", "UNKNOWN") or processes != first:
                 raise ReleaseError(f"it stopped right after its start ({state}).\n{log_tail(context, number)}")
-            look = time.monotonic() + 0.5
+            next_check = time.monotonic() + 0.5
         time.sleep(0.1)
-    longer = " It may still be starting: if it needs longer, raise app_health_timeout." if silent else ""
+    longer = " It may still be starting: if it needs longer, raise app_health_timeout." if unresponsive else ""
     seconds = f"{context.health['timeout']:g} s (app_health_timeout)"
-    raise ReleaseError(f"it was not healthy after {seconds}: {problem}.{longer}\n{log_tail(context, number)}")
+    raise ReleaseError(f"it was not healthy after {seconds}: {reason}.{longer}\n{log_tail(context, number)}")
 
 
 def check_root(context: Context, number: int, live: int | None) -> None:

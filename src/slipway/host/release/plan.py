@@ -6,13 +6,13 @@ import os
 from typing import Any
 
 from slipway.host.errors import ReleaseError
-from slipway.host.files import point
-from slipway.host.release.activate import run_owed_hook
+from slipway.host.files import atomic_symlink
+from slipway.host.release.activate import run_pending_hook
 from slipway.host.release.context import Context
 from slipway.host.release.failure import stop
 from slipway.host.release.gate import answers
 from slipway.host.release.prepare import prepared
-from slipway.host.release.record import GOOD, next_number, remember, wanted_digest
+from slipway.host.release.record import GOOD, fingerprint, next_number, remember
 from slipway.host.release.rollback import find_target
 
 
@@ -21,7 +21,7 @@ def needed(context: Context) -> str | None:
     live = context.layout.live()
     if live is None:
         return "nothing was live yet"
-    if context.layout.record(live).get("digest") != wanted_digest(context):
+    if context.layout.record(live).get("digest") != fingerprint(context):
         return "the build or its settings changed"
     if live not in context.supervisor.installed():
         return f"Supervisor had no program for release {live}"
@@ -43,16 +43,16 @@ def tidy(context: Context) -> bool:
     if live is None:
         return bool(leftovers)
     target = f"releases/{live}"
-    lagging = not context.layout.current.is_symlink() or os.readlink(context.layout.current) != target
-    if lagging:
-        point(context.layout.current, target)
+    stale_link = not context.layout.current.is_symlink() or os.readlink(context.layout.current) != target
+    if stale_link:
+        atomic_symlink(context.layout.current, target)
     left = context.layout.record(live).get("back_from")  # a way back that was interrupted after its switch
     if left and context.layout.release(left).is_dir():
         remember(context, left, outcome="rolled back", reason=f"rolled back to release {live}")
-    unsaid = bool(left) or context.layout.record(live).get("outcome") != GOOD
-    if unsaid:
+    unrecorded = bool(left) or context.layout.record(live).get("outcome") != GOOD
+    if unrecorded:
         remember(context, live, outcome=GOOD, back_from=None)
-    return bool(leftovers) or lagging or unsaid
+    return bool(leftovers) or stale_link or unrecorded
 
 
 def numbers(context: Context) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def plan(context: Context) -> dict[str, Any]:
     """
     changed = tidy(context)
     reason, live = needed(context), context.layout.live()
-    hook = run_owed_hook(context, live) if reason is None and live is not None else ""
+    hook = run_pending_hook(context, live) if reason is None and live is not None else ""
     return {"changed": changed or bool(hook), "release": live, "reason": reason, "hook": hook, **numbers(context)}
 
 
@@ -81,24 +81,23 @@ def choices(context: Context) -> dict[str, Any]:
     """Say which releases the host can go back to, for an agreement with the others.
 
     Returns:
-        `choices` has the good releases; `problems` says of each release that is kept, and of the one that is asked for, what
-        keeps it from being chosen, if anything does. `release` is what is live, `newest` what was before a way back that was
-        interrupted.
+        `choices` has the good releases; `rejections` says, for each release that is kept and for the requested one, why it
+        cannot be chosen; empty if it can. `release` is what is live, `newest` what was live before an interrupted rollback.
     """
     layout, to = context.layout, context.arguments["to"]
     live = layout.live()
-    problems = {}
-    for wanted in {*map(str, layout.numbers()), to} - {""}:
+    rejections = {}
+    for candidate in {*map(str, layout.numbers()), to} - {""}:
         try:
-            find_target(context, wanted, context.arguments["across_migrations"])
-            problems[wanted] = ""
+            find_target(context, candidate, context.arguments["across_migrations"])
+            rejections[candidate] = ""
         except ReleaseError as error:
-            problems[wanted] = str(error)
+            rejections[candidate] = str(error)
     return {
         "changed": False,
         "release": live,
         "newest": max(live or 0, layout.record(live).get("back_from") or 0) if live else 0,
         "choices": [number for number in layout.numbers() if layout.record(number).get("outcome") == GOOD],
-        "problems": problems,
+        "rejections": rejections,
         **numbers(context),
     }

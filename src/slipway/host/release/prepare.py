@@ -8,12 +8,12 @@ import re
 import secrets
 
 from slipway.host.errors import ReleaseError
-from slipway.host.files import room, write
+from slipway.host.files import require_free_space, write
 from slipway.host.process import run, shell, tail
 from slipway.host.release.advice import UNKNOWN_SCHEMA, advised, migrated_further
 from slipway.host.release.context import Context
-from slipway.host.release.failure import failing
-from slipway.host.release.record import files, next_number, remember, told_to, wanted_digest
+from slipway.host.release.failure import recording_failure
+from slipway.host.release.record import files, fingerprint, next_number, remember, runtime_settings
 
 # The line of preflight.py that says in a few words what is wrong.
 HEADLINE = re.compile(r"^slipway-headline: (.*)$\n?", re.MULTILINE)
@@ -39,13 +39,13 @@ def write_release(context: Context, number: int) -> None:
         (directory / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write(directory / name, text)
     write(directory / "program.conf", context.arguments["program"].replace("@RELEASE@", str(number)))
-    told = json.dumps(told_to(context, number), indent=2, sort_keys=True) + "\n"
+    told = json.dumps(runtime_settings(context, number), indent=2, sort_keys=True) + "\n"
     write(directory / "runtime.json", told, mode=0o640, group=context.group)
     write(directory / "settings.json", context.arguments["settings"], mode=0o640, group=context.group)
     write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=context.group)
     facts = {"revision": "revision", "version": "version", "source": "origin", "instances": "instances"}
     known = {name: context.arguments.get(argument, "") for name, argument in facts.items()}
-    remember(context, number, outcome="started", digest=wanted_digest(context), health=context.health, **known)
+    remember(context, number, outcome="started", digest=fingerprint(context), health=context.health, **known)
 
 
 def prepared(context: Context, *outcomes: str) -> int | None:
@@ -60,7 +60,7 @@ def prepared(context: Context, *outcomes: str) -> int | None:
     for number in context.layout.numbers()[-1:]:
         record = context.layout.record(number)
         whole = (context.layout.release(number) / "build").exists()
-        if record.get("outcome") in ("prepared", *outcomes) and record.get("digest") == wanted_digest(context) and whole:
+        if record.get("outcome") in ("prepared", *outcomes) and record.get("digest") == fingerprint(context) and whole:
             return number
     return None
 
@@ -78,7 +78,7 @@ def prepare(context: Context, agreed: int | None = None) -> int:
     number = prepared(context, *(["rolled back"] if agreed else []))
     if number is not None and agreed in (None, number):
         return number
-    room(context.layout, context.arguments["room"])
+    require_free_space(context.layout, context.arguments["room"])
     number = next_number(context)
     if agreed is not None and agreed < number:
         raise ReleaseError(
@@ -86,7 +86,7 @@ def prepare(context: Context, agreed: int | None = None) -> int:
             "Nothing was changed; run it again."
         )
     number = agreed or number
-    with failing(context, number, context.layout.live()):
+    with recording_failure(context, number, context.layout.live()):
         write_release(context, number)
         preflight(context, number)
         remember(context, number, outcome="prepared", migration=schema_of(context, number))
@@ -104,14 +104,14 @@ def preflight(context: Context, number: int) -> None:
         answer = run(command, context.health["timeout"], directory=launch["directory"], check=False, user=launch["user"])
     told = HEADLINE.findall(answer.stdout)
     if told and answer.returncode in (UNFIT, OPEN):  # an app may end with such a code by itself, too
-        remedy = ": add that path to nginx_closed_paths, or take root_path out of the app"
+        remedy = ": add that path to nginx_blocked_paths, or take root_path out of the app"
         raise ReleaseError(told[-1] + (remedy if answer.returncode == OPEN else ""))
     if answer.returncode:
-        said = tail(HEADLINE.sub("", answer.stdout), 30)
-        ended = f"It ended with exit code {answer.returncode}" + ("." if said else " and said nothing.")
-        cause = told[-1] if told else said if said and "\n" not in said else ended
-        said = "\n".join(line for line in said.splitlines() if line != cause)  # once is enough
-        raise ReleaseError(f"the app cannot be imported: {cause}\n{advised(context, said, number, cause)}".rstrip())
+        output = tail(HEADLINE.sub("", answer.stdout), 30)
+        ended = f"It ended with exit code {answer.returncode}" + ("." if output else " and said nothing.")
+        cause = told[-1] if told else output if output and "\n" not in output else ended
+        output = "\n".join(line for line in output.splitlines() if line != cause)  # once is enough
+        raise ReleaseError(f"the app cannot be imported: {cause}\n{advised(context, output, number, cause)}".rstrip())
 
 
 def schema_of(context: Context, number: int) -> str:
@@ -142,12 +142,12 @@ def migrate(context: Context, number: int) -> str:
         ReleaseError: when it fails or takes too long; what was live still is.
     """
     command, timeout = (context.arguments["migrate"][key] for key in ("command", "timeout"))
-    with failing(context, number, context.layout.live()):
+    with recording_failure(context, number, context.layout.live()):
         try:
             with context.launching(number) as launch:
-                said = shell("the migration (app_migrate_command)", command, timeout, "app_migrate_timeout", **launch)
+                output = shell("the migration (app_migrate_command)", command, timeout, "app_migrate_timeout", **launch)
         except ReleaseError as error:
             unknown = UNKNOWN_SCHEMA.search(str(error))
             raise ReleaseError(f"{migrated_further(context, number, unknown[1])}\n{error}" if unknown else str(error)) from error
         remember(context, number, migrated=True)
-    return said
+    return output

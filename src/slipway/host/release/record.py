@@ -15,10 +15,10 @@ from slipway.host.runtime_files import files_of
 GOOD = "live"
 
 
-def wanted_digest(context: Context) -> str:
+def fingerprint(context: Context) -> str:
     """Return the digest of all that makes this release what it is."""
     keys = ("settings", "program")
-    return digest(files(context), told_to(context, 0), *(context.arguments[key] for key in keys))
+    return digest(files(context), runtime_settings(context, 0), *(context.arguments[key] for key in keys))
 
 
 def files(context: Context) -> dict[str, str]:
@@ -26,11 +26,11 @@ def files(context: Context) -> dict[str, str]:
     return files_of(context.arguments["runtime"])
 
 
-def told_to(context: Context, number: int) -> dict[str, Any]:
+def runtime_settings(context: Context, number: int) -> dict[str, Any]:
     """Return what release `number` goes by, for the programs that run it."""
     names = ("build", "revision", "user")
-    told = {"app": context.arguments["name"], "number": number, **{name: context.arguments[name] for name in names}}
-    return {**context.arguments["runtime"], **told, "home": str(context.layout.home), "sockets": str(context.layout.runtime)}
+    facts = {"app": context.arguments["name"], "number": number, **{name: context.arguments[name] for name in names}}
+    return {**context.arguments["runtime"], **facts, "home": str(context.layout.home), "sockets": str(context.layout.runtime)}
 
 
 def remember(context: Context, number: int, **facts: Any) -> None:

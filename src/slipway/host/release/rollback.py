@@ -16,12 +16,12 @@ from slipway.host.release.prepare import prepare
 from slipway.host.release.record import GOOD, image_of, remember
 
 
-def find_target(context: Context, wanted: str, across: bool) -> int:
+def find_target(context: Context, requested: str, across: bool) -> int:
     """Return the release to go back to.
 
     Args:
         context: the step, and its host.
-        wanted: its number as the operator gave it; empty for the last good one before the live one.
+        requested: its number as the operator gave it; empty for the last good one before the live one.
         across: whether the database's schema may be another one than it was then.
 
     Raises:
@@ -33,14 +33,14 @@ def find_target(context: Context, wanted: str, across: bool) -> int:
     there = f"To choose from: {listed}." if listed else "There is none to choose from."
     if live is None:
         raise ReleaseError(f"Nothing of {context.arguments['name']} is live here, so there is nothing to go back from.")
-    if wanted:
-        if not wanted.isdigit() or int(wanted) not in kept:
-            raise ReleaseError(f"There is no release {wanted} of {context.arguments['name']} on this host. {there}")
-        number = int(wanted)
+    if requested:
+        if not requested.isdigit() or int(requested) not in kept:
+            raise ReleaseError(f"There is no release {requested} of {context.arguments['name']} on this host. {there}")
+        number = int(requested)
         outcome = kept[number].get("outcome")
         if outcome not in (GOOD, "rolled back"):
-            said = kept[number].get("reason", "it was never live")
-            raise ReleaseError(f"Release {number} of {context.arguments['name']} failed when it was tried: {said}. {there}")
+            reason = kept[number].get("reason", "it was never live")
+            raise ReleaseError(f"Release {number} of {context.arguments['name']} failed when it was tried: {reason}. {there}")
     elif kept.get(live, {}).get("back_from"):
         return live
     else:
@@ -77,7 +77,7 @@ def roll_back(context: Context, target: int, settings: str, agreed: int | None =
     Args:
         context: the step, and its host.
         target: the release; it is on this host.
-        settings: `theirs` for those that it ran with, `current` for today's, which make it a new release of its build.
+        settings: `original` for those that it ran with, `current` for today's, which make it a new release of its build.
         agreed: the number that such a new release has on all hosts of the app; None where the host is alone.
         back: what becomes of the live release by this.
 
@@ -97,7 +97,7 @@ def roll_back(context: Context, target: int, settings: str, agreed: int | None =
         if bool(image_of(context, record["build"])) != bool(context.arguments["runtime"]["container"]):
             raise ReleaseError(
                 f"Release {target} was built for another app_runtime than today's: it can be gone back to with its own "
-                "settings only (app_rollback_settings: theirs)."
+                "settings only (app_rollback_settings: original)."
             )
         again = {"build": record["build"], "revision": record["revision"], "origin": record["source"]}
         context = replace(context, arguments={**context.arguments, **again, "version": record.get("version", "")})
@@ -128,7 +128,7 @@ def revert(context: Context, number: int, before: int | None) -> None:
         ReleaseError: when that failed; `number` still is live.
     """
     if before is not None:
-        roll_back(context, before, "theirs", back="taken back")
+        roll_back(context, before, "original", back="taken back")
         return
     switch_back(context, None, {})
     remember(context, number, outcome="rolled back", reason="taken back: nothing was live before it")

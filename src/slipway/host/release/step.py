@@ -7,33 +7,33 @@ from typing import Any
 from slipway.host.certificate import days_left
 from slipway.host.configuration import UnknownApp, configured, load, save
 from slipway.host.errors import ReleaseError
-from slipway.host.lock import LEASE_SECONDS, Busy, TakenOver, lock
+from slipway.host.lock import LEASE_SECONDS, Locked, LockTakenOver, lock
 from slipway.host.process import masked
 from slipway.host.release.context import Context
-from slipway.host.release.deploy import back, take
+from slipway.host.release.deploy import rollback_step, run_step
 from slipway.host.release.plan import choices, needed, numbers
 from slipway.host.store import version_of
 
-# What it is told: a type stands for what must be given, and anything else is the default.
+# The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
     # The app's name.
     "app": str,
-    # `prepare` writes the new release and imports the app in it; `migrate` does that, too, and runs the migration; `release`
-    # does whatever of it is not done, and makes it live. `look` finds the release to go back to and changes nothing;
-    # `rollback` goes back to it. The others are for several hosts of one app: `plan` says what a host has and needs, `claim`
-    # keeps others from changing the app, `take_back` has again what was live before this run, and `let_go` ends the claim.
+    # `prepare` writes the new release and imports the app in it; `migrate` does that, too, and runs the migration; `activate`
+    # does whatever of it is not done yet, and makes the release live. `inspect` finds the release to roll back to and changes
+    # nothing; `rollback` rolls back to it. The others are for apps on several hosts: `plan` returns what a host has and needs,
+    # `lock` keeps others from changing the app, `revert` makes the previous release live again, and `unlock` ends the lock.
     "step": str,
-    # The release to go back to; empty for the last good one before the live one.
+    # The release to roll back to; empty for the last good one before the live one.
     "to": "",
     # The number of the release on all hosts of the app; 0 for the next one here.
     "number": 0,
-    # What `take_back` makes live again; 0 for nothing.
+    # What `revert` makes live again; 0 for nothing.
     "before": 0,
-    # Seconds that the app stays held for the next step; 0 for as many as usual.
+    # Seconds that the app stays locked for the next step; 0 for the default.
     "lease": 0.0,
-    # Seconds after which nothing is switched to any more; 0 for no limit.
+    # Seconds after which no release is activated any more; 0 for no limit.
     "limit": 0.0,
-    # What the end of a run tells of the canary.
+    # The canary's verdict, for the summary at the end of the run.
     "note": "",
     # The run of Ansible that this is a step of.
     "run": dict,
@@ -43,7 +43,7 @@ PARAMETERS: dict[str, Any] = {
 
 
 # Steps that write the configuration that they bring along.
-WRITING = ("claim", "prepare", "release", "rollback")
+WRITING = ("lock", "prepare", "activate", "rollback")
 
 
 def trial(context: Context, step: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def trial(context: Context, step: str) -> dict[str, Any]:
     """
     live, agreed = context.layout.live(), context.arguments["number"]
     if step == "rollback":
-        found = back(context, look=True)
+        found = rollback_step(context, inspect_only=True)
         changed = found["release"] != live
         return {**found, "changed": changed, "then": str(found["release"]) if changed else ""}
     reason = needed(context)
@@ -81,16 +81,16 @@ def summary(context: Context, before: int | None, then: str = "") -> dict[str, A
         release = f"{live}, then {then}" if live is not None else then
     elif live == before:
         release = f"{live}, as before" if live is not None else "none"
-    elif step == "take_back":
+    elif step == "revert":
         release = f"{live or 'none'}, taken back from {before}"
     else:
         release = f"{live}, back from {before}" if step == "rollback" else f"{live}, new"
-    told = {"canary": context.arguments["note"]} if context.arguments["note"] else {}
-    if step == "let_go":  # what was done is told already
-        return told
+    notes = {"canary": context.arguments["note"]} if context.arguments["note"] else {}
+    if step == "unlock":  # what was done is told already
+        return notes
     version = version_of(context.layout.record(live)) if live is not None else ""
-    days = days_left(context.door)
-    return {"url": context.arguments["url"], "release": release, "version": version, "certificate_days": days, **told}
+    days = days_left(context.endpoint)
+    return {"url": context.arguments["url"], "release": release, "version": version, "certificate_days": days, **notes}
 
 
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
@@ -104,15 +104,15 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     try:
         configuration = configured(sent) if sent else load(given["app"])
     except UnknownApp:
-        if given["step"] != "let_go":  # of what was refused before this host was told of it
+        if given["step"] != "unlock":  # of what was refused before this host was told of it
             raise
         return {"changed": False, "release": None, "before": None, "reason": None, "summary": {}}
     return change(Context.of({**configuration, **given}), given, check, configuration if sent else None)
 
 
-def written(configuration: dict[str, Any] | None, wanted: str, check: bool) -> bool:
+def written(configuration: dict[str, Any] | None, name: str, check: bool) -> bool:
     """Write the app's configuration, if this step does that, and say whether it is another one than before."""
-    return configuration is not None and wanted in WRITING and save(configuration, check)
+    return configuration is not None and name in WRITING and save(configuration, check)
 
 
 def change(context: Context, given: dict[str, Any], check: bool, configuration: dict[str, Any] | None) -> dict[str, Any]:
@@ -127,32 +127,32 @@ def change(context: Context, given: dict[str, Any], check: bool, configuration: 
     Returns:
         What came of it, also if it failed.
     """
-    wanted, before = given["step"], context.layout.live()
+    name, before = given["step"], context.layout.live()
     try:
-        if wanted == "look":
+        if name == "inspect":
             return {**choices(context), "before": before, "summary": summary(context, before)}
         if check:
-            result = trial(context, wanted)
+            result = trial(context, name)
             then = result.pop("then")
-            result["changed"] = result["changed"] or written(configuration, wanted, check)
+            result["changed"] = result["changed"] or written(configuration, name, check)
             return {**result, "before": before, "summary": summary(context, before, then)}
-        lease = given["lease"] or (LEASE_SECONDS if wanted in ("prepare", "migrate") else 0.0)
-        with lock(context.layout, given["run"], lease=0.0 if wanted == "let_go" else lease):
-            another = written(configuration, wanted, check)
-            result = take(context, wanted)
+        lease = given["lease"] or (LEASE_SECONDS if name in ("prepare", "migrate") else 0.0)
+        with lock(context.layout, given["run"], lease=0.0 if name == "unlock" else lease):
+            another = written(configuration, name, check)
+            result = run_step(context, name)
     except (ReleaseError, OSError) as error:
-        told = summary(context, before)
-        if wanted == "let_go" and isinstance(error, (Busy, TakenOver)):  # the claim had ended, and another run began
-            return {"changed": False, "release": before, "before": before, "reason": None, "summary": told}
-        if isinstance(error, Busy):
-            return {"failed": True, "msg": str(error), "holder": error.holder, "summary": told}
+        notes = summary(context, before)
+        if name == "unlock" and isinstance(error, (Locked, LockTakenOver)):  # the claim had ended, and another run began
+            return {"changed": False, "release": before, "before": before, "reason": None, "summary": notes}
+        if isinstance(error, Locked):
+            return {"failed": True, "msg": str(error), "locked_by": error.owner, "summary": notes}
         live = context.layout.live()
-        return {"failed": True, "msg": masked(str(error), context.secrets), "live": live, "summary": told}
+        return {"failed": True, "msg": masked(str(error), context.secrets), "live": live, "summary": notes}
     record = context.layout.record(result["release"]) if result["release"] else {}
     return {
         **result,
         "changed": result["changed"] or another,
-        "said": masked(result.get("said", ""), context.secrets),
+        "output": masked(result.get("output", ""), context.secrets),
         "before": before,
         "summary": summary(context, before),
         "version": version_of(record),

@@ -21,21 +21,23 @@ def prove(context: Context, number: int, seconds: float = 10.0) -> None:
         ReleaseError: when it does not within `seconds`.
     """
     deadline = time.monotonic() + seconds
-    problem = "no answer"
+    reason = "no answer"
     while time.monotonic() < deadline:
         try:
-            answer = context.check.ask_endpoint(context.door)
+            answer = context.check.ask_endpoint(context.endpoint)
             if answer.release == str(number):
                 return
-            says = f"from release {answer.release}" if answer.release else "which names no release"
-            problem = f"status {answer.status}, {says}"
+            origin = f"from release {answer.release}" if answer.release else "which names no release"
+            reason = f"status {answer.status}, {origin}"
         except NO_ANSWER as error:
-            problem = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
         time.sleep(0.1)
-    raise ReleaseError(f"the public door ({context.door.host}, port {context.door.port}) does not answer from it: {problem}.")
+    raise ReleaseError(
+        f"the public door ({context.endpoint.host}, port {context.endpoint.port}) does not answer from it: {reason}."
+    )
 
 
-def watch(context: Context, number: int, switched: float, traffic: Traffic, usual_ends: float, settled: float) -> None:
+def watch(context: Context, number: int, switched: float, traffic: Traffic, usual_ends: float, drained: float) -> None:
     """Watch release `number` for a while after the switch.
 
     Args:
@@ -44,7 +46,7 @@ def watch(context: Context, number: int, switched: float, traffic: Traffic, usua
         switched: when it was made live, in seconds of the monotonic clock.
         traffic: what Nginx logs, with what was usual before the switch.
         usual_ends: how many worker processes of the release before it ended in a second.
-        settled: seconds after which nothing reaches the release before it any more; 0 where there was none.
+        drained: seconds after which nothing reaches the release before it any more; 0 where there was none.
 
     Raises:
         ReleaseError: when it stops being healthy, its program starts again, more of its processes end than was usual, more of
@@ -54,7 +56,7 @@ def watch(context: Context, number: int, switched: float, traffic: Traffic, usua
     processes, workers = list[int](), Processes([])
     allowed = max(1.0, 2 * usual_ends * seconds)
     bad, proved = 0, False
-    hang = float(context.arguments.get("hang") or 0.0) if seconds and settled else 0.0
+    hang = float(context.arguments.get("hang") or 0.0) if seconds and drained else 0.0
     while True:
         passed = time.monotonic() - switched
         after = f"in the {passed:.0f} s since the switch (app_watch_seconds)"
@@ -63,15 +65,15 @@ def watch(context: Context, number: int, switched: float, traffic: Traffic, usua
             processes, workers = now, Processes(context.masters(number))
         if (processes and now != processes) or state not in ("RUNNING", "STARTING"):
             raise ReleaseError(f"its program ended {after} ({state}).\n{log_tail(context, number)}")
-        if workers.look() > allowed:
+        if workers.sample() > allowed:
             raise ReleaseError(f"{workers.ended} of its worker processes ended {after}.\n{log_tail(context, number)}")
         try:
-            problem = context.check.unhealthy(context.check.ask_endpoint(context.door))
+            reason = context.check.unhealthy(context.check.ask_endpoint(context.endpoint))
         except NO_ANSWER as error:
-            problem = str(error) or type(error).__name__
-        bad = bad + 1 if problem else 0
+            reason = str(error) or type(error).__name__
+        bad = bad + 1 if reason else 0
         if bad == 3:
-            raise ReleaseError(f"it stopped being healthy {after}: {problem}.\n{log_tail(context, number)}")
+            raise ReleaseError(f"it stopped being healthy {after}: {reason}.\n{log_tail(context, number)}")
         count = traffic.follow(number, since)
         if count.errors >= LEAST_ERRORS and count.share > traffic.usual.share + LEAST_SHARE:
             raise ReleaseError(
@@ -80,7 +82,7 @@ def watch(context: Context, number: int, switched: float, traffic: Traffic, usua
         hung = hung_requests(context, number, switched, traffic, hang) if hang else ""
         if hung:
             raise ReleaseError(f"it hangs: {hung} (app_watch_hang_seconds).\n{log_tail(context, number)}")
-        if not proved and passed >= settled:
+        if not proved and passed >= drained:
             prove(context, number, seconds=5)
             proved = True
         if proved and passed >= seconds and not bad and not may_hang(context, number, switched, traffic, hang, passed - seconds):

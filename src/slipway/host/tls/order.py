@@ -24,7 +24,7 @@ from typing import Any
 
 from slipway.host.certificate import OVERDUE, read_file
 from slipway.host.errors import ReleaseError
-from slipway.host.files import point
+from slipway.host.files import atomic_symlink
 from slipway.host.process import run
 
 # What it is told: a type stands for what must be given, and anything else is the default.
@@ -80,7 +80,7 @@ def why_order(live: Path, renewal: Path, domains: list[str], server: str) -> str
     return "the CA changed" if known is None or known[1] != server else None
 
 
-def look(domain: str, address: str, path: str, expected: str) -> str | None:
+def probe_challenge(domain: str, address: str, path: str, expected: str) -> str | None:
     """Fetch the challenge at one address as the CA will.
 
     Returns:
@@ -120,11 +120,11 @@ def preflight(domains: list[str], webroot: Path) -> None:
                 failures.append(f"{domain} has no address: add an A record for it at your DNS provider")
                 continue
             addresses = sorted({str(entry[4][0]) for entry in found}, key=lambda text: ipaddress.ip_address(text).version)
-            answers = [look(domain, address, f"/{CHALLENGES}/{file.name}", token) for address in addresses]
-            wrong = [answer for answer in answers if answer]
-            if wrong:
+            answers = [probe_challenge(domain, address, f"/{CHALLENGES}/{file.name}", token) for address in addresses]
+            unexpected = [answer for answer in answers if answer]
+            if unexpected:
                 hint = "Point its A and AAAA records at this host, and nowhere else, and open port 80 to everybody"
-                failures.append(f"{domain}: {' and '.join(wrong)}. {hint}")
+                failures.append(f"{domain}: {' and '.join(unexpected)}. {hint}")
     finally:
         file.unlink()
     if failures:
@@ -179,7 +179,7 @@ def order(given: Mapping[str, Any]) -> None:
         time.sleep(5)
 
 
-def usable(certificate: Path) -> bool:
+def is_valid(certificate: Path) -> bool:
     """Return whether a file has a CA's certificate that has not expired."""
     found = read_file(certificate)
     return found is not None and not found.self_signed and not found.expired
@@ -189,7 +189,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Order the certificate if there is none that will do, and link it for Nginx.
 
     Returns:
-        The `reason` for an order; if it failed, whether what Nginx serves now is `usable`.
+        The `reason` for an order; if it failed, whether what Nginx serves now is `is_valid`.
     """
     live = Path(given["directory"], "live", given["name"])
     renewal = Path(given["directory"], "renewal", f"{given['name']}.conf")
@@ -206,8 +206,8 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
             order(given)
     except ReleaseError as error:
         summary = {"certificate": "could not be ordered"}
-        found = usable(Path(given["certificate"]))
-        return {"failed": True, "msg": str(error), "reason": reason, "usable": found, "summary": summary}
+        found = is_valid(Path(given["certificate"]))
+        return {"failed": True, "msg": str(error), "reason": reason, "valid": found, "summary": summary}
     for link, target in links.items():
-        point(link, target, over_file=True)
+        atomic_symlink(link, target, over_file=True)
     return {"changed": True, "reason": reason}

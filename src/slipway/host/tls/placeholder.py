@@ -76,9 +76,9 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         ReleaseError: when Nginx does not say its version, or openssl fails.
     """
     certificate, key, domains = Path(given["certificate"]), Path(given["key"]), given["domains"]
-    says = ""
+    version = ""
     try:
-        says = nginx()
+        version = nginx()
     except ReleaseError as error:
         if not check:
             raise ReleaseError(f"Nginx does not say its version: {error}") from error
@@ -88,4 +88,4 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         names = ",".join(f"DNS:{domain}" for domain in domains)
         create(certificate, key, domains[0][:64], EXTENSIONS.format(names=names), DAYS)
     pem = certificate.read_text(encoding="ascii", errors="replace") if domains and certificate.exists() else ""
-    return {"changed": reason is not None, "reason": reason, "nginx": says, "pem": pem}
+    return {"changed": reason is not None, "reason": reason, "nginx": version, "pem": pem}

@@ -1,0 +1,33 @@
+"""Check a host before anything on it is changed, and gather what packages it has."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from slipway.host import account, packages
+
+# What it is told: a type stands for what must be given, and anything else is the default.
+PARAMETERS: dict[str, Any] = {
+    # The app's name, empty for a host without an app.
+    "app": "",
+    # The user that runs it.
+    "user": "",
+}
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Fail if the app would take something over, and return what later tasks need to know of the host.
+
+    Returns:
+        `ansible_facts`: the names of the installed packages as `slipway_packages`, and the version of this program as
+        `slipway_program`.
+
+    Raises:
+        ReleaseError: when an account or a directory of the app's name is another's.
+    """
+    if given["app"]:
+        account.check(given["app"], given["user"])
+    facts = {"slipway_packages": packages.installed(), "slipway_program": Path(sys.argv[0]).parent.name}
+    return {"changed": False, "ansible_facts": facts}
