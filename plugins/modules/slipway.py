@@ -14,8 +14,7 @@ DOCUMENTATION = r"""
 module: slipway
 short_description: Run a step with the program on a host
 description:
-  - The program is C(/opt/slipway/<version>/slipway.pyz), with the command C(slipway). On a host, C(slipway step --help) lists the
-    steps.
+  - The program is C(/opt/slipway/<version>/slipway.pyz). C(slipway step --help) on a host lists the steps.
   - If the host has another version, the action of the same name sends this project's first.
 options:
   step: {type: str, required: true, description: "The name of the step."}

@@ -383,11 +383,11 @@ def test_the_result_has_the_exit_code_and_each_hosts_state(
 
 
 def test_the_result_of_a_host_that_failed_has_the_message_and_the_next_command(play: Play) -> None:
-    run = play(roles={"inventory": [AWAY, BROKEN]})
+    run = play(roles={"preflight": [AWAY, BROKEN]})
     away, broken = (host["failure"] for host in run.result["hosts"].values())
-    assert away == {"task": "inventory : Go away", "message": "No route.", "next": "ansible -i hosts.yml -m ping a.example.com"}
+    assert away == {"task": "preflight : Go away", "message": "No route.", "next": "ansible -i hosts.yml -m ping a.example.com"}
     command = "ansible-playbook site.yml -i hosts.yml -l b.example.com"
-    assert broken == {"task": "inventory : Break", "message": "It is broken.", "next": command}
+    assert broken == {"task": "preflight : Break", "message": "It is broken.", "next": command}
 
 
 def test_a_failure_of_the_playbooks_own_has_no_next_command(play: Play) -> None:

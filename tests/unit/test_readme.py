@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from rendering import ROOT
 
+from docs import read_specs
+
 READMES = {
     language: (ROOT / name).read_text(encoding="utf-8") for language, name in (("en", "README.md"), ("zh", "README.zh-CN.md"))
 }
@@ -60,6 +62,16 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, anchor
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "bench"], ids=lambda page: page.name)
+def test_a_page_names_variables_and_roles_that_exist(page: Path) -> None:
+    specs = read_specs()
+    known = {"prometheus_fastapi_instrumentator", *(name for spec in specs.values() for name in spec["options"])}
+    prefixes = "|".join(specs)
+    # Names of the page that end with an asterisk or a slash stand for several, or for files.
+    named = set(re.findall(rf"(?<![\w/.-])(?:{prefixes})_[a-z]\w*(?![\w*/])(?!\.\w)", page.read_text(encoding="utf-8")))
+    assert named - known == set()
 
 
 def test_the_architecture_names_files_that_exist() -> None:
