@@ -8,6 +8,7 @@ import ssl
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -15,9 +16,9 @@ from bench.servers import BenchError, Lab, Play, Server, lab, machine, over_ssh,
 
 HOSTS = 4
 FIRST_SECONDS = 60
-SECOND_PODMAN_SECONDS = 10
-SECOND_SSH_SECONDS = 8
-FOUR_HOSTS_RATIO = 3
+# Second runs against a play of one task on the same connection, and four hosts against one.
+PODMAN_RATIO, SSH_RATIO = 4, 3.5
+FOUR_HOSTS_RATIO = 2
 
 
 class FirstAnswer(threading.Thread):
@@ -79,28 +80,49 @@ def unchanged(inventory: Path, limit: str = "all", **environment: str) -> Play:
     return run
 
 
-def second_runs(bench: Lab, podman: Path, rounds: int) -> tuple[list[float], list[float], list[float]]:
-    """Return the seconds of second runs, interleaved: one host over podman, one over SSH, all hosts over podman."""
+@dataclass
+class Seconds:
+    """What second runs took, each beside a play of one ping, and those of all hosts beside one of one host."""
+
+    podman: list[float] = field(default_factory=list)
+    podman_pings: list[float] = field(default_factory=list)
+    ssh: list[float] = field(default_factory=list)
+    ssh_pings: list[float] = field(default_factory=list)
+    all_hosts: list[float] = field(default_factory=list)
+
+
+def second_runs(bench: Lab, podman: Path, rounds: int) -> Seconds:
+    """Return the seconds of second runs and of pings, interleaved: one host over podman, one over SSH, all hosts over podman."""
     one = bench.servers[0]
     ssh = over_ssh(bench, one)
     for inventory in (podman, ssh):
         unchanged(inventory, one.name)
-    of_podman, of_ssh, of_all = [], [], []
+    found = Seconds()
     for number in range(1, rounds + 1):
+
+        def connection(use: str, number: int = number) -> dict[str, str]:
+            """Return settings with SSH connections of their own: what a run costs that finds none open."""
+            return {"ANSIBLE_SSH_CONTROL_PATH_DIR": str(bench.directory / f"connections-{number}-{use}")}
+
+        found.podman_pings.append(play(podman, one.name, playbook="bench/ping.yml").seconds)
         plain = unchanged(podman, one.name)
-        # A connection of its own each time: what a run costs that finds none open.
-        secure = unchanged(ssh, ANSIBLE_SSH_CONTROL_PATH_DIR=str(bench.directory / f"connections-{number}"))
-        fleet = unchanged(podman)
-        of_podman.append(plain.seconds)
-        of_ssh.append(secure.seconds)
-        of_all.append(fleet.seconds)
+        found.podman.append(plain.seconds)
+        found.ssh_pings.append(play(ssh, playbook="bench/ping.yml", **connection("ping")).seconds)
+        found.ssh.append(unchanged(ssh, **connection("site")).seconds)
+        found.all_hosts.append(unchanged(podman).seconds)
         print(
-            f"second run {number}: podman {plain.seconds:.1f} s, SSH {secure.seconds:.1f} s, "
-            f"{len(bench.servers)} hosts {fleet.seconds:.1f} s",
+            f"second run {number}: podman {plain.seconds:.1f} s (CPU {plain.cpu:.1f} s, ping {found.podman_pings[-1]:.1f} s), "
+            f"SSH {found.ssh[-1]:.1f} s (ping {found.ssh_pings[-1]:.1f} s), "
+            f"{len(bench.servers)} hosts {found.all_hosts[-1]:.1f} s",
             flush=True,
         )
     slowest("the last second run over podman", plain)
-    return of_podman, of_ssh, of_all
+    return found
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """Return the median of the ratios of what was measured side by side."""
+    return median(one / other for one, other in zip(above, below, strict=True))
 
 
 def main() -> int:
@@ -115,17 +137,25 @@ def main() -> int:
             names = [f"bench-{number}.test" for number in range(1, arguments.hosts + 1)]
             podman = bench.inventory("podman", {name: {} for name in names}, ansible_connection="containers.podman.podman")
             first = first_runs(bench, podman, names)
-            of_podman, of_ssh, of_all = second_runs(bench, podman, arguments.rounds)
+            second = second_runs(bench, podman, arguments.rounds)
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1
     print(machine())
     print(f"medians of {len(first)} first and {arguments.rounds} second runs:")
     print(verdict("bare server to the first 200 over HTTPS", median(first), FIRST_SECONDS, " s"))
-    print(verdict("second run, podman", median(of_podman), SECOND_PODMAN_SECONDS, " s"))
-    print(verdict("second run, SSH", median(of_ssh), SECOND_SSH_SECONDS, " s"))
-    ratios = [all_hosts / one for all_hosts, one in zip(of_all, of_podman, strict=True)]
-    print(verdict(f"{arguments.hosts} hosts ({median(of_all):.1f} s) against one", median(ratios), FOUR_HOSTS_RATIO))
+    print(
+        verdict(
+            f"second run ({median(second.podman):.1f} s), podman, against a ping",
+            ratio(second.podman, second.podman_pings),
+            PODMAN_RATIO,
+        )
+    )
+    print(
+        verdict(f"second run ({median(second.ssh):.1f} s), SSH, against a ping", ratio(second.ssh, second.ssh_pings), SSH_RATIO)
+    )
+    of_all = ratio(second.all_hosts, second.podman)
+    print(verdict(f"{arguments.hosts} hosts ({median(second.all_hosts):.1f} s) against one", of_all, FOUR_HOSTS_RATIO))
     return 0
 
 
