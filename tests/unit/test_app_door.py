@@ -102,7 +102,7 @@ def test_a_door_where_all_arrives(server: Server) -> None:
         ("nobody", ["client address None", "X-Forwarded-For", "forwarded_allow_ips"]),
         ("redirect", ["leads to https://shop.test", "X-Forwarded-Proto"]),
         ("websocket", ["answered with 400 instead of 101", "Upgrade and Connection"]),
-        ("events", ["held back", "proxy_buffering", "nginx_streaming_paths"]),
+        ("events", ["is buffered", "proxy_buffering", "nginx_streaming_paths"]),
     ],
 )
 def test_each_fault_is_one_sentence_with_its_setting(server: Server, fault: str, words: list[str]) -> None:
@@ -110,6 +110,27 @@ def test_each_fault_is_one_sentence_with_its_setting(server: Server, fault: str,
     (finding,) = PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN)
     for word in words:
         assert word in finding
+
+
+@pytest.mark.parametrize("fault", ["websocket", "events", "redirect"])
+def test_a_busy_host_that_answers_well_the_second_time_has_no_finding(
+    server: Server, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    server.fault = fault
+    answer = Handler.do_GET
+
+    def once(handler: Handler) -> None:
+        headers = {"websocket": "Upgrade", "events": "Accept"}
+        asked = handler.path.endswith("/") if fault == "redirect" else headers[fault] in handler.headers
+        answer(handler)
+        if asked and server.fault:
+            failed.append(fault)
+            server.fault = ""
+
+    failed: list[str] = []
+    monkeypatch.setattr(Handler, "do_GET", once)
+    assert PublicEndpoint("shop.test", server.server_address[1], False).findings(TOKEN) == []
+    assert failed == [fault]
 
 
 def test_a_door_that_lets_no_question_through(server: Server) -> None:
