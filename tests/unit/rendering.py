@@ -101,7 +101,9 @@ class Host:
         """Return the arguments of `configuration` with the content of its files, as its action hands them on."""
 
         def read(name: str) -> str:
-            return (ROOT / "roles" / role / "files" / name).read_text(encoding="utf-8")
+            # What several roles copy lies beside the playbooks.
+            folders = (ROOT / "roles" / role / "files", ROOT / "playbooks" / "files")
+            return next(folder / name for folder in folders if (folder / name).exists()).read_text(encoding="utf-8")
 
         files, secrets = contents(arguments["files"], lambda name: self.render(role, name), read)
         return {**arguments, "files": files, "secrets": secrets}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "roles/grafana/files/dashboards").glob("*.json"))
+FILES = sorted((ROOT / "playbooks/files/dashboards").glob("*.json"))
 DASHBOARDS = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in FILES}
 SOURCE = {"type": "prometheus", "uid": "slipway"}
 

@@ -96,7 +96,7 @@ def test_it_asks_prometheus_and_has_the_dashboards() -> None:
     (provider,) = yaml.safe_load(files["/etc/grafana/provisioning/dashboards/slipway.yml"])["providers"]
     directory = provider["options"]["path"]
     for name in ("fleet", "app"):
-        text = (ROOT / "roles/grafana/files/dashboards" / f"{name}.json").read_text(encoding="utf-8")
+        text = (ROOT / "playbooks/files/dashboards" / f"{name}.json").read_text(encoding="utf-8")
         assert files[f"{directory}/{name}.json"] == text, "as it is in the project, {{names}} included"
     assert {Path(path).parent.as_posix() for path in files if path.endswith(".json")} == {directory}
 

@@ -14,7 +14,7 @@ FILES = ROOT / "roles/prometheus/files/overview"
 SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(FILES.glob("*.js"))}
 STYLE = (FILES / "overview.css").read_text(encoding="utf-8")
 DASHBOARDS = {
-    path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "roles/grafana/files/dashboards").glob("*.json")
+    path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "playbooks/files/dashboards").glob("*.json")
 }
 PANELS = [panel for dashboard in DASHBOARDS.values() for panel in dashboard["panels"]]
 (TASK,) = load(ROOT / "roles/prometheus/tasks/overview.yml")

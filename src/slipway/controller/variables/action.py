@@ -12,7 +12,7 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from slipway.controller.variables.names import mentions, misspelt, renamed_problem
+from slipway.controller.variables.names import mentions, misspelt, renamed_error
 from slipway.controller.variables.origin import follows, where
 from slipway.controller.variables.types import LONGEST, fits_one_line, type_error
 
@@ -102,7 +102,7 @@ class ValidateAction(ActionBase):
         old_values = variables.get(f"__{role}_renamed_values", {})
         for name, new in variables.get(f"__{role}_renamed", {}).items():
             if name in variables:
-                report(name, renamed_problem(name, new, variables[name], old_values.get(new, {})), variables[name])
+                report(name, renamed_error(name, new, variables[name], old_values.get(new, {})), variables[name])
 
         values: dict[str, Any] = {}
         for name, spec in specs.items():

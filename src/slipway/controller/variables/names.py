@@ -44,7 +44,7 @@ def misspelt(names: Iterable[str], prefix: str, declared: Iterable[str]) -> dict
     return found
 
 
-def renamed_problem(old: str, new: str, value: Any, old_values: Mapping[str, str]) -> str:
+def renamed_error(old: str, new: str, value: Any, old_values: Mapping[str, str]) -> str:
     """Return what an operator reads of a variable that has another name now.
 
     Args:
