@@ -102,7 +102,7 @@ def test_a_door_where_all_arrives(server: Server) -> None:
         ("nobody", ["client address None", "X-Forwarded-For", "forwarded_allow_ips"]),
         ("redirect", ["leads to https://shop.test", "X-Forwarded-Proto"]),
         ("websocket", ["answered with 400 instead of 101", "Upgrade and Connection"]),
-        ("events", ["held back", "proxy_buffering", "nginx_streaming_paths"]),
+        ("events", ["is buffered", "proxy_buffering", "nginx_streaming_paths"]),
     ],
 )
 def test_each_fault_is_one_sentence_with_its_setting(server: Server, fault: str, words: list[str]) -> None:

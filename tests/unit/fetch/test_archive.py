@@ -111,7 +111,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, name: str, kind: str, fetc
         archive_of(tmp_path / name, {})
     else:
         (tmp_path / name).write_bytes(texts[kind])
-    with pytest.raises(AnsibleActionFail, match=rf"^{name} \(app_source\) cannot be unpacked: (it is damaged|there is nothing)"):
+    with pytest.raises(AnsibleActionFail, match=rf"^{name} \(app_source\) cannot be unpacked: (it is damaged|it is empty)"):
         fetch(tmp_path / name)
 
 

@@ -147,7 +147,7 @@ def test_a_version_of_a_directory_is_that_of_its_repository(
         "backend/requirements.txt",
     ]
     assert text_in(fetch(app)["source"]["archive"], "main.py") == "unsaved"
-    with pytest.raises(AnsibleActionFail, match="mono has no branch, tag or commit v2 \(app_version"):
+    with pytest.raises(AnsibleActionFail, match=r"mono has no branch, tag or commit v2 \(app_version"):
         fetch(app, version="v2")
     (app.parent / "later").mkdir()
     with pytest.raises(AnsibleActionFail, match=r"v1 \(app_version\) of .* has no folder later \(app_source\)"):
