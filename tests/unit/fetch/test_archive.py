@@ -62,7 +62,7 @@ def test_a_member_that_leads_outside_is_named(
     fetch: Callable[..., dict[str, Any]],
 ) -> None:
     path = archive_of(tmp_path / "x.tar.gz", FILES | files, *more)
-    with pytest.raises(AnsibleActionFail, match=f"holds {culprit}, which leads outside of it or is not a regular file"):
+    with pytest.raises(AnsibleActionFail, match=f"contains {culprit}, which leads outside of it or is not a regular file"):
         fetch(path)
     if not more:
         with pytest.raises(AnsibleActionFail, match=f"holds {culprit}, which leads outside"):
