@@ -126,7 +126,7 @@ def test_a_bad_inventory_changes_nothing(host: Host) -> None:
     run = converge(host, app_workers="two", nginx_domain="x.test")
     said = flat(run)
     assert run.code != 0
-    assert f"{host.name}: 2 problems in the inventory. Nothing was changed." in said
+    assert f"{host.name}: 2 errors in the inventory. Nothing was changed." in said
     assert "app_workers is 'two'; it must be a whole number" in said
     assert "nginx_domain is not a Slipway variable: did you mean nginx_domains?" in said
     touched = host.run("find / -xdev -newer /run/stamp -type f -not -path '/var/log/*' -not -path '/tmp/*'")

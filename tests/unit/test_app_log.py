@@ -237,7 +237,7 @@ def test_all_logs_of_an_app_are_read_and_followed(
 
 
 def test_what_is_no_regular_expression_is_refused(read: Callable[..., dict[str, Any]]) -> None:
-    assert "'items/(5' is none" in read(grep="items/(5")["msg"]
+    assert "'items/(5' is not one" in read(grep="items/(5")["msg"]
 
 
 def test_of_a_log_without_end_the_end_is_read(layout: Store, monkeypatch: pytest.MonkeyPatch) -> None:

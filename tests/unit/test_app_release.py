@@ -1929,7 +1929,7 @@ def test_hooks_that_fail(shell: Host) -> None:
     with pytest.raises(ReleaseError, match=r"Release 3 is live, but the hook after_switch \(app_hooks\) failed"):
         shell.run(settings="{}", hooks={"after_switch": "false"})
     shell.is_served_by(3)
-    assert app_status.hook_to_do(shell.layout.record(3)) == ", hook after_switch not done"
+    assert app_status.hook_to_do(shell.layout.record(3)) == ", hook after_switch pending"
     with pytest.raises(ReleaseError, match=r"Nothing was rolled back: the hook before_rollback"):
         go_back(shell, hooks={"before_rollback": "false"})
     shell.is_served_by(3)
@@ -2301,4 +2301,4 @@ def test_the_status_of_an_app_that_is_not_well(host: Host) -> None:
     host.door.answer = b"HTTP/1.1 200 OK\r\nX-Release: 9\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     assert told(host)["health"] == "public endpoint answers from release 9"
     host.supervisor.kill("shop-1")
-    assert told(host)["health"].startswith("silent: ")
+    assert told(host)["health"].startswith("no answer: ")

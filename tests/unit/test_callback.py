@@ -197,8 +197,8 @@ def test_a_failure_is_told_with_the_command_to_run_next(play: Play) -> None:
     run = play("-e", "app_git_token=canary", "--ask-become-pass", given="canary\n", roles={**ROLES, "app": [broken]})
     assert run.code == 2
     _, mine, other, where, command, _ = run.summary()
-    assert mine.split() == ["a.example.com", "nginx", "2", "7,", "as", "before"]
-    assert other.split() == ["b.example.com", "nginx", "1", "7,", "as", "before"]
+    assert mine.split() == ["a.example.com", "nginx", "2", "7,", "unchanged"]
+    assert other.split() == ["b.example.com", "nginx", "1", "7,", "unchanged"]
     assert where == "b.example.com failed at [app : Release it]. Next:"
     doctor = os.path.relpath(ROOT / "playbooks" / "doctor.yml", "/").lstrip("./")
     assert command.endswith(f"{doctor} -i hosts.yml --ask-become-pass -l b.example.com")

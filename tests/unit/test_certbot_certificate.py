@@ -378,13 +378,13 @@ def test_another_certbot_is_not_waited_for_for_ever(
 def test_a_link_changes_in_one_step(tmp_path: Path) -> None:
     link = tmp_path / "fullchain.pem"
     link.write_text("placeholder", encoding="utf-8")
-    with pytest.raises(ReleaseError, match="in the way"):
+    with pytest.raises(ReleaseError, match="is not a symbolic link"):
         atomic_symlink(link, tmp_path / "one")
     for name in ("one", "two"):
         atomic_symlink(link, tmp_path / name, over_file=True)
         assert os.readlink(link) == str(tmp_path / name)
     (tmp_path / "directory").mkdir()
-    with pytest.raises(ReleaseError, match="in the way"):
+    with pytest.raises(ReleaseError, match="is not a symbolic link"):
         atomic_symlink(tmp_path / "directory", tmp_path / "one", over_file=True)
     (tmp_path / "directory").rmdir()
     assert [path.name for path in tmp_path.iterdir()] == ["fullchain.pem"]
@@ -427,7 +427,7 @@ def test_nothing_is_ordered_where_the_authority_would_not_find_the_host(
     calls = certbot()
     result = module(**arguments)
     assert result["failed"]
-    assert "has no address" in result["msg"]
+    assert "has no DNS record" in result["msg"]
     assert result["valid"] is False
     assert calls() == []
     assert not os.path.lexists(arguments["certificate"])

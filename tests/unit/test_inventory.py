@@ -333,7 +333,7 @@ def test_a_value_beside_a_host_is_edited_there(inventory: Inventory, verdicts: d
 
 def test_all_problems_of_a_host_are_told_at_once(verdicts: dict[str, Verdict]) -> None:
     verdict = verdicts[SEVERAL.host]
-    assert verdict.message.startswith(f"{SEVERAL.host}: {len(SEVERAL.lines)} problems in the inventory. Nothing was changed.\n")
+    assert verdict.message.startswith(f"{SEVERAL.host}: {len(SEVERAL.lines)} errors in the inventory. Nothing was changed.\n")
     file = f"inventory/host_vars/{SEVERAL.host}.yml"
     places = {name: f"{file}:{number}" for number, name in enumerate(SEVERAL.lines, start=3)}
     assert {name: problem.edit for name, problem in verdict.problems().items()} == places

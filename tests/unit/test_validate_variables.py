@@ -206,7 +206,7 @@ def test_all_problems_are_told_at_once(judge: Callable[..., dict[str, Any]]) -> 
     assert result["failed"]
     message = result["msg"]
     for words in [
-        "api.example.com: 6 problems in the inventory. Nothing was changed.",
+        "api.example.com: 6 errors in the inventory. Nothing was changed.",
         "shop_size is 12; it must be better.",
         "shop_open is 'perhaps'; it must be true or false.",
         "shop_kind is 'cornr'; it must be one of corner, market (did you mean corner?).",
@@ -246,7 +246,7 @@ def test_an_old_name_is_refused_with_the_new_one(judge: Callable[..., dict[str, 
 
 
 def test_one_problem_is_one_problem(judge: Callable[..., dict[str, Any]]) -> None:
-    assert "1 problem in" in judge("shop_open: perhaps\n")["msg"]
+    assert "1 error in" in judge("shop_open: perhaps\n")["msg"]
 
 
 def test_what_is_of_the_wrong_type_is_told_once(judge: Callable[..., dict[str, Any]]) -> None:

@@ -193,7 +193,7 @@ class PublicEndpoint:
         return ask(connection, path, self.host, headers)
 
     def findings(self, token: str) -> list[str]:
-        """Ask the live release what reaches it through the public endpoint, twice before anything is reported: a host may be busy.
+        """Ask the live release what reaches it through the public endpoint; twice if it fails, for a host may be busy.
 
         Args:
             token: that of the release, without which it keeps these answers to itself.

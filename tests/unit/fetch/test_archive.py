@@ -62,7 +62,7 @@ def test_a_member_that_leads_outside_is_named(
     fetch: Callable[..., dict[str, Any]],
 ) -> None:
     path = archive_of(tmp_path / "x.tar.gz", FILES | files, *more)
-    with pytest.raises(AnsibleActionFail, match=f"holds {culprit}, which leads outside of it or is not a regular file"):
+    with pytest.raises(AnsibleActionFail, match=f"contains {culprit}, which leads outside of it or is not a regular file"):
         fetch(path)
     if not more:
         with pytest.raises(AnsibleActionFail, match=f"holds {culprit}, which leads outside"):
@@ -111,7 +111,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, name: str, kind: str, fetc
         archive_of(tmp_path / name, {})
     else:
         (tmp_path / name).write_bytes(texts[kind])
-    with pytest.raises(AnsibleActionFail, match=rf"^{name} \(app_source\) cannot be unpacked: (it is damaged|there is nothing)"):
+    with pytest.raises(AnsibleActionFail, match=rf"^{name} \(app_source\) cannot be unpacked: (it is damaged|it is empty)"):
         fetch(tmp_path / name)
 
 

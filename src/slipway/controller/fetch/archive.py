@@ -66,7 +66,7 @@ class Guard:
 
     def outside(self, member: tarfile.TarInfo) -> FetchError:
         """Return what is raised for a member that leads outside."""
-        return FetchError(f"{self.name} holds {member.name}, which leads outside of it or is not a regular file.")
+        return FetchError(f"{self.name} contains {member.name}, which leads outside of it or is not a regular file.")
 
 
 def _linked(root: Path, name: str) -> bool:
