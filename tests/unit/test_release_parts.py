@@ -112,11 +112,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Said:
 
 def test_a_release_is_reverted_to_the_one_before_with_the_settings_it_had(store: Store, noted: Said) -> None:
     rollback.revert(context(store), 4, 2)
-<<<<<<< HEAD
-    assert noted == [("roll_back", 2, "original", {"back": "taken back"})]
-=======
-    assert noted == [("roll_back", 2, "theirs", {"back": "reverted"})]
->>>>>>> words
+    assert noted == [("roll_back", 2, "original", {"back": "reverted"})]
 
 
 def test_the_first_release_is_reverted_to_nothing_and_it_is_said_why(store: Store, noted: Said) -> None:
