@@ -178,7 +178,8 @@ class Controller:
 
     def release(self) -> None:
         """Do what the role does on the one host of an app."""
-        self.take(Step, self.arguments("slipway", "check_account.yml"))
+        (told,) = self.role.arguments("preflight", "slipway", preflight_app=self.role["app_name"])
+        self.take(Step, told)
         told = self.arguments("slipway_fetch", "fetch.yml")
         fetched = Fetch(self.host, told).run(task_vars={"inventory_hostname": self.host.name})
         if self.role["app_runtime"] == "container":

@@ -624,7 +624,7 @@ def test_an_environment_that_does_not_run_here_is_not_had(
     known = made(layout)
     options = {key: known[key] for key in ("prebuilt", "build", "venv")}
     failed = module(**arguments(layout, index, **options, server_modules=["not_in_it"]))
-    assert "does not run on this host" in failed["msg"]
+    assert "does not run here" in failed["msg"]
     assert "No module named 'not_in_it'" in failed["msg"]
     assert (list(layout.builds.iterdir()), list(layout.venvs.glob("*/.complete"))) == ([], [])
     assert module(**arguments(layout, index, **options))["changed"], "what is left of it is in nobody's way"

@@ -118,7 +118,7 @@ def test_an_image_asks_the_same(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr[:53]) == (1, "The server conflicts with the app's own pins: uvicorn")
     assert ask("--check", said="All installed packages are compatible").returncode == 0
     lock.write_text("", encoding="utf-8")
-    assert "lock anew" in ask("--lock", "lock.txt").stderr
+    assert "lock again" in ask("--lock", "lock.txt").stderr
 
 
 def test_files_lie_beside_a_source_while_its_image_is_built(tmp_path: Path) -> None:

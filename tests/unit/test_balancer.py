@@ -447,7 +447,7 @@ def test_a_balancer_tells_what_is_wrong_the_worst_first(short: Path, status: Cal
         ("error", "nginx does not run"),
         ("error", "two.test is not well"),
         ("warning", "one.test is drained"),
-        ("warning", "The certificate ends in 12 days"),
+        ("warning", "The certificate expires in 12 days"),
         ("warning", "Files are not what the roles would write"),
     ]
     assert "it is slow" in str(result["findings"]) and "/etc/nginx/nginx.conf" in str(result["findings"])

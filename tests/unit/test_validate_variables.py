@@ -239,7 +239,7 @@ def test_an_old_name_is_refused_with_the_new_one(judge: Callable[..., dict[str, 
         "__shop_renamed_values": {"shop_kind": {"plaza": "market"}},
     }
     assert judge(text, extra=extra)["msg"].splitlines() == [
-        "api.example.com: 1 problem in the inventory. Nothing was changed.",
+        "api.example.com: 1 error in the inventory. Nothing was changed.",
         words,
         "  Edit inventories/demo/host_vars/api.example.com.yml:1",
     ]
