@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,48 @@ def test_playbooks_use_no_private_name_of_a_role() -> None:
     private = re.compile(rf"(?<!\w)__(?:{'|'.join(ROLES)})_[a-z]\w*")
     paths = [ROOT / "site.yml", *ROOT.glob("playbooks/**/*.yml")]
     assert {name for path in paths for name in private.findall(comment_free(path))} == set()
+
+
+def untagged(entry: dict[str, Any], inherited: bool = False) -> Iterator[str]:
+    """Yield what imports the role preflight, in an entry of a playbook, with a tag of its own or of what it is in."""
+    tagged = inherited or "tags" in entry
+    imported = entry.get("ansible.builtin.import_role", {}) or entry.get("ansible.builtin.include_role", {})
+    if tagged and "preflight" in (imported.get("name"), entry.get("role")):
+        yield str(entry)
+    for key in ("roles", "pre_tasks", "tasks", "post_tasks", "block", "rescue", "always"):
+        for inner in entry.get(key) or []:
+            if isinstance(inner, dict):
+                yield from untagged(inner, tagged)
+
+
+PLAYBOOKS = sorted(ROOT.glob("playbooks/**/*.yml"))
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
+def test_what_checks_a_host_has_no_tag(path: Path) -> None:
+    """A tag would be one of all tasks of the roles that are imported for their variables alone, and these would run."""
+    assert [found for entry in read(path) for found in untagged(entry)] == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"roles": [{"role": "preflight", "tags": ["always"]}]},
+        {"tasks": [{"ansible.builtin.import_role": {"name": "preflight"}, "tags": ["always"]}]},
+        {"tasks": [{"tags": ["x"], "block": [{"ansible.builtin.import_role": {"name": "preflight"}}]}]},
+        {"tags": ["always"], "roles": [{"role": "preflight"}]},
+    ],
+)
+def test_a_tag_of_what_checks_a_host_is_found(entry: dict[str, Any]) -> None:
+    assert list(untagged(entry))
+
+
+def test_roles_that_are_imported_for_their_variables_have_no_other_tag() -> None:
+    tasks_of_preflight = tasks(ROOT / "roles/preflight/tasks/variables.yml")
+    assert {str(task["tags"]) for task in tasks_of_preflight if "ansible.builtin.import_role" in task} == {"['never']"}
+    (imported,) = [task for task in tasks(ROOT / "roles/preflight/tasks/main.yml") if "validate.yml" in str(task)]
+    assert "tags" not in imported
+    assert all("tags" not in task for task in tasks(ROOT / "roles/preflight/tasks/validate.yml"))
 
 
 @each_role
