@@ -108,7 +108,7 @@ def test_an_app_of_somebody_else_is_counted_without_a_change_to_it(tmp_path: Pat
     assert by_log() == before + 30
     assert told("app/0") == {}  # it tells nothing, and that is no fault
     samples = told("host")
-    assert samples["slipway_up"] == samples["slipway_door_up"] == 1
+    assert samples["slipway_up"] == samples["slipway_endpoint_up"] == 1
     assert samples[f'slipway_workers{{release="{WATCHED.live()}"}}'] >= 1
     assert samples[f'slipway_memory_bytes{{release="{WATCHED.live()}"}}'] > 10e6
     assert samples["slipway_http_request_duration_seconds_count"] >= 30

@@ -29,7 +29,7 @@ def subject(directory: Path, **changes: Any) -> Subject:
         "program_suffix": ".conf",
         "services": {},
         "health": {"path": "/healthz", "status": 200, "host": "shop.example.com"},
-        "door": {"host": "shop.example.com", "port": 1, "tls": True},
+        "endpoint": {"host": "shop.example.com", "port": 1, "tls": True},
         "certificate": str(directory / "fullchain.pem"),
         "authority": True,
         "domains": ["shop.example.com"],

@@ -187,7 +187,7 @@ class Host:
             "program_suffix": ".conf",
             "health": {**IMPATIENT, "timeout": 60},
             "openapi_path": "",
-            "door": {"host": HOST, "port": self.door.port, "tls": False},
+            "endpoint": {"host": HOST, "port": self.door.port, "tls": False},
             "access_log": str(self.layout.logs / "access.log"),
             "migrate": {"command": "", "timeout": 60},
             "hooks": {},
@@ -708,7 +708,7 @@ def test_a_question_that_cannot_be_asked_is_a_failure_like_others(host: Host) ->
         host.run(health={**IMPATIENT, "path": "/gesündheit", "timeout": 2}, settings="{}")
     host.is_served_by(1)
     with pytest.raises(ReleaseError, match="Release 3 failed"):
-        host.run(door={"host": ".example.com", "port": host.door.port, "tls": True}, settings="{}")
+        host.run(endpoint={"host": ".example.com", "port": host.door.port, "tls": True}, settings="{}")
     host.is_served_by(1)
 
 
@@ -742,11 +742,11 @@ def test_the_door_is_asked_over_tls_by_the_hosts_name(host: Host, tmp_path: Path
     context.load_cert_chain(files[1], files[0])
     door = standins.PublicEndpoint(host.layout.live_socket, context)
     try:
-        arguments: dict[str, Any] = {"door": {"host": HOST, "port": door.port, "tls": True}}
+        arguments: dict[str, Any] = {"endpoint": {"host": HOST, "port": door.port, "tls": True}}
         assert host.run(**arguments) == 1
         assert set(door.names) == {HOST}
         assert all(f"Host: {HOST}\r\n" in request for request in door.requests)
-        arguments["door"]["tls"] = False
+        arguments["endpoint"]["tls"] = False
         with pytest.raises(ReleaseError, match="public endpoint"):
             host.run(settings="{}", **arguments)
     finally:
@@ -2275,7 +2275,7 @@ def test_an_instance_that_dies_after_the_switch_leads_back(host: Host) -> None:
 
 def told(host: Host, **changes: Any) -> dict[str, Any]:
     """Return what app_status tells."""
-    keys = ("layout", "name", "program_directory", "program_suffix", "health", "door")
+    keys = ("layout", "name", "program_directory", "program_suffix", "health", "endpoint")
     return app_status.status({**{key: host.arguments()[key] for key in keys}, **changes})
 
 

@@ -421,7 +421,7 @@ def status(short: Path, run_step: Callable[..., Answer], monkeypatch: pytest.Mon
         monkeypatch.setattr(balancer_status, "runs", lambda unit: unit not in stopped)
         door = {"host": "shop.test", "port": 443, "tls": True}
         return run_step(
-            "balancer_status", **{"runtime": str(short), "service": "slipway-balancer-fleet", "door": door, **arguments}
+            "balancer_status", **{"runtime": str(short), "service": "slipway-balancer-fleet", "endpoint": door, **arguments}
         )
 
     return tell

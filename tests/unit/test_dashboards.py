@@ -21,7 +21,7 @@ SOURCE = {"type": "prometheus", "uid": "slipway"}
 # What is measured, by where it comes from.
 KNOWN = {
     "host": """
-        slipway_up slipway_door_up slipway_release_info slipway_release_timestamp_seconds slipway_release_failed
+        slipway_up slipway_endpoint_up slipway_release_info slipway_release_timestamp_seconds slipway_release_failed
         slipway_program_state slipway_program_start_timestamp_seconds slipway_workers slipway_memory_bytes
         slipway_process_exits_total slipway_http_requests_total slipway_http_request_duration_seconds_bucket
         slipway_http_response_bytes_total slipway_certificate_not_after_timestamp_seconds

@@ -48,7 +48,7 @@ def app(short: Path) -> Iterator[dict[str, Any]]:
         "name": "shop",
         "program_directory": str(short / "conf"),
         "program_suffix": ".conf",
-        "door": {"host": "shop.test", "port": servers[1].server_address[1], "tls": False},
+        "endpoint": {"host": "shop.test", "port": servers[1].server_address[1], "tls": False},
     }
     for server in servers:
         server.shutdown()
@@ -86,7 +86,7 @@ def exporter(app: dict[str, Any]) -> Told:
         registry = CollectorRegistry()
         State({**app, **more, "server": "gunicorn", "runtime": "venv", "health": health}, registry)
         rows = dict(row.split(" ") for row in generate_latest(registry).decode().splitlines() if " " in row and row[0] != "#")
-        assert rows["slipway_up"] == rows["slipway_door_up"]
+        assert rows["slipway_up"] == rows["slipway_endpoint_up"]
         return float(rows["slipway_up"]) == 1
 
     return told

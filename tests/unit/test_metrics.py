@@ -64,7 +64,7 @@ def never_released(tmp_path: Path) -> dict[str, Any]:
         "program_directory": str(tmp_path),
         "program_suffix": ".conf",
         "health": {"path": "/healthz", "status": 200, "host": "shop.example.com"},
-        "door": {"host": "shop.example.com", "port": 1, "tls": True},
+        "endpoint": {"host": "shop.example.com", "port": 1, "tls": True},
         "certificate": str(tmp_path / "none.pem"),
         "certbot": "",
         "nginx": {"port": 1, "workers": 2, "connections": 8192},
@@ -75,7 +75,7 @@ def test_an_app_that_was_never_released_is_not_up(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     State(never_released(tmp_path), registry)
     found = samples(registry)
-    assert (found["slipway_up"], found["slipway_door_up"], found["slipway_release_failed"]) == (0, 0, 0)
+    assert (found["slipway_up"], found["slipway_endpoint_up"], found["slipway_release_failed"]) == (0, 0, 0)
     # What does not answer has no number of connections, and a limit all the same.
     assert ("slipway_connections" in found, found["slipway_connections_limit"]) == (False, 16384)
     assert abs(found["slipway_gathered_timestamp_seconds"] - time.time()) < 60

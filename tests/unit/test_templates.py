@@ -233,7 +233,7 @@ def test_without_https_there_is_no_tls() -> None:
     assert "ssl" not in host.render("nginx", "site.conf.j2")
     assert "Strict-Transport-Security" not in host.render("nginx", "site.conf.j2")
     assert host["nginx_url"] == "http://api.example.com/"
-    assert (release_arguments(host)["door"]["port"], release_arguments(host)["door"]["tls"]) == (80, False)
+    assert (release_arguments(host)["endpoint"]["port"], release_arguments(host)["endpoint"]["tls"]) == (80, False)
 
 
 def test_without_https_a_public_port_of_https_means_nothing() -> None:
@@ -393,7 +393,7 @@ def test_a_release_is_not_proved_by_what_is_cached(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("http.client.HTTPConnection.request", request)
     monkeypatch.setattr("slipway.host.endpoint.PublicEndpoint.open", lambda door: None)
     arguments = release_arguments(host)
-    arguments["door"]["tls"] = False
+    arguments["endpoint"]["tls"] = False
     with pytest.raises(ConnectionRefusedError):
         Context.of({**arguments, "run": {}}).endpoint.ask("/healthz")
     names = {f"$http_{name.lower().replace('-', '_')}" for name, value in sent.items() if value not in ("", "0")}
@@ -634,8 +634,8 @@ def test_a_release_is_told_all_it_needs(name: str) -> None:
     health = {"path": "/healthz", "status": 200, "body": "", "headers": {}, "attempts": 0, "timeout": 60}
     assert arguments["health"] == {**health, "host": host["nginx_domains"][0]}
     assert arguments["access_log"] == host["nginx_access_log"]
-    assert arguments["door"]["host"] in host["nginx_domains"]
-    assert (arguments["door"]["port"], arguments["door"]["tls"]) == ((443, True) if host["nginx_https"] else (80, False))
+    assert arguments["endpoint"]["host"] in host["nginx_domains"]
+    assert (arguments["endpoint"]["port"], arguments["endpoint"]["tls"]) == ((443, True) if host["nginx_https"] else (80, False))
     assert arguments["program_suffix"] == (".ini" if host["ansible_facts"]["os_family"] == "RedHat" else ".conf")
 
 

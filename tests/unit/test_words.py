@@ -62,3 +62,35 @@ def test_names_use_no_word_that_the_vocabulary_replaces(file: str) -> None:
 )
 def test_a_name_is_refused_by_its_whole_parts(name: str, is_refused: bool) -> None:
     assert refused(name) is is_refused
+
+
+# What an operator reads: messages, and the names and messages of tasks. Words with an ordinary meaning, too, are left out.
+NEVER_READ = re.compile(
+    r"(?i)\b(?:doors?|vouch\w*|claim\w*|lame|silent|trouble\w*|undo|undone|ways? back|ways? to serve|tell|tells|told|said"
+    r"|(?:take|takes|taken|took|go|goes|gone|going|went) back|let go|try out|carry out)\b"
+)
+YAML = sorted(
+    path
+    for pattern in ("roles/*/tasks/*.yml", "playbooks/**/*.yml")
+    for path in ROOT.glob(pattern)
+    if "balancer" not in path.parts
+)
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """Yield each message of the program, with the file that has it."""
+    for section in (ROOT / "tests/messages.txt").read_text(encoding="utf-8").split("\n\n"):
+        file, _, text = section.partition("\n")
+        if not EXCEPT.search(file):
+            yield file, text
+
+
+def test_messages_use_no_word_that_the_vocabulary_replaces() -> None:
+    assert [(file, found) for file, text in messages() for found in NEVER_READ.findall(text)] == []
+
+
+@pytest.mark.parametrize("path", YAML, ids=lambda path: "/".join(path.parts[-3:]))
+def test_tasks_use_no_word_that_the_vocabulary_replaces(path: Path) -> None:
+    # A command that is not ours may be called so.
+    text = path.read_text(encoding="utf-8").replace("kubectl rollout undo", "")
+    assert NEVER_READ.findall(re.sub(r"(?m)(^|\s)#.*$", "", text)) == []

@@ -18,8 +18,8 @@ PARAMETERS: dict[str, Any] = {
     "runtime": str,
     # What systemd calls that service.
     "service": str,
-    # `host`, `port` and `tls` of the public door on this host.
-    "door": dict,
+    # `host`, `port` and `tls` of the public endpoint on this host.
+    "endpoint": dict,
     # Files that differ from what the roles would write.
     "drift": [],
 }
@@ -87,7 +87,7 @@ def status(hosts: dict[str, dict[str, Any]], certificate: Certificate | None) ->
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Return the balancer's `status`, its `hosts`, and `findings`."""
     service = given["service"]
-    hosts, certificate = hosts_of(Path(given["runtime"])), served_if_any(PublicEndpoint(**given["door"]))
+    hosts, certificate = hosts_of(Path(given["runtime"])), served_if_any(PublicEndpoint(**given["endpoint"]))
     stopped = [unit for unit in ("nginx", service) if not runs(unit)]
     found = findings(hosts, service, certificate, given["drift"], stopped)
     told = {name: entry["state"] for name, entry in hosts.items()}

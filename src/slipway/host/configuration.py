@@ -51,7 +51,7 @@ PARAMETERS: dict[str, Any] = {
     # Where the OpenAPI document is that is compared; empty to compare none.
     "openapi_path": str,
     # `host`, `port` and `tls` of the public endpoint on this host.
-    "door": dict,
+    "endpoint": dict,
     # Where Nginx logs the app's answers, as JSON.
     "access_log": str,
     # Further logs, which are Nginx's.

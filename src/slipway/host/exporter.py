@@ -41,7 +41,7 @@ SLOW = 6
 # Names of metrics, with what they mean and their labels.
 GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_up": ("Whether the app is healthy on all its sockets.", []),
-    "slipway_door_up": ("Whether the app is healthy at the public endpoint.", []),
+    "slipway_endpoint_up": ("Whether the app is healthy at the public endpoint.", []),
     "slipway_release_info": ("The live release.", ["release", "version", "server", "runtime"]),
     "slipway_release_timestamp_seconds": ("Time at which the live release was activated.", []),
     "slipway_release_failed": ("Whether the last release failed.", []),
@@ -101,7 +101,7 @@ class State:
     def __init__(self, settings: dict[str, Any], registry: CollectorRegistry) -> None:
         self.settings = settings
         self.layout = Store(**settings["layout"])
-        self.endpoint = PublicEndpoint(**settings["door"])
+        self.endpoint = PublicEndpoint(**settings["endpoint"])
         self.check = HealthCheck.of(settings["health"])
         self.supervisor = Supervisor(settings["name"], settings["program_directory"], settings["program_suffix"], 0)
         self.exits = Counter("slipway_process_exits", "Processes of the live release that ended.", registry=registry)
@@ -137,7 +137,7 @@ class State:
         sockets = [] if live is None else self.layout.sockets(live)
         answers = [self._healthy(partial(self.check.ask, socket)) for socket in sockets]
         yield "slipway_up", float(bool(answers) and all(answers)), []
-        yield "slipway_door_up", float(self._healthy(partial(self.check.ask_endpoint, self.endpoint))), []
+        yield "slipway_endpoint_up", float(self._healthy(partial(self.check.ask_endpoint, self.endpoint))), []
 
     def _healthy(self, question: Callable[[], Answer]) -> bool:
         try:

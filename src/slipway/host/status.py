@@ -26,7 +26,7 @@ PARAMETERS: dict[str, Any] = {
     # `path`, `status`, `body`, `headers` and `host` of the health check.
     "health": dict,
     # `host`, `port` and `tls` of the public endpoint on this host.
-    "door": dict,
+    "endpoint": dict,
 }
 
 
@@ -43,7 +43,7 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         `release`, `version`, `since` and `who` of what is live, `workers` (processes), `health` (`ok`, or what is wrong),
         `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last release.
     """
-    layout, endpoint = Store(**arguments["layout"]), PublicEndpoint(**arguments["door"])
+    layout, endpoint = Store(**arguments["layout"]), PublicEndpoint(**arguments["endpoint"])
     supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
     live = layout.live()
     record = layout.record(live) if live is not None else {}

@@ -29,7 +29,7 @@ PARAMETERS: dict[str, Any] = {
     # `path`, `status`, `body`, `headers` and `host` of the health check.
     "health": dict,
     # `host`, `port` and `tls` of the public endpoint on this host.
-    "door": dict,
+    "endpoint": dict,
     # The file of the certificate that Nginx serves.
     "certificate": str,
     # Whether it is to be one of a certificate authority.

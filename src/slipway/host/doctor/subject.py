@@ -23,7 +23,7 @@ class Subject:
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
         self.layout = Store(**arguments["layout"])
-        self.endpoint = PublicEndpoint(**arguments["door"])
+        self.endpoint = PublicEndpoint(**arguments["endpoint"])
         self.health_check = HealthCheck.of(arguments["health"])
         self.supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
         self.live = self.layout.live()

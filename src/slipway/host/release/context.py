@@ -54,7 +54,7 @@ class Context:
             supervisor=Supervisor(
                 arguments["name"], arguments["program_directory"], arguments["program_suffix"], arguments["stop"]
             ),
-            endpoint=PublicEndpoint(**arguments["door"]),
+            endpoint=PublicEndpoint(**arguments["endpoint"]),
             health=arguments["health"],
             deadline=time.monotonic() + (arguments["limit"] or float("inf")),
             warnings=[],
