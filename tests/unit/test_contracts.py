@@ -217,7 +217,7 @@ def test_a_tag_of_what_checks_a_host_is_found(entry: dict[str, Any]) -> None:
 
 
 def test_roles_that_are_imported_for_their_variables_have_no_other_tag() -> None:
-    tasks_of_preflight = tasks(ROOT / "roles/preflight/tasks/variables.yml")
+    tasks_of_preflight = tasks(ROOT / "roles/preflight/tasks/load.yml")
     assert {str(task["tags"]) for task in tasks_of_preflight if "ansible.builtin.import_role" in task} == {"['never']"}
     (imported,) = [task for task in tasks(ROOT / "roles/preflight/tasks/main.yml") if "validate.yml" in str(task)]
     assert "tags" not in imported
