@@ -17,6 +17,7 @@ options:
   git_key: {type: str, description: "File with the private key for git over SSH."}
   git_token: {type: str, description: "Token for git over HTTPS."}
   directory: {type: str, description: "Directory of the app in the source. Empty for the source itself."}
+  module: {type: str, description: "The app as module:attribute. Empty to look for the entrypoint of [tool.fastapi]."}
   requirements: {type: str, description: "File in that directory with the app's dependencies. Empty to detect it."}
   installer: {type: str, description: "Installer that will be used, uv or pip."}
   elsewhere: {type: bool, description: "Whether packages come from another index than the lock file names."}
@@ -45,8 +46,8 @@ source:
   type: dict
   returned: success
   description: >-
-    The packed source (C(archive), C(digest)), its origin (C(revision), C(origin)), and its dependencies (C(kind),
-    C(requirements)), for C(slipway_build) and C(slipway_image).
+    The packed source (C(archive), C(digest)), its origin (C(revision), C(origin)), its C(entrypoint), and its dependencies
+    (C(kind), C(requirements)), for C(slipway_build) and C(slipway_image).
 """
 
 

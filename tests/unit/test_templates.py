@@ -749,6 +749,7 @@ def test_settings_reach_the_app_byte_for_byte(tmp_path: Path) -> None:
         "RELEASE_ID": b"7",
         "RELEASE_REVISION": b"abc",
         "PYTHONUNBUFFERED": b"1",
+        "FASTAPI_ENV": b"production",
         "PATH": f"{venv}/bin:/usr/local/bin:/usr/bin:/bin".encode(),
     }
     assert {name: environment.pop(name) for name in fixed} == fixed

@@ -11,17 +11,18 @@ def load(name: str) -> Any:
     """Import an app, and call what makes it where that needs no argument.
 
     Args:
-        name: its module and its name there, such as `app.main:app`.
+        name: its module and its name there, such as `app.main:app`, or `app.main:create_app()` for what makes it.
 
     Raises:
         Exception: whatever the app raises.
         SystemExit: when it ends itself.
     """
-    module, attribute = name.split(":")
+    module, attribute = name.removesuffix("()").split(":")
     found: Any = importlib.import_module(module)
     for part in attribute.split("."):
         found = getattr(found, part)
-    return found() if inspect.isroutine(found) and not needs_arguments(found) else found
+    makes = name.endswith("()") or (inspect.isroutine(found) and not needs_arguments(found))
+    return found() if makes else found
 
 
 def needs_arguments(function: Any) -> bool:

@@ -45,6 +45,7 @@ def environment(release: Release, directory: Path) -> dict[str, str]:
         variables = {name: value for name, value in os.environ.items() if name.startswith("SLIPWAY_")}
         variables["PATH"] = f"{(directory / 'build' / '.venv').resolve()}/bin:/usr/local/bin:/usr/bin:/bin"
     variables.update(
+        FASTAPI_ENV="production",
         HOME=f"{release.home}/shared",
         LANG=os.environ.get("LANG", "C.UTF-8"),
         PYTHONUNBUFFERED="1",

@@ -20,6 +20,7 @@ from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.image import pulled_image, recipe
 from slipway.controller.fetch.interpreter import check_interpreter
 from slipway.controller.fetch.pack import check_links, pack
+from slipway.controller.fetch.pyproject import entrypoint
 from slipway.controller.fetch.source import Fetched, SourceRequest, fetch, pack_wheels
 from slipway.host.build.permissions import Allowed, Refused
 from slipway.host.errors import ReleaseError
@@ -31,7 +32,7 @@ class FetchAction(ActionBase):
     _requires_connection = False
     # fmt: off
     _VALID_ARGS = frozenset((
-        "source", "version", "checksum", "git_key", "git_token", "directory", "requirements", "installer", "elsewhere",
+        "source", "version", "checksum", "git_key", "git_token", "directory", "module", "requirements", "installer", "elsewhere",
         "wheelhouse", "exclude", "timeout", "hooks", "hook_timeout", "image", "dockerfiles", "environment", "source_builds",
         "interpreter", "base", "known",
     ))
@@ -68,6 +69,7 @@ class FetchAction(ActionBase):
             fetched = fetch(request, scratch)
             request.hook("after_fetch", fetched.root)
             check_links(fetched.root, request.exclude)
+            app = "" if self._text("module") else entrypoint(fetched.root / request.directory)
             needs = self._needs(request, fetched)
             self._check_interpreter(needs["python"], host)
             digest, archive = pack(fetched.root, request.exclude, cache_directory(), replaced=needs.pop("replaced", None))
@@ -77,6 +79,7 @@ class FetchAction(ActionBase):
             "revision": fetched.revision or digest[:12],
             "origin": fetched.origin,
             "directory": request.directory,
+            "entrypoint": app,
             **needs,
             "wheels": pack_wheels(self._text("wheelhouse")),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,27 @@ def toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise FetchError(f"{file.name} of the source cannot be read: {error}") from error
+
+
+# A module and what it calls the app, or what makes it.
+ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(\))?")
+
+
+def entrypoint(folder: Path) -> str:
+    """Return the app that FastAPI's own command would serve from a folder, by `[tool.fastapi]`; empty if none is named.
+
+    Raises:
+        FetchError: when it cannot be one, or the file cannot be read.
+    """
+    file = folder / "pyproject.toml"
+    settings = toml(file).get("tool", {}).get("fastapi", {}) if file.is_file() else {}
+    name = settings.get("entrypoint", "") if isinstance(settings, dict) else ""
+    if name and not (isinstance(name, str) and ENTRYPOINT.fullmatch(name)):
+        raise FetchError(
+            f"The entrypoint of [tool.fastapi] in pyproject.toml is {name!r}; it must be a module and an attribute, such as "
+            "app.main:app. Change it there, or set app_module."
+        )
+    return name
 
 
 def is_package(project: dict[str, Any]) -> bool:
