@@ -2026,6 +2026,48 @@ def test_what_was_written_where_the_code_lies_is_said(host: Host) -> None:
         assert advised(host.context(), said, 1) == said
 
 
+@pytest.mark.parametrize(
+    ("said", "library", "debian", "rpm"),
+    [
+        (
+            "ImportError: libmagic.so.1: cannot open shared object file: No such file",
+            "libmagic.so.1",
+            "probably libmagic1",
+            "libmagic.so.1*",
+        ),
+        ("OSError: libGL.so.1: cannot open shared object file", "libGL.so.1", "probably libgl1", "libGL.so.1*"),
+        ("ImportError: libpq.so.5.15: cannot open shared object file", "libpq.so.5.15", "probably libpq5", "libpq.so.5.15*"),
+        ("OSError: cannot load library 'libgobject-2.0-0': x", "libgobject-2.0-0", "probably libglib2.0-0", "libgobject-2.0-0*"),
+        (
+            "ImportError: failed to find libmagic.  Check your installation",
+            "libmagic",
+            "its name begins with libmagic",
+            "libmagic*",
+        ),
+        (
+            "OSError: libvips42.so.42: cannot open shared object file",
+            "libvips42.so.42",
+            "probably libvips42-42",
+            "libvips42.so.42*",
+        ),
+    ],
+)
+def test_a_missing_library_is_named_with_the_variable_and_the_package(
+    host: Host,
+    program: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    library: str,
+    debian: str,
+    rpm: str,
+) -> None:
+    monkeypatch.setenv("PATH", str(program("sh", "#!/bin/sh\n").parent))
+    advice = f"The app needs the system library {library}, which this host lacks: add its package to app_packages "
+    assert advised(host.context(), said, 1) == f"{advice}(dnf provides '{rpm}' finds it).\n{said}"
+    program("dpkg", "#!/bin/sh\n")
+    assert advised(host.context(), said, 1) == f"{advice}({debian}).\n{said}"
+
+
 def test_a_release_that_hangs_at_its_root_does_not_become_live(host: Host) -> None:
     host.run()
     words = r"it hangs: GET / had no answer after 0\.5 s \(app_watch_hang_seconds\), twice, and release 1"

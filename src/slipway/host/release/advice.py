@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 
 from slipway.host.logs import ends
@@ -16,6 +17,12 @@ READ_ONLY = (
     r"unable to open database file|attempt to write a readonly database|Read-only file system"
     r"|Permission denied: '(?!/)|Permission denied: '{home}/(?!shared)"
 )
+# What a loader says of a library that is not there: Python's own, cffi's and python-magic's.
+MISSING_LIBRARY = re.compile(
+    r"(lib[\w+.-]*?\.so[\d.]*): cannot open shared object file|cannot load library '(lib[\w+.-]+)'|failed to find (lib\w+)"
+)
+# Debian's packages of libraries whose names do not follow from theirs.
+DEBIAN_PACKAGES = {"libglib-2.0": "libglib2.0-0", "libgobject-2.0": "libglib2.0-0", "libxml2": "libxml2"}
 UNKNOWN_SCHEMA = re.compile(r"Can't locate revision identified by '([^']+)'")
 
 
@@ -41,10 +48,34 @@ def advised(context: Context, output: str, number: int, cause: str = "") -> str:
             f"The code directory is read-only: the app must write to {shared}, which its releases share. "
             f"For SQLite that may be, in app_env, DATABASE_URL: sqlite:///{shared}/app.db\n{output}"
         )
+    missing = MISSING_LIBRARY.search(f"{cause}\n{output}")
+    if missing:
+        return f"{library_advice(next(filter(None, missing.groups())), bool(shutil.which('dpkg')))}\n{output}"
     unknown = UNKNOWN_SCHEMA.search(f"{cause}\n{output}")
     if unknown:
         return f"{migrated_further(context, number, unknown[1])}\n{output}"
     return output
+
+
+def library_advice(library: str, debian: bool) -> str:
+    """Say which variable takes the package of a library that the host lacks, and the package as far as it can be known.
+
+    Debian names a package after the library and the version of its interface; dnf finds it by what it provides.
+    https://www.debian.org/doc/debian-policy/ch-sharedlibs.html
+
+    Args:
+        library: the library's name, such as `libmagic.so.1`.
+        debian: whether the host has Debian's packages, and not RPM's.
+    """
+    name, _, version = library.partition(".so")
+    number = version.strip(".").split(".")[0]
+    package = f"{name}{'-' if number and name[-1].isdigit() else ''}{number}".lower().replace("_", "-")
+    listed = next((found for library, found in DEBIAN_PACKAGES.items() if name.startswith(library)), "")
+    if debian:
+        hint = f"probably {listed or package}" if listed or number else f"its name begins with {package}"
+    else:
+        hint = f"dnf provides '{library}*' finds it"
+    return f"The app needs the system library {library}, which this host lacks: add its package to app_packages ({hint})."
 
 
 def migrated_further(context: Context, number: int, schema: str) -> str:
