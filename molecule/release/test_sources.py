@@ -262,6 +262,44 @@ def pages(shop: Path, text: str) -> Path:
     return shop
 
 
+FACTORY = """
+def create_app():
+    @app.get("/factory")
+    def factory():
+        return "made"
+    return app
+"""
+
+
+def test_an_app_is_what_the_factory_makes_that_its_pyproject_names(host: Host, shop: Path) -> None:
+    (shop / "main.py").write_text((shop / "main.py").read_text(encoding="utf-8") + FACTORY, encoding="utf-8")
+    (shop / "pyproject.toml").write_text('[tool.fastapi]\nentrypoint = "main:create_app()"\n', encoding="ascii")
+    run = program.deploy(host, app_source=str(shop), app_module="", app_watch_seconds=0)
+    assert run.code == 0, run.output[-3000:]
+    serves(host)
+    assert host.ask("/factory").json() == "made"
+    run = program.deploy(host, app_source=str(shop), app_module="main:app", app_watch_seconds=0)
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/factory").status == 404
+
+
+def test_a_library_that_an_app_lacks_is_named_and_installed_by_its_package(host: Host, shop: Path) -> None:
+    text = (shop / "main.py").read_text(encoding="utf-8")
+    (shop / "main.py").write_text(f"import ctypes\nctypes.CDLL('libmagic.so.1')\n{text}", encoding="utf-8")
+    live = host.live()
+    refused = program.deploy(host, app_source=str(shop))
+    assert refused.code != 0
+    assert "needs the system library libmagic.so.1" in flat(refused)
+    assert "add its package to app_packages (probably libmagic1)" in flat(refused)
+    assert serves(host) == live
+    wanted: dict[str, Any] = {"app_source": str(shop), "app_packages": ["libmagic1"], "app_watch_seconds": 0}
+    run = deploy(host, **wanted)
+    assert run.code == 0, run.output[-3000:]
+    assert serves(host) > live
+    again = deploy(host, **wanted)
+    assert (again.code, sum(again.changed.values())) == (0, 0), again.output[-3000:]
+
+
 def test_a_changed_page_is_new_to_every_client_also_after_a_rollback(host: Host, shop: Path) -> None:
     places = ("/pages/", "/static/index.html", "/pages/same.js", "/static/same.js")
 
