@@ -117,7 +117,7 @@ def page(started: Page) -> Iterator[Page]:
 @pytest.mark.parametrize(("name", "what"), [("fleet", FLEET), ("app", APP)])
 def test_each_panel_shows_something(page: Page, name: str, what: str) -> None:
     """Every query of the dashboards finds something in this Prometheus, but for lists of what is wrong."""
-    dashboard = json.loads((ROOT / "roles" / "grafana" / "files" / "dashboards" / f"{name}.json").read_text(encoding="utf-8"))
+    dashboard = json.loads((ROOT / "playbooks" / "files" / "dashboards" / f"{name}.json").read_text(encoding="utf-8"))
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     missing: list[str] = []
 
