@@ -81,7 +81,7 @@ def build_seconds(server: Server, inventory: Path, installer: str, source: Path)
         requirements.write_text(f"{requirements.read_text(encoding='utf-8')}# {installer} {number}\n", encoding="utf-8")
         options = [f"--extra-vars=app_source={source} python_installer={installer} app_watch_seconds=0"]
         run = play(inventory, NAME, *options, playbook="playbooks/deploy.yml")
-        taken.append(next(seconds for seconds, task in run.tasks if "Build it" in task))
+        taken.append(next(seconds for seconds, task in run.tasks if "Build the app" in task))
     return median(taken[1:])
 
 

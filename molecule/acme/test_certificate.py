@@ -108,7 +108,7 @@ def test_names_that_lead_elsewhere_are_seen_before_an_order(root: str) -> None:
     flat = " ".join(run.output.split())
     assert "No certificate was ordered" in flat
     for reason in (
-        "nowhere.lab.test has no address",
+        "nowhere.lab.test has no DNS record",
         "acme.lab.test: port 80 of [0-9.]+ does not answer",
         "centos.lab.test: [0-9.]+ answers (404|301) instead of the challenge",
     ):

@@ -143,7 +143,7 @@ def test_an_app_that_fails_is_left_out_though_its_host_is_well() -> None:
         assert "error: two.test is not well it answers 502 instead of 200" in flat(doctor)
         # What is wrong with a balancer does not keep the host from being examined that it is wrong with.
         assert f"error: The program shop-{host.live()} is STOPPED" in flat(doctor)
-        assert "Nothing is wrong with one.test." in doctor.output
+        assert "one.test has no findings." in doctor.output
         host.run(f"supervisorctl start {host.app}-{host.live()}")
         within(30, lambda: EDGE.uses(*NAMES))
     assert [failure for failure in load.result["failures"] if "POST" not in failure] == []

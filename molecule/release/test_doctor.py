@@ -45,7 +45,7 @@ def healthy(host: Host, directory: Path) -> None:
     run, findings = examine(host, directory, doctor_fail_on="warning")
     assert findings == {}, run.output[-3000:]
     assert (run.code, run.changed[host.name]) == (0, 0)
-    assert f"Nothing is wrong with {host.name}." in flat(run)
+    assert f"{host.name} has no findings." in flat(run)
 
 
 def looked_over(host: Host) -> dict[str, str]:

@@ -73,7 +73,7 @@ def moments(host: Host, playbook: str) -> list[tuple[int, float]]:
     run = killed(host, playbook, 0, 0)
     assert run.code == 0, run.output[-3000:]
     tasks = re.findall(r"^BEGUN (\d+) (.*)$", run.output, re.MULTILINE)
-    within = [int(number) for number, name in tasks if re.search(r"next step: activate|Build it", name)]
+    within = [int(number) for number, name in tasks if re.search(r"Run the step activate|Build the app", name)]
     return [(number, 0.0) for number in range(2, len(tasks) + 1)] + [(number, after) for number in within for after in (0.7, 2.0)]
 
 
