@@ -1,4 +1,4 @@
-"""Install the program on a host. As a step it does nothing: nothing is left to do once the program runs."""
+"""Install the program on a host."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink, write
-
-# The arguments of the step: none.
-PARAMETERS: dict[str, Any] = {}
 
 # How many versions stay: what runs may still read from an older one.
 KEPT = 3
@@ -40,8 +36,3 @@ def install(file: Path, command: Path) -> None:
     versions = [folder for folder in file.parents[1].iterdir() if (folder / file.name).exists()]
     for old in sorted(versions, key=os.path.getmtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Return that nothing is left to do."""
-    return {"changed": False}
