@@ -76,10 +76,12 @@ def test_a_run_that_is_gone_for_good_is_taken_over_from(host: Host) -> None:
     refused = deploy(host, **wanted)
     assert refused.code != 0
     assert "locked by another run: eve on runner-7 since " in flat(refused)
-    assert (
-        "If that run is dead, take over its lock: ansible-playbook playbooks/deploy.yml -i molecule/inventory "
-        "-l twin.test -e app_break_lock=true"
-    ) in flat(refused)
-    run = deploy(host, app_break_lock=True, **wanted)
+    flag = "take over its lock: ansible-playbook playbooks/deploy.yml -i molecule/inventory -l twin.test -e app_take_over_lock="
+    assert f"If you are sure that that run is dead, {flag}eve@runner-7:1" in flat(refused)
+    mistaken = deploy(host, app_take_over_lock="bob@runner-7:1", **wanted)
+    assert mistaken.code != 0
+    assert "app_take_over_lock is bob@runner-7:1, and the lock is that of eve@runner-7:1." in flat(mistaken)
+    assert f"{flag}eve@runner-7:1" in flat(mistaken)
+    run = deploy(host, app_take_over_lock="eve@runner-7:1", **wanted)
     assert run.code == 0, run.output[-3000:]
     serves(host)

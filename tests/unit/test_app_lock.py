@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -225,6 +226,52 @@ def test_a_run_that_is_told_to_takes_over(layout: Layout) -> None:
         pass
 
 
+EVE = {"id": "elsewhere 4711 9", "who": "eve", "where": "runner-7"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (EVE, "eve@runner-7:4711"),
+        ({**EVE, "who": "eve v. e.", "where": "run ner'7"}, "eve_v._e.@run_ner_7:4711"),
+        ({**EVE, "id": "0a1b operator"}, "eve@runner-7:operator"),
+        ({"id": "x"}, "someone@somewhere"),
+    ],
+)
+def test_a_run_has_a_name_that_is_one_word_for_a_shell(owner: dict[str, Any], name: str) -> None:
+    assert app_lock.owner_name(owner) == name
+    assert shlex.quote(name) == name
+
+
+def test_the_lock_of_the_run_that_is_named_is_taken_over_at_once(layout: Layout) -> None:
+    with lock(layout, EVE, lease=60):
+        pass
+    begin = time.monotonic()
+    with lock(layout, {**BOB, "take_over": "eve@runner-7:4711"}, lease=60):
+        assert (entry(layout)["who"], entry(layout)["gone"]) == ("bob", [EVE["id"]])
+    assert time.monotonic() - begin < 1
+    with pytest.raises(LockTakenOver), lock(layout, EVE):
+        pytest.fail("a run went on that was taken over from")
+
+
+@pytest.mark.parametrize("name", ["bob@runner-7:4711", "eve@runner-7:4712", "eve@runner-7", "eve", "4711"])
+def test_the_lock_of_a_run_that_is_not_the_one_named_is_not_taken_over(layout: Layout, name: str) -> None:
+    with lock(layout, EVE, lease=60):
+        pass
+    named = f"app_take_over_lock is {name}, and the lock is that of eve@runner-7:4711"
+    with (
+        pytest.raises(Locked, match=rf"locked by another run: eve on runner-7 since .* {named}\."),
+        lock(layout, {**BOB, "take_over": name}, patience=0),
+    ):
+        pytest.fail("two hold the app")
+    assert entry(layout)["id"] == EVE["id"]
+
+
+def test_who_is_named_and_holds_nothing_is_no_obstacle(layout: Layout) -> None:
+    with lock(layout, {**BOB, "take_over": "eve@runner-7:4711"}, patience=0):
+        assert entry(layout)["gone"] == []
+
+
 def test_who_takes_over_waits_for_a_step_under_way(layout: Layout, holder: Any) -> None:
     holder(1.0)
     begin = time.monotonic()
@@ -278,7 +325,7 @@ def test_who_is_refused_learns_when_a_claim_ends_and_of_a_step_under_way_nothing
 
 @pytest.mark.parametrize(("entry", "who"), [({}, "someone on some controller"), ({"who": "bob", "where": "desk"}, "bob on desk")])
 def test_who_was_taken_over_from_learns_by_whom_and_that_this_was_asked_for(entry: dict[str, Any], who: str) -> None:
-    said = "has taken over the deploy lock of this app from this run (app_break_lock). This run stops here."
+    said = "has taken over the deploy lock of this app from this run (app_take_over_lock). This run stops here."
     assert str(LockTakenOver(entry)) == f"{who} {said}"
 
 
@@ -347,6 +394,8 @@ def test_a_claim_lasts_as_long_as_its_lease(layout: Layout, clock: Clock) -> Non
         pytest.param({**BOB, "dead": ANN["id"]}, ANN, TAKE_OVER_SECONDS, id="the last step of a dead run"),
         pytest.param({**BOB, "dead": "x"}, ANN, 1.0, id="while another run is dead"),
         pytest.param({**BOB, "take_over": True}, ANN, TAKE_OVER_SECONDS, id="a run that is taken over from"),
+        pytest.param({**BOB, "take_over": "ann@laptop:1"}, ANN, TAKE_OVER_SECONDS, id="the run that is named"),
+        pytest.param({**BOB, "take_over": "ann@laptop:2"}, ANN, 1.0, id="a run that is not named"),
     ],
 )
 def test_a_step_under_way_is_waited_for_as_long_as_is_fit(

@@ -78,13 +78,15 @@ def test_a_step_is_taken_again_where_a_dead_run_held_the_app() -> None:
 
 
 def test_a_live_run_is_not_disturbed() -> None:
-    living = {"id": f"{identity.machine()} {identity.process(os.getpid())}"}
+    living = {"id": f"{identity.machine()} {identity.process(os.getpid())}", "who": "ann", "where": "desk"}
     step = Action({"failed": True, "msg": "held.", "locked_by": living})
     result = step.step("release", {}, {})
     assert result["failed"]
-    words = "held. If that run is dead, take over its lock: ansible-playbook site.yml -e app_break_lock=true (this waits"
+    command = f"ansible-playbook site.yml -e app_take_over_lock=ann@desk:{os.getpid()}"
+    words = f"held. If you are sure that that run is dead, take over its lock: {command} (this waits"
     assert result["msg"].startswith(words)
-    assert [run["take_over"] for run in step.runs] == [False]
+    assert "a run that is not dead would stop halfway" in result["msg"]
+    assert [run["take_over"] for run in step.runs] == [""]
 
 
 def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -96,15 +98,15 @@ def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.Mon
     }
     monkeypatch.setattr(context, "CLIARGS", given)
     monkeypatch.chdir(tmp_path)
-    wanted = "ansible-playbook playbooks/deploy.yml -i 'my hosts' -l one,two -e app_break_lock=true"
-    assert commands.taking_over() == f"{wanted}, with what else was given as -e"
+    wanted = "ansible-playbook playbooks/deploy.yml -i 'my hosts' -l one,two -e app_take_over_lock=eve@runner-7:1"
+    assert commands.taking_over("eve@runner-7:1") == f"{wanted}, with what else was given as -e"
 
 
-@pytest.mark.parametrize(("told", "wanted"), [(True, True), ("true", True), ("no", False), (False, False)])
-def test_a_run_that_is_told_to_takes_over(told: object, wanted: bool) -> None:
+@pytest.mark.parametrize(("told", "wanted"), [("eve@runner-7:1", "eve@runner-7:1"), ("", ""), (None, "")])
+def test_a_run_names_the_one_that_it_takes_over_from(told: object, wanted: str) -> None:
     step = Action({"changed": True})
     step._templar = SimpleNamespace(template=lambda value: value)
-    step.step("release", {}, {"__app_break_lock": told})
+    step.step("release", {}, {"app_take_over_lock": told})
     assert [run["take_over"] for run in step.runs] == [wanted]
 
 

@@ -74,10 +74,14 @@ def as_given(value: str, name: str) -> str:
     return value
 
 
-def taking_over() -> str:
-    """Return the command that does what this run does, though another one holds the app."""
+def taking_over(owner: str) -> str:
+    """Return the command that does what this run does, though another one has locked the app.
+
+    Args:
+        owner: the name of that run.
+    """
     given = context.CLIARGS
     playbook = next(iter(given.get("args") or ()), "site.yml")
     limit = ["-l", str(given["subset"])] if given.get("subset") else []
-    command = shlex.join(["ansible-playbook", playbook, *given_options(), *limit, "-e", "app_break_lock=true"])
+    command = shlex.join(["ansible-playbook", playbook, *given_options(), *limit, "-e", f"app_take_over_lock={owner}"])
     return f"{command}{', with what else was given as -e' if given.get('extra_vars') else ''}"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from slipway.controller.commands import as_typed, taking_over
 from slipway.controller.identity import DeadRun, is_dead, this_run
 from slipway.controller.program import program
 from slipway.controller.secrets import split
+from slipway.host.lock import owner_name
 
 
 class StepAction(ActionBase):
@@ -31,8 +31,8 @@ class StepAction(ActionBase):
             run: dict[str, Any] = this_run()
         except DeadRun as error:
             raise AnsibleActionFail(str(error)) from error
-        asked = (task_vars or {}).get("__app_break_lock", False)
-        run["take_over"] = boolean(self._templar.template(asked)) if asked else False
+        named = (task_vars or {}).get("app_take_over_lock") or ""
+        run["take_over"] = str(self._templar.template(named)) if named else ""
         plain, secret = split(arguments)
         for _ in range(2):
             result = self.call({"step": name, "arguments": plain, "secrets": secret, "run": run}, task_vars)
@@ -43,7 +43,10 @@ class StepAction(ActionBase):
         if result.get("msg"):
             result["msg"] = as_typed(result["msg"])
         if owner:
-            result["msg"] += f" If that run is dead, take over its lock: {taking_over()} (this waits for a running step to end)."
+            result["msg"] += (
+                f" If you are sure that that run is dead, take over its lock: {taking_over(owner_name(owner))}"
+                " (this waits for a running step to end; a run that is not dead would stop halfway)."
+            )
         return result
 
     def call(self, options: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -29,15 +30,31 @@ OWN_SECONDS = 30.0
 SIGN_SECONDS = 1.0
 
 
-class Locked(ReleaseError):
-    """The app is locked by another run. `owner` identifies that run."""
+def owner_name(owner: dict[str, Any]) -> str:
+    """Return the name of a run that has locked an app, such as ann@laptop:4711: operator, controller and process.
 
-    def __init__(self, owner: dict[str, Any]) -> None:
+    It is one word that no shell changes.
+    """
+    process = " ".join(str(owner.get("id", "")).split()[1:2])
+    name = f"{owner.get('who', 'someone')}@{owner.get('where', 'somewhere')}" + (f":{process}" if process else "")
+    return re.sub(r"[^A-Za-z0-9_.@:-]", "_", name)
+
+
+class Locked(ReleaseError):
+    """The app is locked by another run.
+
+    Args:
+        owner: the entry of that run.
+        named: the run whose lock was to be taken over; empty if none was.
+    """
+
+    def __init__(self, owner: dict[str, Any], named: str = "") -> None:
         self.owner = owner
         lease_entry = "" if owner.get("until", 0) == 0 else f" If that run is dead, its lock expires at {_clock(owner['until'])}."
         super().__init__(
             f"This app is locked by another run: {owner.get('who', 'someone')} on {owner.get('where', 'some controller')}"
             f" since {_clock(owner.get('since', 0))}. Nothing was changed. Try again once that run has ended.{lease_entry}"
+            + (f" app_take_over_lock is {named}, and the lock is that of {owner_name(owner)}." if named else "")
         )
 
 
@@ -47,7 +64,7 @@ class LockTakenOver(ReleaseError):
     def __init__(self, entry: dict[str, Any]) -> None:
         super().__init__(
             f"{entry.get('who', 'someone')} on {entry.get('where', 'some controller')} has taken over the deploy lock of this "
-            "app from this run (app_break_lock). This run stops here."
+            "app from this run (app_take_over_lock). This run stops here."
         )
 
 
@@ -61,7 +78,7 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
     Args:
         layout: the app's paths; its home exists.
         run: the run of Ansible: `id`, `who`, `where`, in `dead` the id of a run that is known to be dead, and in `take_over`
-            whether any other run is to be taken for dead.
+            the name of a run that is to be taken for dead (see `owner_name`), or True for any.
         lease: seconds that the app stays locked after a step that succeeded; 0 after the last one.
         patience: seconds to wait for the step of another run.
 
@@ -69,6 +86,12 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
         Locked: when another run has locked the app.
         LockTakenOver: when another run has taken the lock over, because this one was thought dead.
     """
+    take_over = run.get("take_over") or ""
+    named = take_over if isinstance(take_over, str) else ""
+
+    def is_named(owner: dict[str, Any]) -> bool:
+        return take_over is True or bool(named and owner.get("id") and owner_name(owner) == named)
+
     handle = os.open(layout.home / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     os.fchmod(handle, 0o600)  # who may open it may lock it
     with os.fdopen(handle, "r+", encoding="utf-8") as file:
@@ -80,19 +103,19 @@ def lock(layout: Layout, run: dict[str, Any], lease: float = 0.0, patience: floa
             except BlockingIOError:
                 owner = _read(file)
                 limit = {run["id"]: OWN_SECONDS, run.get("dead"): TAKE_OVER_SECONDS}.get(
-                    owner.get("id"), TAKE_OVER_SECONDS if run.get("take_over") else patience
+                    owner.get("id"), TAKE_OVER_SECONDS if is_named(owner) else patience
                 )
                 # Who has just taken it may not have signed yet.
                 if time.monotonic() - begin > limit + (0.0 if owner.get("id") else SIGN_SECONDS):
-                    raise Locked(owner) from None
+                    raise Locked(owner, "" if is_named(owner) else named) from None
                 time.sleep(0.1)
         owner = _read(file)
         gone = list(owner.get("gone") or [])
         if run["id"] in gone:
             raise LockTakenOver(owner)
         if owner.get("id") not in (None, run["id"], run.get("dead")) and _lasts(owner):
-            if not run.get("take_over"):
-                raise Locked(owner)
+            if not is_named(owner):
+                raise Locked(owner, named)
             gone = [*gone, owner["id"]][-5:]
         names = {key: run.get(key) for key in ("id", "who", "where")}
         entry = {**names, "since": owner["since"] if owner.get("id") == run["id"] else time.time(), "gone": gone}
