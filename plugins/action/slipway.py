@@ -18,12 +18,10 @@ options:
 """
 
 EXAMPLES = """
-- name: Measure the release for a minute
+- name: Unlock the app
   slipway:
-    step: canary
-    arguments: {layout: "{{ layout }}", name: shop, program_directory: /etc/supervisor/conf.d, program_suffix: .conf,
-                access_log: /var/log/nginx/shop.access.log, seconds: 60}
-  register: measured
+    step: release
+    arguments: {app: shop, step: unlock}
 """
 
 RETURN = """

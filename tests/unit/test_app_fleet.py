@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from slipway.controller import canary, fleet
+from slipway.controller import canary, fleet, progress
+from slipway.controller.fleet import Plan
 
 
 def plan(live: int | None, needs: bool, free: int, prepared: int | None = None, again: int | None = None) -> dict[str, Any]:
@@ -45,14 +46,14 @@ def plan(live: int | None, needs: bool, free: int, prepared: int | None = None, 
 )
 def test_the_hosts_agree_on_one_release(plans: list[dict[str, Any]], release: int, hosts: str) -> None:
     agreed = fleet.release_plan(dict(zip("abc", plans, strict=False)), "1", 0)
-    assert (agreed["release"], agreed["hosts"]) == (release, list(hosts))
-    assert [host for turn in agreed["batches"] for host in turn] == list(hosts)
-    assert set(agreed["reasons"]) == set(hosts)
+    assert (agreed.release, agreed.hosts) == (release, list(hosts))
+    assert [host for turn in agreed.batches for host in turn] == list(hosts)
+    assert set(agreed.reasons) == set(hosts)
 
 
 def test_a_host_says_why_it_switches_or_follows_the_others() -> None:
     agreed = fleet.release_plan({"a": plan(7, True, 9), "b": plan(6, False, 8)}, "1", 0)
-    assert agreed["reasons"] == {"a": "it changed", "b": "another host of the app needs it"}
+    assert agreed.reasons == {"a": "it changed", "b": "another host of the app needs it"}
 
 
 @pytest.mark.parametrize(
@@ -74,13 +75,13 @@ def test_they_switch_in_turns(batch: str, canaries: int, sizes: list[int]) -> No
 def test_a_canary_needs_others_to_be_compared_with() -> None:
     three = {host: plan(7, True, 8) for host in "abc"}
     agreed = fleet.release_plan(three, "100%", 1)
-    assert (agreed["canaries"], agreed["compared"], agreed["batches"]) == (["a"], ["b", "c"], [["a"], ["b", "c"]])
+    assert (agreed.canaries, agreed.compared, agreed.batches) == (["a"], ["b", "c"], [["a"], ["b", "c"]])
     for alone, many in ((three, 3), ({"a": plan(None, True, 1), "b": plan(None, True, 1)}, 1)):
         agreed = fleet.release_plan(alone, "100%", many)
-        assert (agreed["canaries"], agreed["batches"]) == ([], [list(alone)])
-        assert agreed["no_canary"] == "No canary: no other host has an earlier release to compare it with."
+        assert (agreed.canaries, agreed.batches) == ([], [list(alone)])
+        assert agreed.no_canary == "No canary: no other host has an earlier release to compare it with."
     # However many there are, a few tell enough.
-    assert len(fleet.release_plan({f"h{index}": plan(7, True, 8) for index in range(40)}, "1", 2)["compared"]) == 10
+    assert len(fleet.release_plan({f"h{index}": plan(7, True, 8) for index in range(40)}, "1", 2).compared) == 10
 
 
 def inspected(live: int | None, *good: int, newest: int = 0, problems: dict[str, str] | None = None) -> dict[str, Any]:
@@ -102,8 +103,8 @@ def inspected(live: int | None, *good: int, newest: int = 0, problems: dict[str,
 )
 def test_the_hosts_agree_on_what_to_go_back_to(looks: list[dict[str, Any]], release: int, hosts: str) -> None:
     agreed = fleet.rollback_plan(dict(zip("abc", looks, strict=False)), "shop", "", False, "1")
-    assert (agreed["release"], agreed["hosts"], agreed["refusal"]) == (release, list(hosts), "")
-    assert agreed["to"] == str(release)
+    assert (agreed.release, agreed.hosts, agreed.refusal) == (release, list(hosts), "")
+    assert agreed.to == str(release)
 
 
 @pytest.mark.parametrize(
@@ -111,65 +112,65 @@ def test_the_hosts_agree_on_what_to_go_back_to(looks: list[dict[str, Any]], rele
 )
 def test_hosts_roll_back_in_batches_of_the_whole_fleet_and_are_reverted_if_one_fails(batch: str, order: list[list[str]]) -> None:
     agreed = fleet.rollback_plan({**{host: inspected(8, 7, 8) for host in "abc"}, "d": inspected(None)}, "shop", "", False, batch)
-    assert agreed["batches"] == order
-    assert agreed["reasons"] == dict.fromkeys("abc", "rolled back from release 8")
-    assert agreed["before"] == {**dict.fromkeys("abc", 8), "d": None}
-    assert (agreed["revert"], agreed["canaries"]) == (True, [])
+    assert agreed.batches == order
+    assert agreed.reasons == dict.fromkeys("abc", "rolled back from release 8")
+    assert agreed.before == {**dict.fromkeys("abc", 8), "d": None}
+    assert (agreed.revert, agreed.canaries) == (True, [])
 
 
 def test_all_that_keeps_hosts_from_a_release_is_told_a_line_for_each() -> None:
     lacking = {host: inspected(8, 8, problems={"6": f"not on {host}"}) for host in "ab"}
-    assert fleet.rollback_plan(lacking, "shop", "6", False, "1")["refusal"] == "a: not on a\nb: not on b"
-    assert fleet.rollback_plan({"a": inspected(8), "b": inspected(8, 8)}, "shop", "", False, "1")["refusal"].endswith(
+    assert fleet.rollback_plan(lacking, "shop", "6", False, "1").refusal == "a: not on a\nb: not on b"
+    assert fleet.rollback_plan({"a": inspected(8), "b": inspected(8, 8)}, "shop", "", False, "1").refusal.endswith(
         "Good releases: a: none; b: 8."
     )
 
 
 def test_what_one_of_them_lacks_is_gone_back_to_by_none() -> None:
     lacks = {"a": inspected(8, 6, 8), "b": inspected(8, 7, 8, problems={"6": "There is no release 6 of shop on this host."})}
-    assert fleet.rollback_plan(lacks, "shop", "6", False, "1")["refusal"] == "b: There is no release 6 of shop on this host."
-    said = fleet.rollback_plan(lacks, "shop", "", False, "1")
-    assert "before release 8 is kept on all its hosts. Good releases: a: 6, 8; b: 7, 8." in said["refusal"]
-    assert said["hosts"] == []
-    assert "nothing to roll back" in fleet.rollback_plan({"a": inspected(None)}, "shop", "", False, "1")["refusal"]
+    assert fleet.rollback_plan(lacks, "shop", "6", False, "1").refusal == "b: There is no release 6 of shop on this host."
+    refused = fleet.rollback_plan(lacks, "shop", "", False, "1")
+    assert "before release 8 is kept on all its hosts. Good releases: a: 6, 8; b: 7, 8." in refused.refusal
+    assert refused.hosts == []
+    assert "nothing to roll back" in fleet.rollback_plan({"a": inspected(None)}, "shop", "", False, "1").refusal
     # With today's settings it is a new release.
     two = {"a": inspected(8, 7, 8), "b": {**inspected(8, 7, 8), "next": 23}}
-    assert [fleet.rollback_plan(two, "shop", "7", True, "1")[key] for key in ("to", "release")] == ["7", 23]
+    assert [getattr(fleet.rollback_plan(two, "shop", "7", True, "1"), key) for key in ("to", "release")] == ["7", 23]
 
 
 def test_a_host_that_fails_has_nothing_agreed_on() -> None:
     failed = {"a": plan(7, True, 8), "b": {"failed": True, "msg": "This app is locked by another run: bob.\nMore."}}
-    assert fleet.release_plan(failed, "1", 0)["hosts"] == []
-    assert fleet.rollback_plan(failed, "shop", "", False, "1")["hosts"] == []
-    assert fleet.failures(failed) == {"b": "This app is locked by another run: bob"}
+    assert fleet.release_plan(failed, "1", 0).hosts == []
+    assert fleet.rollback_plan(failed, "shop", "", False, "1").hosts == []
+    assert progress.failures(failed) == {"b": "This app is locked by another run: bob"}
     unreachable = {"unreachable": True, "msg": "Task failed: Failed to connect: refused"}
-    assert fleet.failures({"a": unreachable}) == {"a": "host is unreachable: Failed to connect: refused"}
+    assert progress.failures({"a": unreachable}) == {"a": "host is unreachable: Failed to connect: refused"}
     cut = {"failed": True, "rc": 137, "msg": "Module result deserialization failed: No start of json char found"}
-    assert fleet.failures({"a": cut})["a"].startswith("the step broke off (exit code 137)")
-    assert fleet.failures({"a": {"failed": True, "msg": cut["msg"]}})["a"].startswith("the step broke off (exit code ?)")
-    assert fleet.failures({"a": {"failed": True}}) == {"a": "it gave no message"}
-    assert fleet.failures({"a": {"failed": True, "msg": " \n"}}) == {"a": "it gave no message"}
-    assert fleet.failures({"a": {"failed": True, "msg": "No space at X.: "}}) == {"a": "No space at X"}
+    assert progress.failures({"a": cut})["a"].startswith("the step broke off (exit code 137)")
+    assert progress.failures({"a": {"failed": True, "msg": cut["msg"]}})["a"].startswith("the step broke off (exit code ?)")
+    assert progress.failures({"a": {"failed": True}}) == {"a": "it gave no message"}
+    assert progress.failures({"a": {"failed": True, "msg": " \n"}}) == {"a": "it gave no message"}
+    assert progress.failures({"a": {"failed": True, "msg": "No space at X.: "}}) == {"a": "No space at X"}
 
 
 def test_the_report_says_what_failed_what_serves_and_what_to_do() -> None:
     agreed = fleet.release_plan({host: plan(7, True, 8) for host in "abc"}, "1", 0)
     seven: dict[str, Any] = {"release": 7}
-    said = fleet.report(dict.fromkeys("abc", seven), agreed, {"b": "it is ill"}, "shop", "playbooks/deploy.yml")
+    said = progress.report(dict.fromkeys("abc", seven), agreed, {"b": "it is ill"}, "shop")
     assert "Release 8 of shop failed on b: it is ill." in said
     assert "Now serving: a 7, b 7, c 7." in said
     assert "nothing is left half done" in said
     assert "playbooks/doctor.yml -l b." in said
     gone = {"a": seven, "b": {"unreachable": True}, "c": seven}
-    said = fleet.report(gone, agreed, {"b": "host is unreachable: x"}, "shop", "playbooks/deploy.yml")
+    said = progress.report(gone, agreed, {"b": "host is unreachable: x"}, "shop")
     assert "b is unreachable; it last served 7 and may come back on 8." in said
-    said = fleet.report({"a": {"release": 8}, "b": seven, "c": seven}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
+    said = progress.report({"a": {"release": 8}, "b": seven, "c": seven}, agreed, {"b": "x"}, "shop")
     assert "Could not revert a." in said
     assert "half done" not in said
     # The first release of all: one that serves is better than none.
     agreed = fleet.release_plan({host: plan(None, True, 1) for host in "ab"}, "1", 0)
-    assert agreed["revert"] is False
-    said = fleet.report({"a": {"release": 1}, "b": {"release": None}}, agreed, {"b": "x"}, "shop", "playbooks/deploy.yml")
+    assert agreed.revert is False
+    said = progress.report({"a": {"release": 1}, "b": {"release": None}}, agreed, {"b": "x"}, "shop")
     assert "Now serving: a 1, b nothing." in said
     assert "a can serve it, and no host has an earlier release" in said
 
@@ -223,21 +224,19 @@ DOCTOR = "To find the cause: playbooks/doctor.yml -l {}. Fix it and run deploy a
 def test_the_report_tells_no_more_than_hosts_said(
     before: dict[str, Any], now: dict[str, Any], failing: str, lines: list[str]
 ) -> None:
-    agreed = {**fleet.NOTHING, "before": before, "release": 8, "revert": True}
+    agreed = Plan(before, command="deploy", release=8, revert=True)
     results = {host: said if said is GONE else {"release": said} for host, said in now.items()}
-    said = fleet.report(results, agreed, dict.fromkeys(failing, "x"), "shop", "deploy").splitlines()
+    said = progress.report(results, agreed, dict.fromkeys(failing, "x"), "shop").splitlines()
     assert said == [*(f"Release 8 of shop failed on {host}: x." for host in failing), *lines, DOCTOR.format(",".join(failing))]
 
 
 def test_hosts_that_keep_their_first_release_are_told_of_and_a_plan_that_failed_names_no_release() -> None:
-    first = {**fleet.NOTHING, "before": {"a": None, "b": None, "c": None}, "release": 1}
+    first = Plan({"a": None, "b": None, "c": None}, command="deploy", release=1)
     results: dict[str, dict[str, Any]] = {"a": {"release": 1}, "b": {"release": 1}, "c": {"release": None}}
     kept = "a, b can serve it, and no host has an earlier release, so nothing was reverted."
-    assert kept in fleet.report(results, first, {"c": "x"}, "shop", "deploy").splitlines()
-    none = {**fleet.NOTHING, "before": {"a": 7}}
-    assert fleet.report({"a": {"release": 7}}, none, {"a": "x"}, "shop", "deploy").startswith(
-        "The release of shop failed on a: x.\n"
-    )
+    assert kept in progress.report(results, first, {"c": "x"}, "shop").splitlines()
+    none = Plan({"a": 7}, command="deploy")
+    assert progress.report({"a": {"release": 7}}, none, {"a": "x"}, "shop").startswith("The release of shop failed on a: x.\n")
 
 
 def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, restarts: int = 0) -> dict[str, Any]:

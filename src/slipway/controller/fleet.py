@@ -1,25 +1,114 @@
-"""Release and roll back an app over several hosts: agree on a release, split hosts into batches, and report the outcome."""
+"""Plan a release or a rollback of an app over several hosts: one release for all, and the phases that lead to it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Results = Mapping[str, Mapping[str, Any]]
 
-# The plan of hosts that need nothing.
-NOTHING: dict[str, Any] = {
-    "release": 0,
-    "to": "",
-    "hosts": [],
-    "reasons": {},
-    "batches": [],
-    "revert": False,
-    "canaries": [],
-    "compared": [],
-    "no_canary": "",
-    "refusal": "",
-}
+# A lock lasts to the end of the run, but at most for so many seconds, or twice the longest phase. Then it is renewed.
+LEASE = 3600
+# What a phase takes besides its steps, in seconds.
+MARGIN = 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the inventory says of a release over hosts.
+
+    Attributes:
+        batch: how many hosts activate together, as a number or a percentage of the fleet.
+        canaries: how many are to serve the release alone first.
+        canary_seconds: how long they are measured.
+        error_points: percentage points by which their share of 5xx may exceed that of the others.
+        latency_percent: percent by which their p95 may exceed that of the others.
+        step_seconds: after which a step has failed.
+        migration_seconds: after which the migration has failed; 0 if there is none.
+        to: the release to roll back to; empty for the newest good one before the live one.
+        renew: whether a rollback is a new release, with today's settings.
+        refusal: why no host may change; empty if nothing keeps them from it.
+    """
+
+    batch: str
+    canaries: int = 0
+    canary_seconds: int = 0
+    error_points: float = 0
+    latency_percent: float = 0
+    step_seconds: int = 0
+    migration_seconds: int = 0
+    to: str = ""
+    renew: bool = False
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps that hosts take at the same time.
+
+    Attributes:
+        name: for the operator.
+        steps: the step of each host; a host without one waits.
+        seconds: after which a step has failed.
+        lease: how long the app stays locked for the next step of the run, in seconds.
+        configure: whether each step brings the app's configuration.
+    """
+
+    name: str
+    steps: dict[str, str]
+    seconds: int = 0
+    lease: int = 0
+    configure: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the hosts of an app do for a release or a rollback.
+
+    Attributes:
+        before: the release that each host serves before, in the order of the inventory; None for none.
+        command: the playbook that finishes what this run leaves.
+        prepare_step: the step that writes the configuration of a host, and locks it.
+        change_step: the step that makes the release live.
+        release: its number on all hosts; 0 if none is agreed on.
+        to: the release that is rolled back to.
+        hosts: those that switch.
+        reasons: why each of them switches.
+        batches: which of them switch together, one batch after the other.
+        revert: whether a failure reverts hosts: if no host has an earlier release, one that serves is better than none.
+        canaries: the hosts that are measured while they alone serve the release.
+        compared: the hosts that they are compared with.
+        no_canary: why none is measured, if there were to be canaries.
+        refusal: why no host may change; empty if nothing keeps them from it.
+        phases: what is done, one phase after the other.
+    """
+
+    before: dict[str, int | None]
+    command: str = "playbooks/deploy.yml"
+    prepare_step: str = "prepare"
+    change_step: str = "activate"
+    release: int = 0
+    to: str = ""
+    hosts: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    batches: list[list[str]] = field(default_factory=list)
+    revert: bool = False
+    canaries: list[str] = field(default_factory=list)
+    compared: list[str] = field(default_factory=list)
+    no_canary: str = ""
+    refusal: str = ""
+    phases: list[Phase] = field(default_factory=list)
+
+    @property
+    def leader(self) -> str:
+        """The first host. Of two runs, the one that has locked it has locked all."""
+        return next(iter(self.before))
+
+
+def failed(result: Mapping[str, Any]) -> bool:
+    """Say whether a step failed on a host, or could not reach it."""
+    return bool(result.get("failed") or result.get("unreachable"))
 
 
 def batches(hosts: Sequence[str], fleet: int, batch: str, canaries: int = 0) -> list[list[str]]:
@@ -56,58 +145,53 @@ def number(plans: Results) -> int:
     return new
 
 
-def release_plan(plans: Results, batch: str, canaries: int) -> dict[str, Any]:
-    """Return what the hosts do for a release.
+def release_plan(plans: Results, batch: str, canaries: int) -> Plan:
+    """Return what the hosts do for a release, without its phases.
 
     Args:
         plans: what the step `plan` found on each.
         batch: how many switch together, as a number or a percentage.
-        canaries: how many are to take traffic alone first.
-
-    Returns:
-        `release`, its number; `hosts` that switch, their `reasons` and `batches`, what each had `before`; in `canaries` and
-        `compared` the hosts to measure, and in `no_canary` why none is measured. `revert` says whether a failure on one host
-        reverts the others: if no host has an earlier release, one that serves is better than none.
+        canaries: how many are to serve the release alone first.
     """
     before = {host: plan.get("release") for host, plan in plans.items()}
-    plan: dict[str, Any] = {**NOTHING, "before": before}
     if any(failed(result) for result in plans.values()) or all(result["reason"] is None for result in plans.values()):
-        return plan
+        return Plan(before)
     release = number(plans)
     hosts = [host for host in plans if before[host] != release or plans[host]["reason"] is not None]
     # More than ten add no evidence, and a run measures only so many at a time (forks).
-    others = [host for host in hosts[canaries:] if before[host] is not None][:10]
-    if canaries and others:
-        plan.update(canaries=hosts[:canaries], compared=others)
-    elif canaries:
-        plan["no_canary"] = "No canary: no other host has an earlier release to compare it with."
-    reasons = {host: plans[host]["reason"] or "another host of the app needs it" for host in hosts}
-    order = batches(hosts, len(plans), batch, len(plan["canaries"]))
-    revert = any(before[host] not in (None, release) for host in plans)
-    return {**plan, "release": release, "hosts": hosts, "reasons": reasons, "batches": order, "revert": revert}
+    compared = [host for host in hosts[canaries:] if before[host] is not None][:10] if canaries else []
+    measured = hosts[:canaries] if compared else []
+    return Plan(
+        before,
+        release=release,
+        hosts=hosts,
+        reasons={host: plans[host]["reason"] or "another host of the app needs it" for host in hosts},
+        batches=batches(hosts, len(plans), batch, len(measured)),
+        revert=any(before[host] not in (None, release) for host in plans),
+        canaries=measured,
+        compared=compared,
+        no_canary="No canary: no other host has an earlier release to compare it with." if canaries and not compared else "",
+    )
 
 
-def rollback_plan(inspections: Results, name: str, to: str, renew: bool, batch: str) -> dict[str, Any]:
-    """Return what the hosts do for a rollback: a plan as `release_plan` returns it.
+def rollback_plan(inspections: Results, name: str, to: str, renew: bool, batch: str) -> Plan:
+    """Return what the hosts do for a rollback, without its phases.
 
     Args:
-        inspections: what the step `inspection` found on each.
+        inspections: what the step `inspect` found on each.
         name: the app's.
         to: the release to roll back to; empty for the newest good one that all hosts have and that is older than what is live.
         renew: whether it runs with today's settings, which makes a new release of it.
         batch: how many switch together, as a number or a percentage.
-
-    Returns:
-        Also `refusal`, which says why there is no release to roll back to, and `to`, the release that is rolled back to.
     """
     before = {host: inspection.get("release") for host, inspection in inspections.items()}
-    plan: dict[str, Any] = {**NOTHING, "before": before}
+    plan = Plan(before, command="playbooks/rollback.yml", prepare_step="lock", change_step="rollback")
     # What serves nothing has nothing to go back from, and keeps no other from it.
     serving = {host: inspection for host, inspection in inspections.items() if not failed(inspection) and inspection["release"]}
     if any(failed(inspection) for inspection in inspections.values()):
         return plan
     if not serving:
-        return {**plan, "refusal": f"No release of {name} is live, so there is nothing to roll back."}
+        return replace(plan, refusal=f"No release of {name} is live, so there is nothing to roll back.")
     if not to:
         newest = max(inspection["newest"] for inspection in serving.values())
         common = set.intersection(*(set(inspection["choices"]) for inspection in serving.values()))
@@ -117,65 +201,65 @@ def rollback_plan(inspections: Results, name: str, to: str, renew: bool, batch: 
                 f"{host}: {', '.join(map(str, inspection['choices'])) or 'none'}" for host, inspection in serving.items()
             )
             message = f"No good release of {name} before release {newest} is kept on all its hosts. Good releases: {kept}."
-            return {**plan, "refusal": message}
+            return replace(plan, refusal=message)
         to = str(max(earlier))
     rejections = [
         f"{host}: {inspection['rejections'][to]}" for host, inspection in serving.items() if inspection["rejections"].get(to)
     ]
     if rejections:
-        return {**plan, "refusal": "\n".join(rejections)}
-    release = max(inspection["next"] for inspection in serving.values()) if renew else int(to)
+        return replace(plan, refusal="\n".join(rejections))
     hosts = [host for host in serving if before[host] != int(to)]
-    reasons = {host: f"rolled back from release {before[host]}" for host in hosts}
-    order = batches(hosts, len(inspections), batch)
-    return {**plan, "release": release, "to": to, "hosts": hosts, "reasons": reasons, "batches": order, "revert": True}
+    return replace(
+        plan,
+        release=max(inspection["next"] for inspection in serving.values()) if renew else int(to),
+        to=to,
+        hosts=hosts,
+        reasons={host: f"rolled back from release {before[host]}" for host in hosts},
+        batches=batches(hosts, len(inspections), batch),
+        revert=True,
+    )
 
 
-def failed(result: Mapping[str, Any]) -> bool:
-    """Say whether a step failed on a host, or could not reach it."""
-    return bool(result.get("failed") or result.get("unreachable"))
+def phases(plan: Plan, settings: Settings, check: bool = False) -> list[Phase]:
+    """Return the phases of a plan.
 
-
-def failures(results: Results) -> dict[str, str]:
-    """Return the failures by host: the first line of each host's message."""
-    found = {}
-    for host, result in results.items():
-        if failed(result):
-            lines = str(result.get("msg") or "it gave no message").strip().splitlines()
-            message = next(iter(lines), "it gave no message").removeprefix("Task failed: ").rstrip(".: ")
-            if "deserialization" in message:  # what Ansible says of a module that was cut off
-                message = f"the step broke off (exit code {result.get('rc', '?')}): the connection or the host was lost"
-            found[host] = f"host is unreachable: {message}" if result.get("unreachable") else message
-    return found
-
-
-def report(results: Results, plan: Mapping[str, Any], failed_hosts: Mapping[str, str], name: str, command: str) -> str:
-    """Report the outcome of a release that failed on some host.
+    The first host is locked before all others, so that of two runs one wins on all of them. A lock lasts to the end of the run;
+    a host that waits for longer than a lease renews its lock in between.
 
     Args:
-        results: what each host said last.
-        plan: what `release_plan` or `rollback_plan` returned.
-        failed_hosts: the first failure of each host that failed.
-        name: the app's.
-        command: what to run next, once that is fixed.
+        plan: the plan, without them.
+        settings: for its times.
+        check: whether nothing may change.
     """
-    what = f"Release {plan['release']} of {name}" if plan["release"] else f"The release of {name}"
-    lines = [f"{what} failed on {host}: {message}." for host, message in failed_hosts.items()]
-    lost = [host for host, result in results.items() if failed(result)]
-    now = {host: result.get("release") for host, result in results.items() if host not in lost}
-    message = [f"{host} {release or 'nothing'}" for host, release in now.items()]
-    lines.append(f"Now serving: {', '.join(message)}." if message else "No host is reachable to report what it serves.")
-    for host in lost:
-        before = plan["before"].get(host) or "nothing"
-        lines.append(f"{host} is unreachable; it last served {before} and may come back on {plan['release']}.")
-    left = [host for host, release in now.items() if release == plan["release"] and plan["before"].get(host) != release]
-    mixed = len(set(now.values()) | {plan["before"].get(host) for host in lost}) > 1
-    if left and plan["revert"]:
-        lines.append(f"Could not revert {', '.join(left)}. To roll them back: playbooks/rollback.yml")
-    elif left:
-        lines.append(f"{', '.join(left)} can serve it, and no host has an earlier release, so nothing was reverted.")
-    elif not mixed and not lost:
-        lines.append("Every host serves what it served before; nothing is left half done.")
-    hosts = ",".join(failed_hosts)
-    lines.append(f"To find the cause: playbooks/doctor.yml -l {hosts}. Fix it and run {command} again, so that all hosts match.")
-    return "\n".join(lines)
+    seconds = settings.step_seconds
+    if not plan.hosts or check:
+        return [Phase("check", dict.fromkeys(plan.hosts, plan.change_step), seconds)] if plan.hosts else []
+    first = {host: plan.prepare_step if host in plan.hosts else "lock" for host in plan.before}
+    leader = plan.leader
+    found = [
+        Phase(f"prepare {leader}", {leader: first.pop(leader)}, seconds, configure=True),
+        Phase("prepare the others", first, seconds, configure=True),
+    ]
+    if plan.change_step == "activate" and settings.migration_seconds:
+        found.append(Phase("migrate", {plan.hosts[0]: "migrate"}, seconds + settings.migration_seconds))
+    for index, batch in enumerate(plan.batches):
+        found.append(Phase(f"{plan.change_step} {', '.join(batch)}", dict.fromkeys(batch, plan.change_step), seconds))
+        if plan.canaries and index == 0:
+            measured = dict.fromkeys([*plan.canaries, *plan.compared], "measure")
+            found.append(Phase("measure", measured, settings.canary_seconds + 90))
+    return leased([phase for phase in found if phase.steps])
+
+
+def leased(planned: Sequence[Phase]) -> list[Phase]:
+    """Return phases with how long each locks its hosts, and with steps that renew a lock that would end before the next step."""
+    length = [phase.seconds + MARGIN for phase in planned]
+    most = max(LEASE, 2 * max(length, default=0))
+    since: dict[str, int] = {}
+    found = []
+    for index, phase in enumerate(planned):
+        # It lasts through the next phase, too: there the host may only measure, which renews nothing.
+        ending = [host for host, begin in since.items() if sum(length[begin : index + 2]) > most]
+        steps = {**dict.fromkeys(ending, "lock"), **phase.steps}
+        since |= {host: index for host, step in steps.items() if step != "measure"}
+        found.append(replace(phase, steps=steps, lease=min(sum(length[index:]) + MARGIN, most + MARGIN)))
+    return found

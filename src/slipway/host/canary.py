@@ -13,22 +13,6 @@ from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 from slipway.host.watch import Processes, Traffic
 
-# The arguments of the step: a type stands for what must be given, and anything else is the default.
-PARAMETERS: dict[str, Any] = {
-    # The app's paths `home`, `runtime` and `logs`.
-    "layout": dict,
-    # The app's name. A program is called `<name>-<release>`.
-    "name": str,
-    # Where Supervisor looks for sections.
-    "program_directory": str,
-    # What the names of those files end with.
-    "program_suffix": str,
-    # Where Nginx logs the app's answers, as JSON.
-    "access_log": str,
-    # How long.
-    "seconds": float,
-}
-
 
 def measure(
     layout: Store, supervisor: Supervisor, log: Path, seconds: float, sleep: Callable[[float], None] = time.sleep
@@ -69,15 +53,3 @@ def measure(
         "seconds": {str(taken): times for taken, times in sorted(count.seconds.items())},
         "restarts": restarts + workers.ended,
     }
-
-
-def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Return what was measured.
-
-    Raises:
-        ReleaseError: as `measure` does.
-        OSError: when the log cannot be read.
-    """
-    supervisor = Supervisor(given["name"], given["program_directory"], given["program_suffix"], 0)
-    found = measure(Store(**given["layout"]), supervisor, Path(given["access_log"]), given["seconds"])
-    return {"changed": False, **found}

@@ -20,7 +20,6 @@ STEPS = {
     "balancer_drain": "balancer_drain",
     "balancer_status": "balancer_status",
     "build": "build.step",
-    "canary": "canary",
     "configuration": "configure.step",
     "doctor": "doctor",
     "image": "build.image",

@@ -11,7 +11,7 @@ from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.callback.default import CallbackModule as Default
-from ansible.plugins.loader import callback_loader
+from ansible.plugins.loader import callback_loader, filter_loader, test_loader
 from ansible.utils import color
 
 from slipway.controller.commands import ROOT
@@ -21,6 +21,7 @@ from slipway.controller.display.result import FAILED, ResultFile, exit_code, hos
 from slipway.controller.display.steps import Steps, role_of
 from slipway.controller.display.summary import Summary
 from slipway.controller.display.ticker import Ticker
+from slipway.controller.program import program
 
 
 class RunCallback(CallbackBase):
@@ -45,12 +46,20 @@ class RunCallback(CallbackBase):
         """Check that there is an inventory, also beside what programs read, and begin, at a terminal, to show late hosts."""
         self.playbook = playbook._file_name
         self.begin_result()
+        self.preload()
         for path in context.CLIARGS["inventory"]:
             if "," not in path and not os.path.exists(path):
                 self.stop(no_inventory(path))
         if not self.quiet and sys.stdout.isatty() and color.ANSIBLE_COLOR:
             self.ticker = Ticker(self._display, self.get_option("patience"))
             self.ticker.start()
+
+    @staticmethod
+    def preload() -> None:
+        """Load what most tasks need: each is run by a process that is forked from this one, and would load it again."""
+        filter_loader.get("bool")  # and with it all others
+        test_loader.get("defined")
+        program()
 
     def begin_result(self) -> None:
         """Begin the file with the result. A run goes on without it if it cannot be written."""

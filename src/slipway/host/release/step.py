@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from slipway.host.canary import measure
 from slipway.host.certificate import days_left
 from slipway.host.configuration import UnknownApp, configured, load, save
 from slipway.host.errors import ReleaseError
-from slipway.host.lock import LEASE_SECONDS, Locked, LockTakenOver, lock
+from slipway.host.lock import LEASE_SECONDS, Locked, LockTakenOver, lock, lock_owner
 from slipway.host.process import masked
 from slipway.host.release.context import Context
 from slipway.host.release.deploy import rollback_step, run_step
@@ -21,7 +23,8 @@ PARAMETERS: dict[str, Any] = {
     # `prepare` writes the new release and imports the app in it; `migrate` does that, too, and runs the migration; `activate`
     # does whatever of it is not done yet, and makes the release live. `inspect` finds the release to roll back to and changes
     # nothing; `rollback` rolls back to it. The others are for apps on several hosts: `plan` returns what a host has and needs,
-    # `lock` keeps others from changing the app, `revert` makes the previous release live again, and `unlock` ends the lock.
+    # `lock` keeps others from changing the app, `measure` measures what clients get of the live release, `revert` makes the
+    # previous release live again, and `unlock` ends the lock.
     "step": str,
     # The release to roll back to; empty for the last good one before the live one.
     "to": "",
@@ -33,6 +36,8 @@ PARAMETERS: dict[str, Any] = {
     "lease": 0.0,
     # Seconds after which no release is activated any more; 0 for no limit.
     "limit": 0.0,
+    # Seconds for which is measured.
+    "seconds": 0.0,
     # The canary's verdict, for the summary at the end of the run.
     "note": "",
     # The run of Ansible that this is a step of.
@@ -125,10 +130,13 @@ def change(context: Context, given: dict[str, Any], check: bool, configuration: 
         configuration: what the app's file is to hold from now on; None leaves that alone.
 
     Returns:
-        What came of it, also if it failed.
+        What came of it, also if it failed; in `locked` whether this run has the app's lock after it.
     """
     name, before = given["step"], context.layout.live()
     try:
+        if name == "measure":
+            found = measure(context.layout, context.supervisor, Path(context.arguments["access_log"]), given["seconds"])
+            return {"changed": False, **found, "locked": lock_owner(context.layout).get("id") == given["run"]["id"]}
         if name == "inspect":
             return {**choices(context), "before": before, "summary": summary(context, before)}
         if check:
@@ -145,15 +153,16 @@ def change(context: Context, given: dict[str, Any], check: bool, configuration: 
         if name == "unlock" and isinstance(error, (Locked, LockTakenOver)):  # the lease had ended, and another run began
             return {"changed": False, "release": before, "before": before, "reason": None, "summary": notes}
         if isinstance(error, Locked):
-            return {"failed": True, "msg": str(error), "locked_by": error.owner, "summary": notes}
+            return {"failed": True, "msg": str(error), "locked_by": error.owner, "locked": False, "summary": notes}
         live = context.layout.live()
-        return {"failed": True, "msg": masked(str(error), context.secrets), "live": live, "summary": notes}
+        return {"failed": True, "msg": masked(str(error), context.secrets), "live": live, "locked": False, "summary": notes}
     record = context.layout.record(result["release"]) if result["release"] else {}
     return {
         **result,
         "changed": result["changed"] or another,
         "output": masked(result.get("output", ""), context.secrets),
         "before": before,
+        "locked": bool(lease) and name != "unlock",
         "summary": summary(context, before),
         "version": version_of(record),
         "record": {key: value for key, value in record.items() if key not in ("digest", "health")},

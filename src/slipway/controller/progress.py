@@ -1,0 +1,167 @@
+"""Follow a release or a rollback over hosts from phase to phase, and report what failed and what serves then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from slipway.controller.canary import verdict
+from slipway.controller.fleet import Phase, Plan, Results, Settings, failed, phases, release_plan, rollback_plan
+from slipway.host.tables import text_table
+
+FIGURES = {
+    **{"host": "HOST", "role": "ROLE", "release": "RELEASE", "requests": "REQUESTS", "errors": "5XX", "p95": "P95"},
+    "restarts": "PROCESSES ENDED",
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the hosts of an app are.
+
+    Attributes:
+        name: the app's.
+        plan: what they do.
+        settings: those of the first host.
+        phase: the index of the next phase, or of the one that failed.
+        failures: the first failures, by host.
+        judgement: the verdict on the canaries; empty before they are measured.
+        messages: lines for the operator about the phase that has ended.
+        reports: what failed, and what serves now, for each host; empty if nothing failed.
+    """
+
+    name: str
+    plan: Plan
+    settings: Settings
+    phase: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    judgement: str = ""
+    messages: list[str] = field(default_factory=list)
+    reports: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, command: str, name: str, results: Results, settings: Mapping[str, Mapping[str, Any]], check: bool) -> Progress:
+        """Return the progress of hosts that have answered what they have and need.
+
+        Args:
+            command: `release` or `rollback`.
+            name: the app's.
+            results: the answer of each host, in the order of the inventory.
+            settings: those of each host; the first decides, but for times: a host takes as long as it may.
+            check: whether nothing may change.
+        """
+        each = [Settings(**settings[host]) for host in results if host in settings]
+        chosen = replace(
+            each[0],
+            step_seconds=max(one.step_seconds for one in each),
+            migration_seconds=max(one.migration_seconds for one in each),
+        )
+        if chosen.refusal:
+            plan = Plan({host: result.get("release") for host, result in results.items()}, refusal=chosen.refusal)
+        elif command == "release":
+            plan = release_plan(results, chosen.batch, chosen.canaries)
+        else:
+            plan = rollback_plan(results, name, chosen.to, chosen.renew, chosen.batch)
+            if plan.refusal:
+                plan = replace(plan, refusal=f"{plan.refusal}\nNothing was changed on any host of {name}.")
+        plan = replace(plan, phases=phases(plan, chosen, check))
+        return cls(name, plan, chosen, failures=failures(results))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Progress:
+        """Return the progress that `values` returned."""
+        plan = {**values["plan"], "phases": [Phase(**phase) for phase in values["plan"]["phases"]]}
+        known = {key: value for key, value in values.items() if key not in ("hosts", "reverted")}
+        return cls(**{**known, "plan": Plan(**plan), "settings": Settings(**values["settings"])})
+
+    def values(self) -> dict[str, Any]:
+        """Return it for tasks: with the arguments of each host's steps in `hosts`, and in `reverted` the hosts to revert."""
+        return {**asdict(self), "hosts": {host: self.arguments(host) for host in self.plan.before}, "reverted": self.reverted}
+
+    def arguments(self, host: str) -> dict[str, Any]:
+        """Return the arguments that all steps of a host have."""
+        plan = self.plan
+        note = self.judgement if host in plan.canaries else ""
+        before = plan.before[host] or 0
+        return {"number": plan.release, "to": plan.to, "before": before, "limit": self.settings.step_seconds, "note": note}
+
+    @property
+    def reverted(self) -> list[str]:
+        """The hosts that may have switched, if a failure is to revert them."""
+        begun = self.plan.phases[: self.phase + 1] if self.plan.revert else []
+        return [host for phase in begun for host, step in phase.steps.items() if step == self.plan.change_step]
+
+    def after(self, results: Results) -> Progress:
+        """Return the progress after a phase in which each host has its result in `results`.
+
+        Only the first failures count: later ones, such as a revert that fails, follow from them.
+        """
+        found = self.failures or failures(results)
+        steps = self.plan.phases[self.phase].steps
+        judgement, messages = self.judgement, [self.plan.no_canary] if self.plan.no_canary and self.phase == 0 else []
+        if not found and "measure" in steps.values():
+            measured = {host: results[host] for host, step in steps.items() if step == "measure"}
+            judged = verdict(measured, self.plan.canaries, self.settings.error_points, self.settings.latency_percent)
+            judgement = judged["message"]
+            messages = [judgement, *text_table(judged["rows"], FIGURES)]
+            found = {} if judged["promoted"] else {", ".join(self.plan.canaries): judgement}
+        phase = self.phase if found else self.phase + 1
+        return replace(self, phase=phase, failures=dict(found), judgement=judgement, messages=messages)
+
+    def reported(self, results: Results) -> Progress:
+        """Return the progress with a report for each host, from the last result of each.
+
+        The first host reports for all, except if nothing was done at all.
+        """
+        plan = self.plan
+        if plan.refusal:
+            return replace(self, reports=dict.fromkeys(plan.before, plan.refusal))
+        short = f"See the message of {plan.leader}, which reports for all hosts of {self.name}."
+        return replace(
+            self, reports={**dict.fromkeys(plan.before, short), plan.leader: report(results, plan, self.failures, self.name)}
+        )
+
+
+def failures(results: Results) -> dict[str, str]:
+    """Return the failures by host: the first line of each host's message."""
+    found = {}
+    for host, result in results.items():
+        if failed(result):
+            lines = str(result.get("msg") or "it gave no message").strip().splitlines()
+            message = next(iter(lines), "it gave no message").removeprefix("Task failed: ").rstrip(".: ")
+            if "deserialization" in message:  # what Ansible says of a module that was cut off
+                message = f"the step broke off (exit code {result.get('rc', '?')}): the connection or the host was lost"
+            found[host] = f"host is unreachable: {message}" if result.get("unreachable") else message
+    return found
+
+
+def report(results: Results, plan: Plan, failed_hosts: Mapping[str, str], name: str) -> str:
+    """Report the outcome of a release that failed on some host.
+
+    Args:
+        results: the last result of each host.
+        plan: what the hosts were to do.
+        failed_hosts: the first failure of each host that failed.
+        name: the app's.
+    """
+    what = f"Release {plan.release} of {name}" if plan.release else f"The release of {name}"
+    lines = [f"{what} failed on {host}: {message}." for host, message in failed_hosts.items()]
+    lost = [host for host, result in results.items() if failed(result)]
+    now = {host: result.get("release") for host, result in results.items() if host not in lost}
+    message = [f"{host} {release or 'nothing'}" for host, release in now.items()]
+    lines.append(f"Now serving: {', '.join(message)}." if message else "No host is reachable to report what it serves.")
+    for host in lost:
+        before = plan.before.get(host) or "nothing"
+        lines.append(f"{host} is unreachable; it last served {before} and may come back on {plan.release}.")
+    left = [host for host, release in now.items() if release == plan.release and plan.before.get(host) != release]
+    mixed = len(set(now.values()) | {plan.before.get(host) for host in lost}) > 1
+    if left and plan.revert:
+        lines.append(f"Could not revert {', '.join(left)}. To roll them back: playbooks/rollback.yml")
+    elif left:
+        lines.append(f"{', '.join(left)} can serve it, and no host has an earlier release, so nothing was reverted.")
+    elif not mixed and not lost:
+        lines.append("Every host serves what it served before; nothing is left half done.")
+    doctor = f"playbooks/doctor.yml -l {','.join(failed_hosts)}"
+    lines.append(f"To find the cause: {doctor}. Fix it and run {plan.command} again, so that all hosts match.")
+    return "\n".join(lines)
