@@ -31,7 +31,7 @@ PARTS: dict[str, tuple[list[str], list[str]]] = {
         ["host/health.py", "host/watch.py"],
         ["test_health.py", "test_app_watch.py", "test_app_door.py", "test_access_log.py"],
     ),
-    "fleet": (["controller/fleet.py"], ["test_app_fleet.py"]),
+    "fleet": (["controller/fleet.py", "controller/progress.py"], ["test_app_fleet.py"]),
     "canary": (["controller/canary.py"], ["test_app_fleet.py"]),
     "openapi": (["host/openapi/*"], ["test_app_openapi.py"]),
     "fetch": (["controller/fetch/*"], ["fetch"]),
