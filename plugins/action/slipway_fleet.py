@@ -15,7 +15,7 @@ short_description: Plan a release or a rollback over hosts, and follow it
 description:
   - With O(command), makes a plan for each app of several hosts, from what the hosts have answered.
   - With O(app), records for one app what became of a phase of its plan, or, with O(report), of the whole plan.
-  - The task runs once for the play, so its result must be registered by run_once.
+  - The task runs once for the play, with C(run_once), which registers its result for all hosts.
 options:
   command: {type: str, choices: [release, rollback], description: "What is planned."}
   apps: {type: dict, description: "The name of the app of each host, in the order of the inventory."}
@@ -34,7 +34,6 @@ EXAMPLES = """
     results: found
     settings: wanted
   register: planned
-  run_once: true
 """
 
 RETURN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -136,6 +137,123 @@ def test_what_one_of_them_lacks_is_gone_back_to_by_none() -> None:
     # With today's settings it is a new release.
     two = {"a": inspected(8, 7, 8), "b": {**inspected(8, 7, 8), "next": 23}}
     assert [getattr(fleet.rollback_plan(two, "shop", "7", True, "1"), key) for key in ("to", "release")] == ["7", 23]
+
+
+def phased(agreed: Plan, check: bool = False, **settings: Any) -> list[fleet.Phase]:
+    """Return the phases of a plan, with steps of 100 seconds."""
+    return fleet.phases(agreed, fleet.Settings(**{"batch": "1", "step_seconds": 100, **settings}), check)
+
+
+def test_a_release_is_prepared_on_all_hosts_and_migrated_once_before_any_switches() -> None:
+    agreed = fleet.release_plan({host: plan(7, True, 8) for host in "abc"}, "2", 0)
+    assert [(phase.name, phase.steps, phase.configure) for phase in phased(agreed, migration_seconds=50)] == [
+        ("prepare a", {"a": "prepare"}, True),
+        ("prepare the others", {"b": "prepare", "c": "prepare"}, True),
+        ("migrate", {"a": "migrate"}, False),
+        ("activate a, b", {"a": "activate", "b": "activate"}, False),
+        ("activate c", {"c": "activate"}, False),
+    ]
+    assert [phase.seconds for phase in phased(agreed, migration_seconds=50)] == [100, 100, 150, 100, 100]
+    assert [phase.name for phase in phased(agreed, check=True)] == ["check"]
+    assert phased(agreed, check=True)[0].steps == dict.fromkeys("abc", "activate")
+    assert phased(fleet.release_plan({host: plan(7, False, 8) for host in "ab"}, "1", 0)) == []
+
+
+def test_a_host_that_needs_nothing_is_locked_and_the_first_of_all_before_the_others() -> None:
+    agreed = fleet.release_plan({"a": plan(8, False, 9), "b": plan(7, True, 9, prepared=8)}, "1", 0)
+    assert [phase.steps for phase in phased(agreed, migration_seconds=5)] == [
+        {"a": "lock"},
+        {"b": "prepare"},
+        {"b": "migrate"},
+        {"b": "activate"},
+    ]
+    agreed = fleet.rollback_plan({host: inspected(8, 7, 8) for host in "ab"}, "shop", "", False, "100%")
+    assert [phase.steps for phase in phased(agreed, migration_seconds=5)] == [
+        {"a": "lock"},
+        {"b": "lock"},
+        {"a": "rollback", "b": "rollback"},
+    ]
+
+
+def test_canaries_and_those_they_are_compared_with_are_measured_after_the_first_batch() -> None:
+    agreed = fleet.release_plan({host: plan(7, True, 8) for host in "abc"}, "100%", 1)
+    found = phased(agreed, canary_seconds=60)
+    assert [phase.name for phase in found[2:]] == ["activate a", "measure", "activate b, c"]
+    assert found[3].steps == dict.fromkeys("abc", "measure")
+    assert found[3].seconds == 150
+
+
+def test_a_lock_lasts_to_the_end_of_the_run() -> None:
+    agreed = fleet.release_plan({host: plan(7, True, 8) for host in "abc"}, "1", 0)
+    # Five phases of 100 seconds each, and what they take besides.
+    assert [phase.lease for phase in phased(agreed)] == [680, 550, 420, 290, 160]
+
+
+@pytest.mark.parametrize(("batch", "canaries", "seconds"), [("1", 0, 100), ("1", 0, 3000), ("5%", 1, 400), ("100%", 0, 9)])
+def test_a_lock_that_would_end_before_is_renewed(batch: str, canaries: int, seconds: int) -> None:
+    agreed = fleet.release_plan({f"h{index}": plan(7, True, 8) for index in range(90)}, batch, canaries)
+    found = phased(agreed, step_seconds=seconds, canary_seconds=canaries and 1800)
+    ends: dict[str, float] = {}
+    now = 0
+    for phase in found:
+        longest = phase.seconds + fleet.MARGIN
+        for host, end in ends.items():
+            assert end >= now, f"{host} is not locked when {phase.name} begins"
+            assert host in phase.steps or end >= now + longest, f"{host} is not locked to the end of {phase.name}"
+        assert phase.lease <= max(fleet.LEASE, 2 * max(each.seconds + fleet.MARGIN for each in found)) + fleet.MARGIN
+        # The worst that may happen: it is locked at the begin of the phase, which then takes as long as it may.
+        ends |= {host: now + phase.lease for host, step in phase.steps.items() if step != "measure"}
+        now += longest
+    renewals = sum(step == "lock" for phase in found for step in phase.steps.values())
+    assert (renewals > 0) is (now > fleet.LEASE)
+    assert min(ends.values()) >= now or len(found) > 3
+
+
+SETTINGS = {host: {"batch": "1", "step_seconds": 100 + len(host)} for host in "abc"}
+
+
+def begun(command: str = "release", **results: dict[str, Any]) -> progress.Progress:
+    return progress.Progress.begin(command, "shop", results or {host: plan(7, True, 8) for host in "abc"}, SETTINGS, False)
+
+
+def test_progress_is_the_same_after_ansible_has_kept_it() -> None:
+    first = begun()
+    kept = json.loads(json.dumps(first.values()))
+    assert progress.Progress.of(kept) == first
+    assert kept["hosts"]["b"] == {"number": 8, "to": "", "before": 7, "limit": 101, "note": ""}
+
+
+def test_only_hosts_whose_phase_has_begun_are_reverted() -> None:
+    now = begun()
+    fine = {host: {"release": 7} for host in "abc"}
+    assert now.reverted == []
+    now = now.after(fine)
+    failed = now.after({**fine, "b": {"failed": True, "msg": "no"}})
+    assert (failed.failures, failed.reverted) == ({"b": "no"}, [])
+    now = now.after(fine)
+    # The batch of the first host is next: should its result get lost, it may have switched.
+    assert (now.phase, now.reverted) == (2, ["a"])
+    failed = now.after(fine).after({**fine, "b": {"unreachable": True, "msg": "gone"}})
+    assert (failed.failures, failed.reverted) == ({"b": "host is unreachable: gone"}, ["a", "b"])
+    # Only the first failures count, and nothing goes on.
+    assert failed.after({**fine, "c": {"failed": True, "msg": "no"}}) == failed
+
+
+def test_what_keeps_all_hosts_from_a_change_is_told_to_each_of_them() -> None:
+    settings = {**SETTINGS, "a": {**SETTINGS["a"], "refusal": "c cannot be reached."}}
+    now = progress.Progress.begin("release", "shop", {host: plan(7, True, 8) for host in "ab"}, settings, False)
+    assert (now.plan.phases, now.plan.refusal) == ([], "c cannot be reached.")
+    assert now.reported({}).reports == dict.fromkeys("ab", "c cannot be reached.")
+    now = begun("rollback", a=inspected(None), b=inspected(None))
+    assert now.plan.refusal.endswith("nothing to roll back.\nNothing was changed on any host of shop.")
+
+
+def test_the_first_host_reports_for_all() -> None:
+    now = begun(a=plan(7, True, 8), b={"failed": True, "msg": "no"})
+    assert (now.failures, now.plan.phases) == ({"b": "no"}, [])
+    reports = now.reported({host: {"release": 7} for host in "ab"}).reports
+    assert reports["a"].startswith("The release of shop failed on b: no.\nNow serving: a 7, b 7.")
+    assert reports["b"] == "See the message of a, which reports for all hosts of shop."
 
 
 def test_a_host_that_fails_has_nothing_agreed_on() -> None:

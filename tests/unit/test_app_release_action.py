@@ -106,7 +106,7 @@ def test_the_command_that_takes_over_is_that_of_this_run(monkeypatch: pytest.Mon
 def test_a_run_names_the_one_that_it_takes_over_from(told: object, wanted: str) -> None:
     step = Action({"changed": True})
     step._templar = SimpleNamespace(template=lambda value: value)
-    step.step("release", {}, {"app_take_over_lock": told})
+    step.step("release", {}, {"__app_take_over_lock": told})
     assert [run["take_over"] for run in step.runs] == [wanted]
 
 

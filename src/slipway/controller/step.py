@@ -31,7 +31,7 @@ class StepAction(ActionBase):
             run: dict[str, Any] = this_run()
         except DeadRun as error:
             raise AnsibleActionFail(str(error)) from error
-        named = (task_vars or {}).get("app_take_over_lock") or ""
+        named = (task_vars or {}).get("__app_take_over_lock") or ""
         run["take_over"] = str(self._templar.template(named)) if named else ""
         plain, secret = split(arguments)
         for _ in range(2):
