@@ -14,7 +14,7 @@ from bench.servers import ROOT, BenchError, Lab, Play, lab, machine, over_ssh, p
 
 # How much more of the controller a host may cost among eight than alone; and what eight hosts may take, times one.
 COST_RATIO = 1.0
-WALL_RATIO = 6
+WALL_RATIO = 5
 
 KINDS = {"second run of site.yml": "site.yml", "release of changed code": "playbooks/deploy.yml"}
 

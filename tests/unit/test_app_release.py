@@ -1350,6 +1350,25 @@ def test_a_claim_is_let_go_by_who_has_it(host: Host, module: Any) -> None:
     assert "ann on laptop" in module(step="lock", **host.arguments(run={**BOB, "id": "another"}))["msg"]
 
 
+def test_a_step_returns_whether_its_run_has_the_lock_after_it(host: Host, module: Any) -> None:
+    assert module(step="plan", **host.arguments())["locked"] is False
+    for step in ("lock", "prepare", "activate"):
+        assert module(step=step, **host.arguments(number=4, lease=60.0))["locked"] is True, step
+    assert module(step="lock", **host.arguments(run=BOB))["locked"] is False
+    measured = module(step="measure", **host.arguments(seconds=0.0))
+    assert (measured["locked"], measured["changed"], measured["release"], measured["total"]) == (True, False, 4, 0)
+    assert module(step="measure", **host.arguments(run=BOB, seconds=0.0))["locked"] is False
+    assert module(step="unlock", **host.arguments())["locked"] is False
+    assert module(step="measure", **host.arguments(seconds=0.0))["locked"] is False
+    assert module(step="activate", **host.arguments(number=4))["locked"] is False
+
+
+def test_a_host_that_serves_nothing_cannot_be_measured(host: Host, module: Any) -> None:
+    result = module(step="measure", **host.arguments(seconds=0.0))
+    assert (result["failed"], result["locked"]) == (True, False)
+    assert result["msg"] == "No release is live on this host, so there is nothing to measure."
+
+
 def test_what_takes_longer_than_the_run_waits_is_not_switched_to(host: Host, module: Any) -> None:
     host.run()
     result = module(step="activate", **host.arguments(settings="{}", limit=1.0, watch=5.0))
