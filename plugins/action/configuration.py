@@ -29,7 +29,13 @@ options:
   apply: {type: list, elements: str, default: [], description: "Command to run if the files changed."}
   service: {type: str, description: "Service to start and to enable at boot."}
   more_services: {type: list, elements: str, default: [], description: "Further services to start and to enable at boot."}
-  workers: {type: str, description: "Title of the service's processes that a reload replaces. Without it nothing is reloaded."}
+  workers:
+    type: str
+    description: Pattern of the title of the processes that a reload replaces. Without it nothing is reloaded.
+  keeps_workers:
+    type: bool
+    default: false
+    description: Whether processes that only finish their last requests keep that title.
 """
 
 EXAMPLES = r"""

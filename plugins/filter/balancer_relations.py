@@ -1,10 +1,10 @@
-"""Which hosts of an inventory are balancers, which are behind them, and what each must know of the others."""
+"""Work out which load balancers of an inventory are in front of which hosts, and what each needs of the others."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from slipway.controller.balancers import balancer_relations
+from slipway.controller.balancing import balancer_relations
 
 DOCUMENTATION = """
 name: balancer_relations
@@ -22,7 +22,7 @@ relations: "{{ groups | balancer_relations(hostvars, inventory_hostname) }}"
 """
 
 RETURN = """
-_value: {type: dict, description: "Load balancers in front of the host, its peers, addresses, domains, the issuer and the CA."}
+_value: {type: dict, description: "Load balancers in front of the host, with their addresses and domains; hosts behind it."}
 """
 
 

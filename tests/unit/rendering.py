@@ -63,7 +63,7 @@ class Host:
             "hostvars": {},
             "ansible_facts": {**usual, **(facts or {})},
             "ansible_check_mode": False,
-            "__nginx_placeholder": {"nginx": answer},
+            "__nginx_placeholder": {"version": answer},
         }
         # As Ansible ranks them: defaults, the inventory, and the roles' own variables.
         for role in ROLES:

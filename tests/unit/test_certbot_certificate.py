@@ -37,12 +37,13 @@ while [ $# -gt 0 ]; do
     --cert-name) name=$2 ;;
     --config-dir) directory=$2 ;;
     --server) server=$2 ;;
+    --webroot | --standalone) authenticator=${{1#--}} ;;
     --domain) names="$names${{names:+,}}DNS:$2" ;;
     esac
     shift
 done
 mkdir -p "$directory/live/$name" "$directory/renewal"
-echo "server = $server" >"$directory/renewal/$name.conf"
+printf 'authenticator = %s\\nserver = %s\\n' "$authenticator" "$server" >"$directory/renewal/$name.conf"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=x -days 90 -addext "subjectAltName=$names" \\
     -keyout "$directory/live/$name/privkey.pem" -out "$directory/live/$name/fullchain.pem" 2>/dev/null
 """
@@ -137,6 +138,8 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
         "certificate": str(tmp_path / "nginx/fullchain.pem"),
         "key": str(tmp_path / "nginx/privkey.pem"),
         "directory": str(tmp_path / "letsencrypt"),
+        "port": 0,
+        "service": "nginx",
     }
 
 
@@ -151,7 +154,9 @@ def issue(directory: Path, domains: list[str] = DOMAINS, server: str = AUTHORITY
     live, renewal = directory / "live/shop", directory / "renewal/shop.conf"
     live.mkdir(parents=True)
     renewal.parent.mkdir()
-    renewal.write_text(f"version = 2.1.0\n[renewalparams]\nserver = {server}\nkey_type = ecdsa\n", encoding="utf-8")
+    renewal.write_text(
+        f"version = 2.1.0\n[renewalparams]\nauthenticator = webroot\nserver = {server}\nkey_type = ecdsa\n", encoding="utf-8"
+    )
     certify(live / "fullchain.pem", live / "privkey.pem", domains, **options)
     return live, renewal
 
@@ -161,8 +166,9 @@ def issue(directory: Path, domains: list[str] = DOMAINS, server: str = AUTHORITY
 
 def test_a_certificate_that_will_do_is_not_ordered(tmp_path: Path) -> None:
     live, renewal = issue(tmp_path)
-    assert why_order(live, renewal, DOMAINS, AUTHORITY) is None
-    assert why_order(live, renewal, list(reversed(DOMAINS)), AUTHORITY) is None
+    assert why_order(live, renewal, DOMAINS, AUTHORITY, "webroot") is None
+    assert why_order(live, renewal, list(reversed(DOMAINS)), AUTHORITY, "webroot") is None
+    assert "challenges" in str(why_order(live, renewal, DOMAINS, AUTHORITY, "standalone"))
 
 
 @pytest.mark.parametrize(
@@ -175,18 +181,18 @@ def test_a_certificate_that_will_do_is_not_ordered(tmp_path: Path) -> None:
     ],
 )
 def test_one_for_other_names_or_from_elsewhere_is(tmp_path: Path, domains: list[str], server: str, words: str) -> None:
-    assert words in str(why_order(*issue(tmp_path), domains, server))
+    assert words in str(why_order(*issue(tmp_path), domains, server, "webroot"))
 
 
 def test_one_that_expired_is(tmp_path: Path) -> None:
-    assert why_order(*issue(tmp_path, days=-0.1), DOMAINS, AUTHORITY) == "it expired"
+    assert why_order(*issue(tmp_path, days=-0.1), DOMAINS, AUTHORITY, "webroot") == "it expired"
 
 
 @pytest.mark.parametrize("lifetime", LIFETIMES)
 @pytest.mark.parametrize(("share", "reason"), [(None, None), (0.24, "its renewal is overdue"), (0.02, "its renewal is overdue")])
 def test_one_whose_renewal_certbot_missed_is(tmp_path: Path, lifetime: float, share: float | None, reason: str | None) -> None:
     days = renewed_at_the_latest(lifetime) if share is None else share * lifetime
-    assert why_order(*issue(tmp_path, days=days, lifetime=lifetime), DOMAINS, AUTHORITY) == reason
+    assert why_order(*issue(tmp_path, days=days, lifetime=lifetime), DOMAINS, AUTHORITY, "webroot") == reason
 
 
 @pytest.mark.parametrize("lost", ["fullchain.pem", "renewal", "damaged", "no server"])
@@ -200,7 +206,7 @@ def test_one_that_is_not_whole_is(tmp_path: Path, lost: str) -> None:
         (live / "fullchain.pem").write_text("x", encoding="utf-8")
     else:
         (live / lost).unlink()
-    assert why_order(live, renewal, DOMAINS, AUTHORITY) is not None
+    assert why_order(live, renewal, DOMAINS, AUTHORITY, "webroot") is not None
 
 
 @pytest.mark.parametrize(
@@ -224,7 +230,7 @@ def test_no_certificate_is_none_that_browsers_take(tmp_path: Path, text: str | N
 def test_names_that_lead_here_pass(tmp_path: Path, network: Any) -> None:
     network(DOMAINS[0], "192.0.2.1")
     network(DOMAINS[1], "192.0.2.1", "2001:db8::1")
-    preflight(DOMAINS, tmp_path / "www")
+    preflight(DOMAINS, str(tmp_path / "www"), 0)
     assert {host for site in network.sites.values() for host in site.hosts} == set(DOMAINS)
     assert len(network.sites["2001:db8::1"].hosts) == 1
     assert [path for path in (tmp_path / "www").rglob("*") if path.is_file()] == []
@@ -233,7 +239,7 @@ def test_names_that_lead_here_pass(tmp_path: Path, network: Any) -> None:
 def test_a_name_without_an_address_is_told(tmp_path: Path, network: Any) -> None:
     network(DOMAINS[0], "192.0.2.1")
     with pytest.raises(ReleaseError, match=rf"{DOMAINS[1]} has no DNS record: add an A record.*certbot_preflight") as error:
-        preflight(DOMAINS, tmp_path / "www")
+        preflight(DOMAINS, str(tmp_path / "www"), 0)
     assert f"{DOMAINS[0]}:" not in str(error.value)
 
 
@@ -241,7 +247,7 @@ def test_a_name_that_leads_elsewhere_is_told(tmp_path: Path, network: Any) -> No
     network(DOMAINS[0], "192.0.2.9", status=404)
     network(DOMAINS[1], "192.0.2.8", status=200)
     with pytest.raises(ReleaseError) as error:
-        preflight(DOMAINS, tmp_path / "www")
+        preflight(DOMAINS, str(tmp_path / "www"), 0)
     message = str(error.value)
     assert "No certificate was ordered" in message
     assert re.search(rf"{DOMAINS[0]}: 192\.0\.2\.9 answers 404", message)
@@ -253,7 +259,7 @@ def test_a_closed_port_is_told(tmp_path: Path, network: Any) -> None:
     network(DOMAINS[0], "192.0.2.1")
     site = network.sites.pop("192.0.2.1")
     with pytest.raises(ReleaseError, match=r"port 80 of 192\.0\.2\.1 does not answer.*open port 80"):
-        preflight(DOMAINS[:1], tmp_path / "www")
+        preflight(DOMAINS[:1], str(tmp_path / "www"), 0)
     site.shutdown()
     site.server_close()
 
@@ -264,12 +270,12 @@ def test_a_second_address_that_leads_elsewhere_is_told(tmp_path: Path, network: 
     network(DOMAINS[1], "2001:db8::9", status=404)
     network(DOMAINS[0], "192.0.2.1", "2001:db8::9")
     with pytest.raises(ReleaseError, match="2001:db8::9"):
-        preflight(DOMAINS[:1], tmp_path / "www")
+        preflight(DOMAINS[:1], str(tmp_path / "www"), 0)
 
 
 def test_a_host_without_ipv6_is_not_asked_what_answers_there(tmp_path: Path, network: Any) -> None:
     network(DOMAINS[0], "192.0.2.1", NO_ROUTE)
-    preflight(DOMAINS[:1], tmp_path / "www")
+    preflight(DOMAINS[:1], str(tmp_path / "www"), 0)
 
 
 def test_a_redirect_or_another_token_is_not_the_challenge(tmp_path: Path, network: Any) -> None:

@@ -34,13 +34,14 @@ SPOKEN = {
     # word of Prometheus's own.
     "prometheus": {
         "metrics_path",
-        *("app_keep_releases", "app_workers", "nginx_connections"),
+        *("app_keep_releases", "app_workers", "haproxy_max_connections", "nginx_connections"),
         *("app_instances", "app_name", "certbot_mode", "metrics_enabled", "nginx_certificate", "nginx_domains", "nginx_site"),
+        *("haproxy_address", "haproxy_certificate", "haproxy_domains"),
     },
 }
 
 # What roles hand to playbooks, beside the facts of a host.
-RESULTS = {"app_findings", "app_status", "balancer_status"}
+RESULTS = {"app_findings", "app_status", "haproxy_status"}
 
 each_role = pytest.mark.parametrize("role", ROLES)
 
@@ -295,7 +296,7 @@ def test_a_template_is_used_by_its_role(path: Path) -> None:
     assert re.search(rf"[' /]{re.escape(path.name)}\b", texts)
 
 
-# One list of scrape jobs with the four ways in which Prometheus may verify a host.
+# One list of scrape jobs with the three ways in which Prometheus may verify a host.
 DECIDES = {"prometheus/templates/prometheus.yml.j2"}
 
 

@@ -1,4 +1,4 @@
-"""What Nginx is told to keep out, in every configuration that the role writes: alone, watched, behind balancers, and as one."""
+"""What Nginx is told to keep out, in every configuration that the role writes: alone, watched, and behind load balancers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from rendering import Block, Host, parse_nginx
-from test_balancer import member
+from test_haproxy import member
 from test_templates import INVENTORIES
 
 from slipway.host.configure.change import edited
@@ -31,8 +31,6 @@ SETS: dict[str, Host] = {
     ),
     "private of its own": Host({"nginx_private_locations": {"/reports/": "/srv/reports/"}, "nginx_private_password": "x" * 12}),
     "behind balancers": member("one.test", "web", metrics_enabled=True, metrics_password="of-the-monitoring"),
-    "balancer": member("edge.test", "balancer"),
-    "balancer with cookies": member("spare.test", "balancer", balancer_sticky="cookie"),
 }
 
 each_set = pytest.mark.parametrize("host", SETS.values(), ids=SETS)

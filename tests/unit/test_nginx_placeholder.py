@@ -31,7 +31,8 @@ class Pair:
         self.step = functools.partial(run_step, "tls_placeholder")
 
     def run(self, domains: list[str] = DOMAINS, **options: Any) -> dict[str, Any]:
-        return self.step(certificate=str(self.certificate), key=str(self.key), domains=domains, **options)
+        pair = {"certificate": str(self.certificate), "key": str(self.key), "domains": domains}
+        return self.step(certificates=[pair], **options)
 
     def state(self) -> tuple[bytes, bytes]:
         return self.certificate.read_bytes(), self.key.read_bytes()
@@ -59,7 +60,7 @@ def pair(tmp_path: Path, run_step: Callable[..., dict[str, Any]], program: Calla
 
 def test_a_placeholder_is_made_once(pair: Pair) -> None:
     result = pair.run()
-    assert (result["changed"], result["reason"]) == (True, "there is none")
+    assert (result["changed"], result["reasons"]) == (True, {str(pair.certificate): "there is none"})
     assert pair.fits()
     assert pair.names() == set(DOMAINS)
     assert pair.key.stat().st_mode & 0o777 == 0o600
@@ -106,7 +107,7 @@ def test_a_real_certificate_is_left_alone(pair: Pair, domains: list[str], subjec
 
 def test_a_placeholder_follows_the_names(pair: Pair) -> None:
     pair.run()
-    assert pair.run(DOMAINS[:1])["reason"] == "the names changed"
+    assert pair.run(DOMAINS[:1])["reasons"] == {str(pair.certificate): "the names changed"}
     assert pair.names() == set(DOMAINS[:1])
     assert pair.run(DOMAINS)["changed"] is True
     assert pair.names() == set(DOMAINS)
@@ -119,7 +120,7 @@ def test_a_placeholder_is_renewed_with_a_third_left(pair: Pair, lifetime: int, s
     certify(pair.certificate, pair.key, DOMAINS, PLACEHOLDER, days=share * lifetime, lifetime=lifetime)
     result = pair.run()
     assert result["changed"] is renewed
-    assert result["reason"] == ("the placeholder is about to expire" if renewed else None)
+    assert result["reasons"] == ({str(pair.certificate): "the placeholder is about to expire"} if renewed else {})
     assert pair.run()["changed"] is False
 
 
@@ -164,7 +165,7 @@ def damage(pair: Pair, kind: str) -> None:
 def test_what_nginx_could_not_start_with_is_replaced(pair: Pair, kind: str, reason: str) -> None:
     damage(pair, kind)
     result = pair.run()
-    assert (result["changed"], result["reason"]) == (True, reason)
+    assert (result["changed"], result["reasons"]) == (True, {str(pair.certificate): reason})
     assert pair.fits()
     assert pair.key.stat().st_mode & 0o777 == 0o600
     assert not pair.key.is_symlink()
@@ -227,15 +228,15 @@ def test_what_openssl_says_is_passed_on(pair: Pair, program: Callable[[str, str]
 
 def test_without_names_none_is_made_and_nginx_is_asked_all_the_same(pair: Pair) -> None:
     result = pair.run(domains=[])
-    assert (result["changed"], result["nginx"]) == (False, "nginx version: nginx/1.26.3\n")
+    assert (result["changed"], result["version"]) == (False, "nginx version: nginx/1.26.3\n")
     assert not pair.certificate.exists()
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\nexit 3\n", "#!/no/such/interpreter\n"])
 def test_an_nginx_that_does_not_run_is_told(pair: Pair, program: Callable[[str, str], Path], script: str) -> None:
     program("nginx", script)
-    assert pair.run(check=True)["nginx"] == ""  # before it is installed
+    assert pair.run(check=True)["version"] == ""  # before it is installed
     result = pair.run()
     assert result["failed"]
-    assert "Nginx does not report its version" in result["msg"]
+    assert "nginx does not report its version" in result["msg"]
     assert not pair.certificate.exists()

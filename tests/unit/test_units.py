@@ -43,8 +43,6 @@ def service(path: Path, **inventory: object) -> dict[str, str]:
 def test_there_are_services() -> None:
     assert {path.name for path in UNITS} >= {
         "metrics.service.j2",
-        "fetch.service.j2",
-        "balancer.service.j2",
     }
 
 

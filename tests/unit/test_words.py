@@ -25,14 +25,7 @@ NEVER = frozenset(
 )
 NEVER_TOGETHER = frozenset({("take", "back"), ("go", "back"), ("let", "go"), ("way", "back"), ("try", "out"), ("carry", "out")})
 
-# Files of the load balancer and its certificates, whose names are its own.
-EXCEPT = re.compile(r"/(balancer_\w+|balancers)\.py$|/tls/ca\.py$")
-FILES = sorted(
-    str(path.relative_to(ROOT))
-    for source in ("src/slipway", "plugins")
-    for path in (ROOT / source).rglob("*.py")
-    if not EXCEPT.search(str(path))
-)
+FILES = sorted(str(path.relative_to(ROOT)) for source in ("src/slipway", "plugins") for path in (ROOT / source).rglob("*.py"))
 
 
 def names(tree: ast.AST) -> Iterator[str]:
@@ -69,20 +62,14 @@ NEVER_READ = re.compile(
     r"(?i)\b(?:doors?|vouch\w*|claim\w*|lame|silent|trouble\w*|undo|undone|ways? back|ways? to serve|tell|tells|told|said"
     r"|(?:take|takes|taken|took|go|goes|gone|going|went) back|let go|try out|carry out)\b"
 )
-YAML = sorted(
-    path
-    for pattern in ("roles/*/tasks/*.yml", "playbooks/**/*.yml")
-    for path in ROOT.glob(pattern)
-    if "balancer" not in path.parts
-)
+YAML = sorted(path for pattern in ("roles/*/tasks/*.yml", "playbooks/**/*.yml") for path in ROOT.glob(pattern))
 
 
 def messages() -> Iterator[tuple[str, str]]:
     """Yield each message of the program, with the file that has it."""
     for section in (ROOT / "tests/messages.txt").read_text(encoding="utf-8").split("\n\n"):
         file, _, text = section.partition("\n")
-        if not EXCEPT.search(file):
-            yield file, text
+        yield file, text
 
 
 def test_messages_use_no_word_that_the_vocabulary_replaces() -> None:

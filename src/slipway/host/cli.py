@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     step.add_argument("--check", action="store_true", help="dry run: report what it would do, change nothing")
     text = "first install this program to FILE, whose directory is named after its version, and link LINK to it"
     step.add_argument("--install", nargs=2, metavar=("FILE", "LINK"), help=text)
+    command("haproxy-state", "save the state of HAProxy's backends, before HAProxy is reloaded or stopped", as_json=False)
     exporter = command("exporter", "write a Prometheus metrics file periodically", as_json=False)
     exporter.add_argument("settings", help="settings file (JSON)")
     return found
@@ -108,6 +109,11 @@ def do(given: argparse.Namespace) -> int:
 
         exporter.main(given.settings)
         return 0
+    if given.command == "haproxy-state":
+        from slipway.host import haproxy
+
+        print(haproxy.save_state() or f"The state of the backends was saved to {haproxy.STATE_FILE}.")
+        return 0  # else systemd would not reload HAProxy
     from slipway.host import operator  # most of the program, which a step need not read
 
     settings = getattr(given, "settings", None)

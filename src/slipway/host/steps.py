@@ -17,11 +17,11 @@ from slipway.host.values import arguments, merged
 
 # By the name of a step, the module that takes it.
 STEPS = {
-    "balancer_drain": "balancer_drain",
-    "balancer_status": "balancer_status",
     "build": "build.step",
     "configuration": "configure.step",
     "doctor": "doctor",
+    "haproxy_drain": "haproxy_drain",
+    "haproxy_status": "haproxy_status",
     "image": "build.image",
     "logs": "read_logs",
     "pack": "build.packing",
@@ -30,7 +30,6 @@ STEPS = {
     "releases": "releases",
     "run": "run",
     "status": "status",
-    "tls_ca": "tls.ca",
     "tls_order": "tls.order",
     "tls_placeholder": "tls.placeholder",
     "uv": "uv",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -31,12 +32,14 @@ class Service:
 
     Args:
         name: what systemd calls it.
-        title: title of its worker processes; empty if it has none that a reload replaces.
+        title: regular expression for the whole title of its worker processes; empty if it has none that a reload replaces.
+        keeps: whether workers that only finish their last requests keep that title, so that only the newest one counts.
     """
 
-    def __init__(self, name: str, title: str = "") -> None:
+    def __init__(self, name: str, title: str = "", keeps: bool = False) -> None:
         self.name = name
         self.title = title
+        self.keeps = keeps
 
     def runs(self) -> bool:
         """Return whether it runs."""
@@ -60,7 +63,7 @@ class Service:
     def workers(self) -> dict[int, float]:
         """Return the process ids of its workers, with the time at which each was started, in seconds since 1970.
 
-        Those that only finish their last requests have another title, and are left out.
+        Those that only finish their last requests are left out.
         """
         master = systemctl("show", "--property=MainPID", "--value", self.name).stdout.strip()
         booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -71,9 +74,9 @@ class Service:
             with contextlib.suppress(OSError, IndexError, ValueError):
                 fields = (directory / "stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
                 title = (directory / "cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ").strip()
-                if fields[1] == master and title == self.title:
+                if fields[1] == master and re.fullmatch(self.title, title):
                     found[int(directory.name)] = booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return found
+        return dict([max(found.items(), key=lambda worker: worker[1])]) if self.keeps and found else found
 
     def is_older_than(self, paths: Sequence[str]) -> bool:
         """Return whether its workers were started before the last change of `paths`; one second is forgiven."""

@@ -41,8 +41,10 @@ PARAMETERS: dict[str, Any] = {
     "service": "",
     # Further services that must run, now and at boot.
     "more_services": [],
-    # The title of the service's processes that a reload replaces. If it is empty, nothing is reloaded.
+    # A regular expression for the title of the service's processes that a reload replaces. If it is empty, nothing is reloaded.
     "workers": "",
+    # Whether processes that only finish their last requests keep that title.
+    "keeps_workers": False,
 }
 FILE: dict[str, Any] = {
     "path": str,
@@ -116,7 +118,7 @@ def converge(given: Mapping[str, Any], check: bool) -> dict[str, Any]:
     change = Change(contents, given["absent"], {file["path"]: file["group"] for file in given["files"] if file["group"]})
     missing = [path for path in given["directories"] if not os.path.isdir(path)]
     read = [path for path in [*contents, *given["reads"]] if not path.startswith(UNIT_DIRECTORY)]
-    service = Service(given["service"], given["workers"]) if given["service"] else None
+    service = Service(given["service"], given["workers"], given["keeps_workers"]) if given["service"] else None
     running = service is not None and service.runs()
     to_do = service is not None and (not running or not service.starts_at_boot() or service.is_older_than(read))
     idle = [one for one in map(Service, given["more_services"]) if not (one.runs() and one.starts_at_boot())]

@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import http.server
 import ipaddress
 import os
 import re
 import secrets
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from slipway.host.certificate import OVERDUE, read_file
 from slipway.host.errors import ReleaseError
@@ -37,8 +39,12 @@ PARAMETERS: dict[str, Any] = {
     "server": str,
     # The address for the CA's letters; empty for none.
     "email": "",
-    # Where challenges are answered.
-    "webroot": str,
+    # The directory in which a web server finds the answers to challenges. Empty if certbot answers them itself, at `port`.
+    "webroot": "",
+    # The port on 127.0.0.1 at which it does; a load balancer sends challenges there.
+    "port": 0,
+    # The service that serves the certificate.
+    "service": "nginx",
     # Whether to look before ordering.
     "preflight": True,
     # The link to the certificate with its chain.
@@ -57,7 +63,7 @@ ORDER_SECONDS = 600.0
 PATIENCE_SECONDS = 120.0
 
 
-def why_order(live: Path, renewal: Path, domains: list[str], server: str) -> str | None:
+def why_order(live: Path, renewal: Path, domains: list[str], server: str, authenticator: str) -> str | None:
     """Say why a certificate must be ordered; None if the one that is there will do.
 
     Args:
@@ -65,6 +71,7 @@ def why_order(live: Path, renewal: Path, domains: list[str], server: str) -> str
         renewal: certbot's file that says how it was ordered.
         domains: the names that it must be for, in any order.
         server: the CA that it must be from.
+        authenticator: what certbot calls the way in which challenges must be answered.
     """
     certificate = live / "fullchain.pem"
     if not certificate.exists() or not renewal.exists():
@@ -76,8 +83,10 @@ def why_order(live: Path, renewal: Path, domains: list[str], server: str) -> str
         return "it expired"
     if found.share_left < OVERDUE:
         return "its renewal is overdue"
-    known = re.search(r"^server\s*=\s*(\S+)", renewal.read_text(encoding="utf-8"), re.MULTILINE)
-    return "the CA changed" if known is None or known[1] != server else None
+    known = dict(re.findall(r"^(server|authenticator)\s*=\s*(\S+)", renewal.read_text(encoding="utf-8"), re.MULTILINE))
+    if known.get("server") != server:
+        return "the CA changed"
+    return "challenges are answered by another server" if known.get("authenticator") != authenticator else None
 
 
 def probe_challenge(domain: str, address: str, path: str, expected: str) -> str | None:
@@ -103,18 +112,67 @@ def probe_challenge(domain: str, address: str, path: str, expected: str) -> str 
     )
 
 
-def preflight(domains: list[str], webroot: Path) -> None:
+class Challenge(http.server.BaseHTTPRequestHandler):
+    """Answers the challenges of `answers`, as certbot does while it orders."""
+
+    answers: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self) -> None:
+        """Answer one."""
+        body = self.answers.get(self.path)
+        self.send_response(404 if body is None else 200)
+        self.end_headers()
+        self.wfile.write((body or "").encode())
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@contextlib.contextmanager
+def published(token: str, webroot: str, port: int) -> Iterator[str]:
+    """Have a challenge answered while the block runs, and yield its path.
+
+    Args:
+        token: the answer, which also is part of the path.
+        webroot: the directory in which the web server finds it; empty if it is asked for at a port.
+        port: that port, on 127.0.0.1.
+
+    Raises:
+        ReleaseError: when somebody else listens at that port.
+    """
+    path = f"/{CHALLENGES}/slipway-{token}"
+    if webroot:
+        file = Path(webroot, path.lstrip("/"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(token, encoding="utf-8")
+        try:
+            yield path
+        finally:
+            file.unlink()
+        return
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Challenge)
+    except OSError as error:
+        message = f"No certificate was ordered: port {port} on 127.0.0.1 (haproxy_acme_port) cannot be used ({error})."
+        raise ReleaseError(message) from error
+    Challenge.answers[path] = token
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield path
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def preflight(domains: list[str], webroot: str, port: int) -> None:
     """Check that every name leads to this host.
 
     Raises:
         ReleaseError: when one does not; it names all of them.
     """
     token = secrets.token_hex(16)
-    file = webroot / CHALLENGES / f"slipway-{token}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(token, encoding="utf-8")
     failures = []
-    try:
+    with published(token, webroot, port) as path:
         for domain in domains:
             try:
                 found = socket.getaddrinfo(domain, 80, type=socket.SOCK_STREAM)
@@ -122,13 +180,12 @@ def preflight(domains: list[str], webroot: Path) -> None:
                 failures.append(f"{domain} has no DNS record: add an A record for it at your DNS provider")
                 continue
             addresses = sorted({str(entry[4][0]) for entry in found}, key=lambda text: ipaddress.ip_address(text).version)
-            answers = [probe_challenge(domain, address, f"/{CHALLENGES}/{file.name}", token) for address in addresses]
+            answers = [probe_challenge(domain, address, path, token) for address in addresses]
             unexpected = [answer for answer in answers if answer]
             if unexpected:
-                hint = "Point its A and AAAA records at this host, and nowhere else, and open port 80 to the internet"
+                where = "the load balancers" if port else "this host"
+                hint = f"Point its A and AAAA records at {where}, and nowhere else, and open port 80 to the internet"
                 failures.append(f"{domain}: {' and '.join(unexpected)}. {hint}")
-    finally:
-        file.unlink()
     if failures:
         raise ReleaseError(
             f"No certificate was ordered, because the CA would not reach this host. {'; '.join(failures)}. "
@@ -159,12 +216,15 @@ def order(given: Mapping[str, Any]) -> None:
     Raises:
         ReleaseError: when it fails, with what certbot says.
     """
-    command = ["certbot", "certonly", "--non-interactive", "--agree-tos", "--webroot"]
-    command += ["--webroot-path", given["webroot"], "--cert-name", given["name"]]
+    command = ["certbot", "certonly", "--non-interactive", "--agree-tos", "--cert-name", given["name"]]
+    if given["webroot"]:
+        command += ["--webroot", "--webroot-path", given["webroot"]]
+    else:
+        command += ["--standalone", "--http-01-address", "127.0.0.1", "--http-01-port", str(given["port"])]
     command += ["--server", given["server"], "--key-type", "ecdsa"]
     command += ["--email", given["email"]] if given["email"] else ["--register-unsafely-without-email"]
     command += ["--config-dir", given["directory"], "--renew-with-new-domains", "--force-renewal"]
-    command += ["--deploy-hook", "systemctl reload nginx"]
+    command += ["--deploy-hook", f"systemctl reload {given['service']}"]
     for domain in given["domains"]:
         command += ["--domain", domain]
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -188,14 +248,14 @@ def is_valid(certificate: Path) -> bool:
 
 
 def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Order the certificate if there is none that will do, and link it for Nginx.
+    """Order the certificate if there is none that will do, and link it for the service.
 
     Returns:
-        The `reason` for an order; if it failed, whether what Nginx serves now is `is_valid`.
+        The `reason` for an order; if it failed, whether what is served now is `valid`.
     """
     live = Path(given["directory"], "live", given["name"])
     renewal = Path(given["directory"], "renewal", f"{given['name']}.conf")
-    reason = why_order(live, renewal, given["domains"], given["server"])
+    reason = why_order(live, renewal, given["domains"], given["server"], "webroot" if given["webroot"] else "standalone")
     links = {Path(given["certificate"]): live / "fullchain.pem", Path(given["key"]): live / "privkey.pem"}
     linked = all(link.is_symlink() and os.readlink(link) == str(target) for link, target in links.items())
     if check or (reason is None and linked):
@@ -203,7 +263,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     try:
         if reason is not None:
             if given["preflight"]:
-                preflight(given["domains"], Path(given["webroot"]))
+                preflight(given["domains"], given["webroot"], given["port"])
             reach(given["server"])
             order(given)
     except ReleaseError as error:

@@ -1,8 +1,8 @@
-"""Put a self-signed certificate in place if there is none that Nginx could start with.
+"""Put self-signed certificates in place if there are none that the web server could start with.
 
-A usable pair of certificate and key is left alone, whoever made it. One that is missing, damaged or does not fit together is
-replaced, since Nginx would not start with it. A placeholder made earlier is renewed when the names change, or when less than a
-third of its lifetime is left.
+A usable pair of certificate and key is left alone, whoever made it. One that is missing, damaged or does not fit is replaced,
+since neither Nginx nor HAProxy would start with it. A placeholder made earlier is renewed when the names change, or when less
+than a third of its lifetime is left.
 """
 
 from __future__ import annotations
@@ -13,18 +13,27 @@ from typing import Any
 from slipway.host.certificate import PLACEHOLDER, create, fits, read_file
 from slipway.host.errors import ReleaseError
 from slipway.host.process import run
+from slipway.host.values import arguments
 
 # The arguments of the step: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
+    # The program whose version is wanted: nginx or haproxy.
+    "server": "nginx",
+    # The certificates, each as CERTIFICATE says.
+    "certificates": list,
+}
+CERTIFICATE: dict[str, Any] = {
     # The file of the certificate.
     "certificate": str,
     # The file of the private key.
     "key": str,
     # The names that it is for; if there are none, none is created.
     "domains": list,
+    # How long it lasts. By default as long as browsers accept.
+    "days": 397,
 }
 
-DAYS = 397  # the longest that browsers accept
+VERSIONS = {"nginx": ["nginx", "-V"], "haproxy": ["haproxy", "-vv"]}
 RENEW_SHARE = 1 / 3  # of its lifetime that is left, as certbot does
 
 EXTENSIONS = """basicConstraints = critical, CA:FALSE
@@ -32,15 +41,6 @@ keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
 subjectAltName = {names}
 """
-
-
-def nginx() -> str:
-    """Return what Nginx says of itself: its version and that of OpenSSL.
-
-    Raises:
-        ReleaseError: when there is none, or it fails.
-    """
-    return run(["nginx", "-V"], 60).stdout
 
 
 def reason_to_replace(certificate: Path, key: Path, domains: list[str]) -> str | None:
@@ -64,28 +64,41 @@ def reason_to_replace(certificate: Path, key: Path, domains: list[str]) -> str |
     return "the placeholder is about to expire" if found.share_left < RENEW_SHARE else None
 
 
-def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Create a placeholder if one is needed.
-
-    Returns:
-        The `reason` for that; as `nginx` what `nginx -V` says, on which its configuration depends, empty in a dry run without
-        Nginx; and as `pem` the certificate that is there now, whoever made it, empty if there is none.
+def put(certificate: Path, key: Path, domains: list[str], days: int, check: bool) -> str | None:
+    """Create a placeholder if one is needed, and return why; None if there is no need.
 
     Raises:
         OSError: when a file cannot be written.
-        ReleaseError: when Nginx does not say its version, or openssl fails.
+        ReleaseError: when openssl fails.
     """
-    certificate, key, domains = Path(given["certificate"]), Path(given["key"]), given["domains"]
-    version = ""
-    try:
-        version = nginx()
-    except ReleaseError as error:
-        if not check:
-            raise ReleaseError(f"Nginx does not report its version: {error}") from error
     reason = reason_to_replace(certificate, key, domains) if domains else None
     if reason and not check:
         # A common name holds 64 characters; nobody looks at it if there are alternative names.
         names = ",".join(f"DNS:{domain}" for domain in domains)
-        create(certificate, key, domains[0][:64], EXTENSIONS.format(names=names), DAYS)
-    pem = certificate.read_text(encoding="ascii", errors="replace") if domains and certificate.exists() else ""
-    return {"changed": reason is not None, "reason": reason, "nginx": version, "pem": pem}
+        create(certificate, key, domains[0][:64], EXTENSIONS.format(names=names), days)
+    return reason
+
+
+def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Create the placeholders that are needed.
+
+    Returns:
+        By file of a certificate the `reasons` for creating one; and as `version` what the web server reports of itself, on which
+        its configuration depends, empty in a dry run without it.
+
+    Raises:
+        OSError: when a file cannot be written.
+        ReleaseError: when the web server does not report its version, or openssl fails.
+    """
+    version = ""
+    try:
+        version = run(VERSIONS[given["server"]], 60).stdout
+    except ReleaseError as error:
+        if not check:
+            raise ReleaseError(f"{given['server']} does not report its version: {error}") from error
+    reasons = {}
+    for one in (arguments(CERTIFICATE, entry) for entry in given["certificates"]):
+        reason = put(Path(one["certificate"]), Path(one["key"]), one["domains"], one["days"], check)
+        if reason:
+            reasons[one["certificate"]] = reason
+    return {"changed": bool(reasons), "reasons": reasons, "version": version}
