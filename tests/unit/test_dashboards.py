@@ -35,6 +35,10 @@ KNOWN = {
         node_filesystem_size_bytes node_network_receive_bytes_total node_network_transmit_bytes_total node_load5
     """,
     "nginx": "nginx_connections_reading nginx_connections_writing nginx_connections_waiting",
+    "haproxy": """
+        haproxy_server_http_responses_total haproxy_frontend_http_responses_total haproxy_server_current_sessions
+        haproxy_server_status haproxy_server_check_duration_seconds
+    """,
     "prometheus": "up ALERTS",
 }
 METRICS = {name for names in KNOWN.values() for name in names.split()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from accesses import line
 from certificates import certify
 from prometheus_client import CollectorRegistry, generate_latest
 
-from slipway.host import certificate, exporter
+from slipway.host import certificate, gauges
 from slipway.host.endpoint import AGENT
-from slipway.host.exporter import State, Traffic
+from slipway.host.exporter import BalancerState, Server, State, Traffic
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_when_the_certificate_begins_and_ends_is_told(tmp_path: Path, monkeypatc
     """An alert is a share of what lies in between."""
     certify(tmp_path / "none.pem", tmp_path / "none.key", ["shop.example.com"], days=60, lifetime=64)
     pem = tmp_path / "none.pem"
-    monkeypatch.setattr(exporter, "served", lambda door: certificate.read(pem.read_text(encoding="ascii")))
+    monkeypatch.setattr(gauges, "served", lambda door: certificate.read(pem.read_text(encoding="ascii")))
     registry = CollectorRegistry()
     State(never_released(tmp_path), registry)
     found = samples(registry)
@@ -114,3 +116,37 @@ def test_a_connection_that_is_answered_counts_with_that_to_the_app() -> None:
         state = State.__new__(State)
         state.settings = {"nginx": {"port": server.server_port, "workers": 1, "connections": 512}}
         assert list(state.connections()) == [("slipway_connections_limit", 512, []), ("slipway_connections", 470, [])]
+
+
+def test_the_services_of_a_load_balancer_and_its_public_endpoint_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "systemctl").write_text('#!/bin/sh\ntest "$3" = haproxy.service\n', encoding="utf-8")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    registry = CollectorRegistry()
+    health = {"path": "/healthz", "status": 200, "host": "shop.test"}
+    endpoint = {"host": "shop.test", "port": 1, "tls": False}
+    BalancerState({"health": health, "endpoint": endpoint, "services": ["haproxy.service", "certbot.timer"]}, registry)
+    found = samples(registry)
+    assert found["slipway_endpoint_up"] == 0
+    assert found['slipway_service_up{service="haproxy.service"}'] == 1
+    assert found['slipway_service_up{service="certbot.timer"}'] == 0
+    assert "slipway_up" not in found
+
+
+def test_the_file_of_metrics_is_served_at_one_path(tmp_path: Path) -> None:
+    file = tmp_path / "haproxy.prom"
+    with Server(0, file) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{address}/metrics")
+        file.write_text("slipway_endpoint_up 1.0\n", encoding="utf-8")
+        with urllib.request.urlopen(f"{address}/metrics") as answer:
+            assert answer.read() == b"slipway_endpoint_up 1.0\n"
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{address}/../{file.name}")
+        server.shutdown()
+    assert server.server_address[0] == "127.0.0.1"

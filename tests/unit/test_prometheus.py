@@ -41,6 +41,75 @@ def test_each_host_is_asked_by_a_way_on_which_it_proves_who_it_is() -> None:
     assert encrypted == {"verified", "selfsigned"}
 
 
+BALANCERS: dict[str, dict[str, Any]] = {
+    "edge.test": {"haproxy_domains": ["shop.test", "www.shop.test"], "ansible_host": "192.0.2.1"},
+    "spare.test": {"haproxy_domains": ["shop.test"], "haproxy_address": "2001:db8::2", "certbot_mode": "files"},
+    "inner.test": {"certbot_mode": "selfsigned"},
+    "plain.test": {"certbot_mode": "none"},
+    "off.test": {"metrics_enabled": False},
+}
+
+
+def watch_balancers(behind: list[str], **inventory: Any) -> Host:
+    """Return the host that asks, and load balancers."""
+    host = watch(prometheus_balanced=behind, **inventory)
+    host.variables["groups"] = {**host.variables["groups"], "web": [*MODES, *behind], "balancer": list(BALANCERS)}
+    host.variables["hostvars"] = {**host.variables["hostvars"], **BALANCERS, **{name: {} for name in behind}}
+    return host
+
+
+def test_a_load_balancer_is_scraped_at_its_own_address_and_proves_its_public_name() -> None:
+    found = yaml.safe_load(watch_balancers(["one.test"]).render("prometheus", "prometheus.yml.j2"))["scrape_configs"]
+    jobs = {job["job_name"].removeprefix("balancer "): job for job in found if job["job_name"].startswith("balancer ")}
+    assert {name: (asked(job), job["tls_config"]) for name, job in jobs.items()} == {
+        "edge.test": ({"192.0.2.1:443"}, {"server_name": "shop.test"}),
+        "spare.test": ({"[2001:db8::2]:443"}, {"server_name": "shop.test"}),
+        "inner.test": ({"inner.test:443"}, {"server_name": "inner.test", "ca_file": "/etc/prometheus/slipway.selfsigned.pem"}),
+    }
+    for name, job in jobs.items():
+        assert (job["scheme"], job["follow_redirects"], job["basic_auth"]["username"]) == ("https", False, "monitor")
+        labels = [each["labels"] for each in job["static_configs"]]
+        assert [each["job"] for each in labels] == ["host", "node", "haproxy"]
+        for each in labels:
+            assert (each["instance"], each["app"]) == (name, "haproxy")
+            assert each["__metrics_path__"] == f"/.slipway/metrics/{each['job']}"
+
+
+def test_the_certificate_of_a_load_balancer_may_be_signed_by_the_operators_own_ca() -> None:
+    host = watch_balancers([], prometheus_ca_file=str(ROOT / "pyproject.toml"))
+    found = {job["job_name"]: job for job in yaml.safe_load(host.render("prometheus", "prometheus.yml.j2"))["scrape_configs"]}
+    for name, file in (("edge", "authority"), ("spare", "authority"), ("inner", "selfsigned")):
+        assert found[f"balancer {name}.test"]["tls_config"]["ca_file"] == f"/etc/prometheus/slipway.{file}.pem"
+
+
+def test_hosts_behind_load_balancers_are_scraped_by_their_own_names_and_their_certificates_pinned() -> None:
+    host = watch_balancers(["one.test", "two.test"])
+    jobs = {job["job_name"]: job for job in yaml.safe_load(host.render("prometheus", "prometheus.yml.j2"))["scrape_configs"]}
+    assert asked(jobs["selfsigned"]) == {"self.test", "one.test", "two.test"}
+    assert asked(jobs["verified"]) == {"real.test", "own.test"}
+    (task,) = load(ROOT / "roles/prometheus/tasks/certificates.yml")
+    assert host.work_out(task["loop"]) == ["self.test", "one.test", "two.test", "inner.test"]
+    read = []
+    for name in ("one.test", "inner.test"):
+        host.variables["item"] = name
+        read.append(host.work_out(task["ansible.builtin.slurp"]["src"]))
+    assert read == ["/etc/nginx/slipway/one-test/fullchain.pem", "/etc/haproxy/slipway/site.crt"]
+
+
+@pytest.mark.parametrize(
+    ("results", "content"),
+    [
+        ([{"content": "b25lCg=="}, {"content": "dHdvCg=="}], "one\ntwo\n"),
+        ([{"content": "b25lCg=="}, {"unreachable": True}], None),
+    ],
+)
+def test_pins_are_replaced_when_all_hosts_have_answered(results: list[dict[str, Any]], content: str | None) -> None:
+    host = watch()
+    host.variables["__prometheus_certificates"] = {"results": results}
+    expected = [{"path": "/etc/prometheus/slipway.selfsigned.pem", "content": content}] if content else []
+    assert host["__prometheus_trusted_files"] == expected
+
+
 def test_over_http_a_host_asks_itself_alone_and_by_no_network() -> None:
     plain = jobs()["plain"]
     assert asked(plain) == {"watch.test"}
