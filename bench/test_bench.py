@@ -32,7 +32,18 @@ BENCHMARKS: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "telling": (SHORT, ["neither ", "metrics ", "log ", "both "]),
     "release": (("--rounds=1",), ["release of changed code", "rollback", "whole play", "build with", "processes before"]),
     "fleet": (("--rounds=1", "--sizes", "1", "2"), ["CPU of a host among 2", "time of 2 hosts"]),
-    "balancer": (SHORT, ["bench-alone.test ", "bench-edge.test ", "balancer and two hosts"]),
+    "balancer": (
+        SHORT,
+        [
+            "one host ",
+            "bare HAProxy, four ",
+            "balancer, one host / one host",
+            "balancer, two hosts / one host",
+            "balancer, four hosts / one host",
+            "p99 through the balancer / direct",
+            "CPU of the balancer / bare HAProxy",
+        ],
+    ),
     "capacity": ((*SHORT, "--idle=40", "--websockets=10", "--slow=5"), ["alone ", "crowd "]),
     "passwords": (("--rounds=1", "--guesses=50"), ["alone ", "guesses "]),
 }

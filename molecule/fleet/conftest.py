@@ -1,7 +1,9 @@
-"""What the tests of the fleet share: its hosts, and a load on them through the balancer."""
+"""What the tests of the fleet share: its hosts, and a load on them through a load balancer."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
 import re
 import shlex
@@ -10,22 +12,83 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from molecule.conftest import ARTEFACTS, Answer, Host, within
+from molecule.conftest import ARTEFACTS, Answer, Host, podman, within
 from molecule.release.conftest import Load
 from molecule.release.program import Step
 
-# The name that clients know, the balancers that have it, and the hosts behind them.
+# The name that clients know, the load balancers that have it, and the hosts behind them.
 DOMAIN = "shop.test"
 NAMES = ["one.test", "two.test", "three.test"]
 ROOT_CERTIFICATE = ARTEFACTS / "acme-root.pem"
 
+SOCKET = "/run/haproxy/admin.sock"
+STATE_FILE = "/var/lib/slipway/haproxy/server-state"
+CONFIGURATION = "/etc/haproxy/haproxy.cfg"
 
-class Door(Host):
-    """A balancer, asked for the site by clients who trust the authority of its certificate."""
+# Sends a command to the runtime API. There is no socket for a moment while HAProxy starts.
+ADMIN = """
+import socket, sys, time
+deadline, answer = time.monotonic() + 10, b""
+while not answer:
+    try:
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(10)
+            admin.connect(sys.argv[1])
+            admin.sendall(sys.argv[2].encode() + b"\\n")
+            while part := admin.recv(65536):
+                answer += part
+    except OSError:
+        answer = b""
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.1)
+print(answer.decode(), end="")
+"""
+
+
+@dataclass
+class Backend:
+    """An app host as a load balancer sees it.
+
+    Args:
+        state: the first word of HAProxy's status, in lower case: up, down, drain or maint.
+        check: how the last health check ended, as HAProxy abbreviates it: L7OK, L7STS, L4TOUT.
+        code: the HTTP status that the check was answered with, if any.
+        sessions: requests and connections in progress, of both backends.
+    """
+
+    state: str
+    check: str
+    code: str
+    sessions: int
+
+
+def parse(statistics: str) -> dict[str, Backend]:
+    """Return the servers of the backend app in what `show stat` prints."""
+    rows = csv.DictReader(statistics.removeprefix("# ").strip().splitlines())
+    servers = [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND") and row["pxname"] in ("app", "app_once")]
+    sessions: Counter[str] = Counter()
+    for row in servers:
+        sessions[row["svname"]] += int(row["scur"])
+    return {
+        row["svname"]: Backend(
+            row["status"].split()[0].lower(),
+            row["check_status"].removeprefix("* "),
+            row["check_code"],
+            sessions[row["svname"]],
+        )
+        for row in servers
+        if row["pxname"] == "app"
+    }
+
+
+class Balancer(Host):
+    """A load balancer, asked for the site by clients who trust the CA of its certificate."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -33,7 +96,7 @@ class Door(Host):
 
     @property
     def trust(self) -> ssl.SSLContext:
-        """A context that trusts the authority, which the tests' prepare.yml asks for."""
+        """A context that trusts the CA, whose certificate the tests' prepare.yml fetches."""
         return ssl.create_default_context(cafile=str(ROOT_CERTIFICATE))
 
     def connect(self, server_name: str | None = None, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
@@ -44,22 +107,51 @@ class Door(Host):
         """Send one request for the site."""
         return super().ask(path, *arguments, **{"name": DOMAIN, **options})
 
-    def state(self) -> dict[str, dict[str, Any]]:
-        """Return what the balancer says of each host."""
-        hosts: dict[str, dict[str, Any]] = json.loads(self.run("cat /run/slipway-balancer/fleet/state.json"))["hosts"]
-        return hosts
+    def admin(self, command: str) -> str:
+        """Send a command to the runtime API and return the answer."""
+        return self.run(shlex.join(["python3", "-c", ADMIN, SOCKET, command]))
+
+    def state(self) -> dict[str, Backend]:
+        """Return how it uses each app host."""
+        return parse(self.admin("show stat"))
 
     def uses(self, *names: str) -> bool:
-        """Say whether it uses these hosts and no others."""
-        return {name for name, entry in self.state().items() if entry["slots"]} == set(names)
+        """Return whether it sends requests to these hosts and no others."""
+        return {name for name, backend in self.state().items() if backend.state == "up"} == set(names)
+
+    def pid(self) -> int:
+        """Return the id of the process that answers requests."""
+        (found,) = re.findall(r"^Pid: (\d+)$", self.admin("show info"), re.MULTILINE)
+        return int(found)
+
+    def reload(self) -> None:
+        """Reload HAProxy, and wait for the process that takes over."""
+        before = self.pid()
+        self.run("systemctl reload haproxy")
+        within(10, lambda: self.pid() != before)
+
+    def active(self, before: int = 0) -> bool:
+        """Return whether HAProxy runs, by another process than `before`, and the site answers."""
+        running = self.run("systemctl is-active haproxy", check=False).strip() == "active"
+        return running and self.pid() != before and self.healthy()
+
+    def certificate(self) -> dict[str, Any]:
+        """Return the certificate that is served, verified."""
+        with self.connect() as connection:
+            return dict(connection.getpeercert() or {})
 
     def serial(self) -> str:
         """Return the serial number of the certificate that is served."""
-        with self.connect() as connection:
-            return str((connection.getpeercert() or {})["serialNumber"])
+        return str(self.certificate()["serialNumber"])
+
+    def renew(self) -> None:
+        """Renew the certificate, and wait until the new one is served."""
+        before = self.serial()
+        self.run("certbot renew --force-renewal --no-random-sleep-on-renew")
+        within(15, lambda: self.serial() != before)
 
 
-# Asks a host behind the balancers from there.
+# Asks a host behind the load balancers from there.
 ITSELF = """
 import http.client, json, socket, ssl, sys
 connection = http.client.HTTPConnection("127.0.0.1")
@@ -72,37 +164,71 @@ print(json.dumps([answer.status, {name.lower(): value for name, value in answer.
 
 
 class Member(Host):
-    """A host behind the balancers. It answers them and itself, and so it is asked from itself."""
+    """A host behind the load balancers. It answers them and itself, and so it is asked from itself."""
 
     def ask(self, path: str, *_: Any, **__: Any) -> Answer:
         """Send one request as the host itself would."""
         return Answer(*json.loads(self.run(shlex.join(["python3", "-c", ITSELF, DOMAIN, path]))))
 
+    @property
+    def pinned(self) -> str:
+        """The path of the certificate that the load balancers pin."""
+        return f"/etc/nginx/slipway/backend/{self.name}.pem"
 
-EDGE, SPARE = Door("edge.test"), Door("spare.test")
+    @property
+    def key(self) -> str:
+        """The path of that certificate's private key, which is beside it."""
+        return self.run(f"grep -l 'PRIVATE KEY' /etc/nginx/slipway/backend/{self.name}.*").strip()
+
+
+EDGE, SPARE = Balancer("edge.test"), Balancer("spare.test")
+BALANCERS = [EDGE, SPARE]
 FLEET = [Member(name, "shop") for name in NAMES]
 
 
 def drain(name: str, out: bool = True) -> None:
-    """Have the balancers take a host out of use, or bring it back, by the step that playbooks/drain.yml has them take."""
-    places = {"runtime": "/run/slipway-balancer/fleet", "drained": "/var/lib/slipway/balancer/fleet"}
-    told = {"host": name, "drain": out, "seconds": 60, **places}
-    for door in (EDGE, SPARE):
-        result = Step(door, {}, {"step": "balancer_drain", "arguments": told}).run(task_vars={})
+    """Drain a host on the load balancers, or put it back into use, by the step of playbooks/drain.yml."""
+    arguments = {"host": name, "drain": out, "seconds": 60, "socket": SOCKET, "state_file": STATE_FILE}
+    for balancer in BALANCERS:
+        result = Step(balancer, {}, {"step": "haproxy_drain", "arguments": arguments}).run(task_vars={})
+        assert not result.get("failed"), result
         assert result.get("settled"), result
 
 
-class DoorLoad(Load):
-    """A load on the site through a balancer, with or without streams that no drain sees the end of."""
+def start_again(host: Host, address: str) -> None:
+    """Start the container of a host that was killed, and give it back the address that it had, as a server keeps its own.
 
-    def __init__(self, door: Door, streams: bool) -> None:
-        super().__init__(door, pause=2)
+    Podman gives it another one. The old one becomes the first, from which it connects; it answers at both.
+
+    Args:
+        host: the host.
+        address: the address that it had.
+    """
+    podman("start", host.container)
+    within(30, lambda: host.run("systemctl is-system-running", check=False).strip() in ("running", "degraded", "starting"))
+    (device, current), *_ = re.findall(
+        r"^\d+: (\S+) +inet (\S+/\d+) .*scope global", host.run("ip -oneline -4 address"), re.MULTILINE
+    )
+    new, _, bits = current.partition("/")
+    if new != address:
+        gateway = host.run("ip -4 route show default").split()[2]
+        host.run(
+            f"ip address delete {current} dev {device}; ip address add {address}/{bits} dev {device};"
+            f" ip address add {current} dev {device}; ip route replace default via {gateway}"
+        )
+
+
+class FleetLoad(Load):
+    """A load on the site through a load balancer, with or without streams, whose end no drain lives to see."""
+
+    def __init__(self, balancer: Balancer, streams: bool) -> None:
+        super().__init__(balancer, pause=2)
         self.streams = streams
         # What hosts took that are no more.
         self.taken: Counter[str] = Counter()
 
     def command(self) -> list[str]:
-        """Return what is asked for where, and who vouches for it."""
+        """Return what to ask for, where, and the CA."""
         return [self.host.address, DOMAIN, str(ROOT_CERTIFICATE), str(self.pause), str(int(self.streams))]
 
 
@@ -112,18 +238,18 @@ def ledger(host: Host) -> list[str]:
 
 
 @contextmanager
-def loaded(door: Door = EDGE, allowed: int = 0, expected: str = "", streams: bool = True) -> Iterator[DoorLoad]:
-    """Have a load while the block runs, and see afterwards that nothing failed and no order was taken twice.
+def loaded(balancer: Balancer = EDGE, allowed: int = 0, expected: str = "", streams: bool = True) -> Iterator[FleetLoad]:
+    """Keep up a load while the block runs; afterwards nothing may have failed, and no order may have been taken twice.
 
     Args:
-        door: the balancer that is asked.
+        balancer: the load balancer that is asked.
         allowed: how many requests may fail: those that a killed host had.
         expected: what a failure may be that a release is meant to have, as a regular expression.
         streams: whether a WebSocket and an event stream are part of it.
     """
     for host in FLEET:
         host.run("test ! -e /opt/shop/shared/ledger || : > /opt/shop/shared/ledger", check=False)
-    with DoorLoad(door, streams) as load:
+    with FleetLoad(balancer, streams) as load:
         time.sleep(2)
         yield load
         time.sleep(1)
@@ -135,8 +261,25 @@ def loaded(door: Door = EDGE, allowed: int = 0, expected: str = "", streams: boo
     assert set(load.result["posted"]) <= set(taken)
 
 
+@contextlib.contextmanager
+def running(host: Host, unit: str, *command: str) -> Iterator[None]:
+    """Run a command on a host as a service while the block runs; what it prints is in /run/UNIT.log.
+
+    Args:
+        host: the host.
+        unit: the name of the service.
+        command: the command and its arguments.
+    """
+    log = f"--property=StandardOutput=append:/run/{unit}.log --property=StandardError=append:/run/{unit}.log"
+    host.run(f"rm -f /run/{unit}.log; systemd-run --quiet --collect --unit={unit} {log} {shlex.join(command)}")
+    try:
+        yield
+    finally:
+        host.run(f"systemctl stop {unit}", check=False)
+
+
 def all_in_use() -> None:
-    """Wait until both balancers use all hosts."""
+    """Wait until both load balancers use all hosts."""
     within(60, lambda: EDGE.uses(*NAMES) and SPARE.uses(*NAMES), pause=0.5)
 
 
@@ -148,6 +291,6 @@ def ready() -> None:
 
 @pytest.fixture(autouse=True)
 def whole(ready: None) -> Iterator[None]:
-    """See that each test leaves all hosts in use."""
+    """Require that each test leaves all hosts in use."""
     yield
     all_in_use()

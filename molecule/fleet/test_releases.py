@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from molecule.conftest import INVENTORY, ROOT, Host, Run, play, podman, within
-from molecule.fleet.conftest import FLEET, NAMES, loaded
+from molecule.fleet.conftest import FLEET, NAMES, loaded, start_again
 from molecule.release.conftest import flat, programs, serves
 
 FIRST, SECOND, THIRD = FLEET
@@ -189,7 +189,7 @@ def test_a_host_that_stands_still_for_some_seconds_divides_nothing(changed: Call
 
 def test_a_host_that_dies_takes_the_others_back_and_is_one_with_them_after_the_next_run(changed: Callable[[str], Path]) -> None:
     before = uniform()
-    source = str(changed("# killed"))
+    source, address = str(changed("# killed")), SECOND.address
     # What was in flight there fails, and nothing else.
     with loaded(allowed=8):
         run = Running(app_source=source, app_watch_seconds=4)
@@ -202,7 +202,7 @@ def test_a_host_that_dies_takes_the_others_back_and_is_one_with_them_after_the_n
             assert [serves(host) for host in (FIRST, THIRD)] == [before, before], ended.output[-9000:]
             assert f"{SECOND.name} is unreachable; it last served {before}" in flat(ended)
         finally:
-            podman("start", SECOND.name)
+            start_again(SECOND, address)
         within(60, SECOND.healthy)
     with loaded():
         again = deploy(app_source=source)
