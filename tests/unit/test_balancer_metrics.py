@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
-import pytest
 from ansible.template import trust_as_template
 from rendering import Host
 
@@ -100,22 +96,6 @@ def test_the_exporters_of_a_load_balancer_are_asked_on_the_host_itself() -> None
     assert "user monitor password $6$rounds=1000$" in text
     assert text == balancer().render("haproxy", "haproxy/monitoring_sections.cfg.j2"), "it differs from run to run"
     assert text != balancer(metrics_password="x" * 20).render("haproxy", "haproxy/monitoring_sections.cfg.j2")
-
-
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
-@pytest.mark.parametrize("enabled", [True, False])
-def test_haproxy_can_read_what_serves_metrics(tmp_path: Path, enabled: bool) -> None:
-    host = balancer(metrics_enabled=enabled)
-    names = ("monitoring_frontend", "monitoring_sections")
-    inside, outside = (str(host.render("haproxy", f"haproxy/{name}.cfg.j2") or "") for name in names)
-    dynamic = "use_backend slipway_metrics_%[var(txn.slipway_exporter)] if { var(txn.slipway_exporter) -m found }"
-    frontend = f"frontend https\n    bind 127.0.0.1:8443\n{inside}\n    {dynamic}\n    default_backend app\n"
-    usual = "defaults\n    mode http\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n"
-    file = tmp_path / "haproxy.cfg"
-    sections = outside if enabled else ""
-    file.write_text(f"{usual}{frontend}{sections}\nbackend app\n    server one 127.0.0.1:1\n", encoding="utf-8")
-    done = subprocess.run(["haproxy", "-c", "-f", str(file)], capture_output=True, text=True, check=False)
-    assert (done.returncode, "WARNING" in done.stderr) == (0, False), done.stderr
 
 
 def test_a_load_balancer_that_is_not_watched_serves_none_of_slipways_paths() -> None:

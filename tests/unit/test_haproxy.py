@@ -232,3 +232,9 @@ def test_a_balancer_orders_a_certificate_of_its_own() -> None:
     for host in (edge, spare):
         assert (host["certbot_mode"], host["certbot_domains"], host["certbot_webroot"]) == ("acme", ["shop.test"], "")
         assert (host["certbot_port"], host["certbot_certificate"]) == (8888, "/etc/haproxy/slipway/site.crt")
+
+
+def test_answers_of_streaming_paths_may_pause_for_long() -> None:
+    found = configuration(haproxy_streaming_paths=["/events"], haproxy_streaming_timeout=900)
+    for backend in ("backend app", "backend app_once"):
+        assert "http-request set-timeout server 900s if { path_beg /events }" in found[backend]
