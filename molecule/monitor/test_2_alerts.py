@@ -16,6 +16,16 @@ from tests.unit.certificates import certify
 APP = WATCHED.app
 TLS = f"/etc/nginx/slipway/{APP}"
 
+OF_BALANCERS = {
+    "BalancerDown",
+    "NoBackendUp",
+    "BackendDown",
+    "EndpointDown",
+    "BalancerErrors",
+    "BalancerConnectionsNearlyUsedUp",
+    "ServiceDown",
+}
+
 
 def firing(alert: str) -> bool:
     """Say whether Prometheus finds that this is so for long enough."""
@@ -174,5 +184,5 @@ def test_a_host_that_is_down(somebody: Told) -> None:
         podman("unpause", WATCHED.name)
     within(60, WATCHED.healthy)
     rules = yaml.safe_load(WATCH.run("cat /etc/prometheus/slipway.rules.yml"))["groups"][0]["rules"]
-    # One test each.
-    assert {rule["alert"] for rule in rules} == somebody.firing
+    # One test each; those of load balancers, which this scenario has none of, are tested by their rules alone.
+    assert {rule["alert"] for rule in rules} - OF_BALANCERS == somebody.firing - OF_BALANCERS
