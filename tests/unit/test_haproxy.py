@@ -171,6 +171,8 @@ def test_a_host_without_a_known_certificate_is_left_out() -> None:
     before = {"files": [{"path": f"/etc/haproxy/slipway/backends/{name}.pem"} for name in ("two.test", "gone.test")]}
     found = configuration(__haproxy_backend_certificates=some, __haproxy_backend_files=before)
     assert list(servers(found["backend app"])) == ["one.test", "two.test"]
+    host = member("edge.test", "balancer", __haproxy_backend_certificates=some, __haproxy_backend_files=before)
+    assert host["__haproxy_unread"] == ["two.test"], "an operator is not told"
 
 
 def test_only_requests_that_may_be_repeated_are() -> None:
