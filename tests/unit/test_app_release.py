@@ -416,6 +416,20 @@ def test_only_a_release_that_follows_another_has_cached_connections_to_wait_for(
     assert waited == [0.0, release_activate.CACHED_CONNECTION_SECONDS]
 
 
+def test_what_reaches_a_release_during_the_switch_is_watched(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    switch, began, watched = release_activate.switch, [], []
+
+    def slow(context: Context, number: int) -> None:
+        began.append(host.clock.monotonic())
+        switch(context, number)
+        host.clock.sleep(2.0)
+
+    monkeypatch.setattr(release_activate, "switch", slow)
+    monkeypatch.setattr(release_activate, "watch", lambda *words: watched.append(words[2]))
+    host.run()
+    assert watched[0] <= began[0]
+
+
 def test_a_release_drops_no_request(host: Host) -> None:
     host.run()
     seen: list[str] = []

@@ -31,6 +31,9 @@ GIVEN_UP_SECONDS = 2.0
 KNOWN_TIMES = 3
 KNOWN_FASTER = 5
 
+# Of this many answers or more, one that took long is taken for chance: so long as that, the machine stood still.
+CHANCE_TIMES = 20
+
 # With fewer answers than this before the switch nobody knows what is usual.
 LEAST_KNOWN = 10
 
@@ -45,7 +48,7 @@ class Count:
     Attributes:
         given_up: how many their clients gave up without an answer, after a while.
         paths: digests of methods and paths that the app itself answered, with how often it did so without an error, and the
-            seconds that any answer took at most.
+            seconds that the two slowest answers took, the slowest last.
         seconds: how many took how long, to two digits, so that this stays small however many they are.
     """
 
@@ -54,7 +57,7 @@ class Count:
         self.errors = 0
         self.seconds: Counter[float] = Counter()
         self.given_up = 0
-        self.paths: dict[int, tuple[int, float]] = {}
+        self.paths: dict[int, tuple[int, list[float]]] = {}
 
     def slow_share(self, seconds: float) -> float:
         """Return the share of requests, from 0 to 1, that took longer than some seconds or were given up."""
@@ -75,8 +78,8 @@ class Count:
             self.seconds[float(f"{entry['seconds']:.2g}")] += 1
             if entry.get("release") and status < 500:
                 path = digest_of(str(entry.get("method", "")), str(entry.get("path", "")))
-                times, longest = self.paths.get(path, (0, 0.0))
-                self.paths[path] = times + (status < 400), max(longest, answered_within(entry))
+                times, slowest = self.paths.get(path, (0, [0.0, 0.0]))
+                self.paths[path] = times + (status < 400), sorted([*slowest, answered_within(entry)])[1:]
         self.given_up += given_up(entry)
 
     def __str__(self) -> str:
@@ -175,7 +178,9 @@ def hanging(waits: list[tuple[float, int]], seconds: float, traffic: Traffic) ->
         return ""
     long = [(waited, path) for waited, path in waits if waited >= seconds]
     for waited, path in long:
-        times, longest = usual.paths.get(path, (0, 0.0))
+        times, slowest = usual.paths.get(path, (0, [0.0, 0.0]))
+        chance = times >= CHANCE_TIMES
+        times, longest = times - chance, slowest[not chance]
         if times >= KNOWN_TIMES and longest * KNOWN_FASTER <= waited and path not in now.paths:
             return f"a request has been waiting for {waited:.0f} s; {times} for the same took {longest:.1f} s at most before"
     hung = len(long) + now.given_up

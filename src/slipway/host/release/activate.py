@@ -90,8 +90,8 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         remember(context, number, back_from=old if back else None, owed=owed)
         try:
             in_time(context)
+            switched = time.monotonic()  # and no later: a request may reach the release before the last rename has ended
             switch(context, number)
-            switched = time.monotonic()
             prove(context, number)
             watch(context, number, switched, traffic, before.rate, CACHED_CONNECTION_SECONDS if old is not None else 0.0)
             in_time(context)
