@@ -67,11 +67,6 @@ def sticky(request: pytest.FixtureRequest) -> Iterator[str]:
     EDGE.reload()
 
 
-def test_a_dry_run_changes_nothing() -> None:
-    run = play("--limit=one.test,two.test,balancer", "--check")  # the third host is as the second
-    assert (run.code, set(run.changed.values())) == (0, {0}), run.output[-3000:]
-
-
 @EACH
 def test_requests_are_shared_out(balancer: Balancer) -> None:
     asked = hosts_asked(balancer, 30)
