@@ -262,6 +262,62 @@ def pages(shop: Path, text: str) -> Path:
     return shop
 
 
+SHARED = """
+import sqlite3
+from pathlib import Path
+@app.post("/orders")
+def order():
+    Path("uploads", f"{len(list(Path('uploads').iterdir()))}.txt").write_text("written")
+    with sqlite3.connect("shop.sqlite3") as database:
+        database.execute("pragma journal_mode=wal")
+        database.execute("create table if not exists orders (id integer primary key)")
+        database.execute("insert into orders default values")
+    return orders()
+@app.get("/orders")
+def orders():
+    with sqlite3.connect("shop.sqlite3") as database:
+        (count,) = database.execute("select count(*) from orders").fetchone()
+    return {"files": sorted(path.name for path in Path("uploads").iterdir()), "orders": count}
+"""
+BESIDE = "\nopen('state.json', 'a')\n"
+
+
+def test_an_app_that_writes_beside_its_code_keeps_what_it_wrote(host: Host, shop: Path) -> None:
+    plain = (SHOP / "main.py").read_text(encoding="utf-8")
+    (shop / "main.py").write_text(f"{plain}{SHARED}{BESIDE}", encoding="utf-8")
+    (shop / "uploads").mkdir()
+    (shop / "uploads" / "from-source.txt").write_text("seed", encoding="ascii")
+    source: dict[str, Any] = {"app_source": str(shop), "app_watch_seconds": 0}
+    live = host.live()
+    refused = program.deploy(host, **source)
+    assert refused.code != 0
+    assert 'To keep state.json there, set app_shared: {"state.json": ""}' in flat(refused)
+    assert serves(host) == live
+    source["app_shared"] = {"uploads": "media", "shop.sqlite3": "", "state.json": ""}
+    run = program.deploy(host, **source)
+    assert run.code == 0, run.output[-3000:]
+    first = serves(host)
+    assert host.ask("/orders", "POST").json() == {"files": ["1.txt", "from-source.txt"], "orders": 1}
+    (shop / "main.py").write_text(f"{plain}{SHARED}{BESIDE}# 2\n", encoding="utf-8")
+    (shop / "uploads" / "later.txt").write_text("too late", encoding="ascii")
+    run = program.deploy(host, **source)
+    assert run.code == 0, run.output[-3000:]
+    assert serves(host) > first
+    assert host.ask("/orders", "POST").json() == {"files": ["1.txt", "2.txt", "from-source.txt"], "orders": 2}
+    assert program.rollback(host, **source).code == 0
+    assert serves(host) == first
+    assert host.ask("/orders").json() == {"files": ["1.txt", "2.txt", "from-source.txt"], "orders": 2}
+    owners = host.run(
+        "stat --format=%U:%a /opt/shop/shared/media /opt/shop/shared/shop.sqlite3 /opt/shop/shared/media/2.txt"
+    ).split()
+    assert owners == ["shop:750", "shop:640", "shop:640"]
+    assert host.run("find -L /opt/shop/builds -name '*.sqlite3-*'") == ""
+    # To a release from before the setting there is a way back, too, and the data stays.
+    assert program.rollback(host, app_rollback_to=str(live), **source).code == 0
+    assert serves(host) == live
+    assert host.run("ls /opt/shop/shared/media").split() == ["1.txt", "2.txt", "from-source.txt"]
+
+
 FACTORY = """
 def create_app():
     @app.get("/factory")

@@ -219,7 +219,7 @@ def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
 
 def arguments(**changes: Any) -> dict[str, Any]:
     source = {"digest": "d1", "directory": ".", "requirements": "Dockerfile", **changes.pop("source", {})}
-    return {"source": source, "recipe": "", "arguments": {}, "environment": {}, "hooks": {}, "files": {}, **changes}
+    return {"source": source, "recipe": "", "arguments": {}, "environment": {}, "hooks": {}, "files": {}, "shared": {}, **changes}
 
 
 def test_a_hook_that_takes_the_place_of_our_files_is_named(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
@@ -241,6 +241,8 @@ def test_a_build_is_named_by_what_decides_about_it() -> None:
         {"environment": {"HTTP_PROXY": "x"}},
         {"hooks": {"before_build": "make"}},
         {"files": {"server.txt": "gunicorn==1"}},
+        {"shared": {"uploads": ""}},
+        {"shared": {"uploads": "media"}},
     ]
     assert len({app_image.name_of(arguments(**case)) for case in cases}) == len(cases)
     assert app_image.name_of(arguments(hooks={"after_switch": "x"})) == app_image.name_of(arguments())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 from slipway.host.build.image import Images
+from slipway.host.build.shared import SEEDS
 from slipway.host.errors import ReleaseError
 from slipway.host.paths import Layout, digest
 
@@ -29,8 +33,9 @@ case "$*" in
 *"pull --quiet "*) test ! -e refused || {{ echo unauthorized; exit 1; }}; for name; do :; done; echo "$name" >>names ;;
 "tag "*) grep -qx "$2" names && echo "$3" >>names ;;
 "create "*) echo "a warning"; echo c1 ;;
+"cp c1:/srv/app/uploads "*) test -d inside && cp -r inside "$3" ;;
 "cp c1:/srv/app/static/. "*) test -d inside && cp -r inside/. "$3" ;;
-"build "*) for file; do :; done; ls "$file" >built; echo "$SLIPWAY_BUILDER" >>built ;;
+"build "*) for file; do :; done; cat "$file/Dockerfile" >recipe; ls "$file" >built; echo "$SLIPWAY_BUILDER" >>built ;;
 esac
 """
 
@@ -65,7 +70,16 @@ def images(layout: Layout, source: dict[str, Any], **changes: Any) -> Images:
         "static": "",
         "room": 1.0,
     }
-    told |= {"credentials": {}, "environment": {}, "hooks": {}, "hook_timeout": 9.0, "archive": "", "user": "", "cache": ""}
+    told |= {
+        "credentials": {},
+        "environment": {},
+        "hooks": {},
+        "shared": {},
+        "hook_timeout": 9.0,
+        "archive": "",
+        "user": "",
+        "cache": "",
+    }
     return Images(layout, {**told, "source": {**known, **source}, **changes})
 
 
@@ -130,6 +144,40 @@ def test_an_image_without_static_files_is_as_good(layout: Layout, engine: Path) 
     build = layout.builds / images(layout, {}, static="static").pull()
     assert list((build / "static").iterdir()) == []
     assert "rm --force c1" in commands(engine)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_an_image_gets_links_for_what_its_releases_share(layout: Layout, engine: Path, archive: str, loaded: bool) -> None:
+    (engine / "inside").mkdir()
+    (engine / "inside" / "cat.png").write_text("meow", encoding="utf-8")
+    (engine / "inside" / "shadow").symlink_to("/etc/shadow")
+    given = {"uploads": "media", "shop.db": ""}
+    if loaded:
+        images(layout, PROJECT, archive=archive, image="/tmp/image.tar", shared=given).build("b1")
+        build = layout.builds / "b1"
+    else:
+        build = layout.builds / images(layout, {}, shared=given).pull()
+    assert (build.name == digest("image", "sha256:7")) is False
+    assert [path.name for path in (build / SEEDS / "media").iterdir()] == ["cat.png"]
+    assert record(layout, build.name)["shared"] == given
+    tag = f"localhost/slipway-shop:{build.name}"
+    first, user, command = (engine / "recipe").read_text(encoding="utf-8").splitlines()
+    assert (first, user) == (f"FROM {tag}", "USER 0")
+    program, option, code, targets = json.loads(command.partition("RUN ")[2])
+    assert (program, option) == ("python3", "-c")
+    assert json.loads(targets) == {"shop.db": f"{layout.home}/shared/shop.db", "uploads": f"{layout.home}/shared/media"}
+    root = engine / "root"
+    (root / "uploads" / "old").mkdir(parents=True)
+    for _ in range(2):
+        subprocess.run([sys.executable, option, code, targets], cwd=root, check=True)
+    assert {path.name: os.readlink(path) for path in root.iterdir()} == json.loads(targets)
+
+
+def test_code_in_an_image_is_not_shared(layout: Layout, engine: Path) -> None:
+    (engine / "inside" / "deep").mkdir(parents=True)
+    (engine / "inside" / "deep" / "x.py").touch()
+    with pytest.raises(ReleaseError, match=r"app_shared names uploads, which holds code in the image \(media/deep/x\.py\)"):
+        images(layout, {}, shared={"uploads": "media"}).pull()
 
 
 @pytest.fixture

@@ -2055,6 +2055,7 @@ def test_what_was_written_where_the_code_lies_is_said(host: Host) -> None:
         f"PermissionError: [Errno 13] Permission denied: '{host.layout.home}/builds/b1/data.json'",
     ):
         assert advised(host.context(), said, 1).startswith(advice)
+        assert "app_shared" in advised(host.context(), said, 1)
     for said in ("everything is healthy", "Permission denied: '/etc/shadow'", f"Permission denied: '{shared}/x'"):
         assert advised(host.context(), said, 1) == said
 

@@ -14,6 +14,7 @@ from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure, stop
 from slipway.host.release.gate import check_root, compare_interfaces, wait_until_healthy
 from slipway.host.release.record import GOOD, image_of, remember
+from slipway.host.release.shared import provide
 from slipway.host.release.watch import prove, watch
 from slipway.host.watch import Processes, Traffic
 from slipway.runtime.agreement import CACHED_CONNECTION_SECONDS
@@ -77,6 +78,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
     with recording_failure(context, number, old):
         before = Processes(context.masters(old))
         again = freshen_files(context, number)
+        provide(context, number)  # a release that is rolled back to may have other data
         context.supervisor.add(number, context.layout.release(number) / "program.conf")
         wait_until_healthy(context, number)
         if hooks[1] != "after_rollback":  # a rollback must not fail for what was good enough then

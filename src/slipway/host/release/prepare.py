@@ -14,6 +14,7 @@ from slipway.host.release.advice import UNKNOWN_SCHEMA, advised, migrated_furthe
 from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure
 from slipway.host.release.record import files, fingerprint, next_number, remember, runtime_settings
+from slipway.host.release.shared import provide
 
 # The line of preflight.py that says in a few words what is wrong.
 HEADLINE = re.compile(r"^slipway-headline: (.*)$\n?", re.MULTILINE)
@@ -88,6 +89,7 @@ def prepare(context: Context, agreed: int | None = None) -> int:
     number = agreed or number
     with recording_failure(context, number, context.layout.live()):
         write_release(context, number)
+        provide(context, number)
         preflight(context, number)
         remember(context, number, outcome="prepared", migration=schema_of(context, number))
     return number
