@@ -86,6 +86,47 @@ def test_the_app_is_locked_in(host: Host) -> None:
     within(10, host.healthy)
 
 
+KEEPS = """
+import sqlite3
+from pathlib import Path
+@app.post("/keep")
+def keep():
+    Path("uploads", f"{len(list(Path('uploads').iterdir()))}.txt").write_text("written")
+    with sqlite3.connect("shop.sqlite3") as database:
+        database.execute("pragma journal_mode=wal")
+        database.execute("create table if not exists kept (id integer primary key)")
+        database.execute("insert into kept default values")
+        (count,) = database.execute("select count(*) from kept").fetchone()
+    return {"files": sorted(path.name for path in Path("uploads").iterdir()), "rows": count}
+app.frontend("/ui", directory="dist")
+"""
+
+
+def test_data_of_the_app_and_files_of_an_open_page_outlive_a_container(host: Host, changed: Callable[[str], Path]) -> None:
+    def release(mark: str) -> None:
+        source = changed(f"{KEEPS}# {mark}")
+        for name in ("uploads/from-source.txt", "dist/index.html", f"dist/index-BfX9k2a{mark}.js"):
+            (source / name).parent.mkdir(exist_ok=True)
+            (source / name).write_text(name, encoding="ascii")
+        run = ship(host, app_source=str(source), app_shared={"uploads": "", "shop.sqlite3": "db/shop.sqlite3"})
+        assert run.code == 0, run.output[-3000:]
+        serves(host)
+
+    release("Q")
+    first = host.live()
+    assert host.ask("/keep", "POST").json() == {"files": ["1.txt", "from-source.txt"], "rows": 1}
+    release("R")
+    assert host.ask("/keep", "POST").json() == {"files": ["1.txt", "2.txt", "from-source.txt"], "rows": 2}
+    for mark in "QR":
+        script = host.ask(f"/ui/index-BfX9k2a{mark}.js")
+        assert (script.status, "immutable" in script.headers["cache-control"]) == (200, True), mark
+    assert host.ask("/ui/index.html").headers["x-release"] == str(host.live())
+    assert program.rollback(host, **boxed()).code == 0
+    assert serves(host) == first
+    assert host.ask("/keep", "POST").json() == {"files": ["1.txt", "2.txt", "3.txt", "from-source.txt"], "rows": 3}
+    assert host.run("stat --format=%U /opt/shop/shared/uploads/3.txt /opt/shop/shared/db/shop.sqlite3").split() == ["shop"] * 2
+
+
 def test_the_sources_own_recipe_is_taken(host: Host, shop: Path) -> None:
     recipe = """
     ARG BASE=docker.io/library/python:3.13-slim

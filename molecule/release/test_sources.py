@@ -356,6 +356,100 @@ def test_a_library_that_an_app_lacks_is_named_and_installed_by_its_package(host:
     assert (again.code, sum(again.changed.values())) == (0, 0), again.output[-3000:]
 
 
+FRONTEND = """
+app.frontend("/", directory="dist")
+"""
+YEAR = "public, max-age=31536000, immutable"
+
+
+def built(shop: Path, mark: str, code: str = "") -> dict[str, Any]:
+    """Have the source hold a front end, as Vite builds one, whose script has another name for each `mark`."""
+    shutil.rmtree(shop / "dist", ignore_errors=True)
+    (shop / "dist" / "assets").mkdir(parents=True)
+    script = f"assets/index-BfX9k2a{mark}.js"
+    (shop / "dist" / script).write_text(f"// {mark}", encoding="ascii")
+    (shop / "dist" / "index.html").write_text(f'<script type="module" src="/{script}"></script>', encoding="ascii")
+    (shop / "dist" / "logo-branding.svg").write_text("<svg/>", encoding="ascii")
+    (shop / "main.py").write_text((SHOP / "main.py").read_text(encoding="utf-8") + code, encoding="utf-8")
+    return {"app_source": str(shop), "app_static": "", "app_watch_seconds": 0}
+
+
+@pytest.mark.parametrize("setting", ["auto", "dist"])
+def test_an_open_page_of_a_front_end_survives_a_release(host: Host, shop: Path, setting: str) -> None:
+    settings: dict[str, Any] = {"app_frontend": setting, "app_static": ""}
+    workers = host.run("pgrep -x nginx")
+    if setting != "auto":  # what an app serves itself is found at each release, and Nginx is not told
+        run = deploy(host, "--tags=nginx", playbook="site.yml", **settings)
+        assert run.code == 0, run.output[-3000:]
+        workers = host.run("pgrep -x nginx")
+    code = FRONTEND if setting == "auto" else ""
+    page = {"Accept": "text/html"}
+
+    def release(mark: str) -> None:
+        run = program.deploy(host, **{**built(shop, mark, code), **settings})
+        assert run.code == 0, run.output[-3000:]
+        serves(host)
+        # The shop has a path operation for /, which goes before a front end that the app serves.
+        index = host.ask("/index.html" if setting == "auto" else "/", headers=page)
+        assert (index.status, index.headers["cache-control"]) == (200, "no-cache")
+        assert f"index-BfX9k2a{mark}.js" in index.body
+        script = host.ask(f"/assets/index-BfX9k2a{mark}.js")
+        assert (script.status, script.body, script.headers["cache-control"]) == (200, f"// {mark}", YEAR)
+        assert "x-release" not in script.headers, "Nginx serves it"
+        assert script.headers["x-content-type-options"] == "nosniff"
+        again = host.ask(f"/assets/index-BfX9k2a{mark}.js", headers={"If-None-Match": script.headers["etag"]})
+        assert (again.status, again.headers["cache-control"]) == (304, YEAR)
+
+    release("Q")
+    first = host.live()
+    release("R")
+    for mark in "QR":
+        assert host.ask(f"/assets/index-BfX9k2a{mark}.js").headers["cache-control"] == YEAR
+    assert host.ask("/logo-branding.svg").headers["cache-control"] == "no-cache", "a word is no hash"
+    missing = host.ask("/assets/index-BfX9k2aZ.js")
+    assert (missing.status, missing.headers["x-release"]) == (404, str(host.live()))
+    assert missing.headers.get("cache-control") != YEAR
+    assert host.ask("/healthz").headers["x-release"] == str(host.live())
+    assert host.ask("/items/1").status == 200
+    assert host.ask("/assets/").headers["x-release"] == str(host.live()), "a folder without a page"
+    assert host.ask("/", "POST").headers["x-release"] == str(host.live())
+    assert host.ask("/assets/index-BfX9k2aR.js", "POST").headers["x-release"] == str(host.live())
+    assert host.ask("/dashboard/5", headers=page).status == (200 if setting == "auto" else 404)
+    assert program.rollback(host, **{**built(shop, "R", code), **settings}).code == 0
+    assert serves(host) == first
+    assert host.ask("/assets/index-BfX9k2aR.js").headers["cache-control"] == YEAR
+    assert host.run("pgrep -x nginx") == workers, "Nginx was not reloaded"
+    # A day later they are gone with the next release.
+    host.run("sed -i 's/: [0-9.]*\\(,\\?\\)$/: 1.0\\1/' /opt/shop/assets.json")
+    release("S")
+    assert host.ask("/assets/index-BfX9k2aR.js").status == 404
+
+
+def test_files_that_the_app_writes_are_served_by_nginx(host: Host, shop: Path) -> None:
+    settings: dict[str, Any] = {
+        "app_static": {"/static/": "web", "/media/": "shared/pictures"},
+        "app_shared": {"uploads": "pictures"},
+        "app_frontend": "auto",
+    }
+    upload = "\n@app.post('/keep')\ndef keep():\n    open('uploads/b.txt', 'w').write('written')\n    return 'done'\n"
+    (shop / "main.py").write_text((SHOP / "main.py").read_text(encoding="utf-8") + upload, encoding="utf-8")
+    for name in ("web/a.txt", "uploads/a.txt"):
+        (shop / name).parent.mkdir()
+        (shop / name).write_text(name, encoding="ascii")
+    run = deploy(host, playbook="site.yml", app_source=str(shop), app_watch_seconds=0, **settings)
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/keep", "POST").status == 200
+    for path, text in {"/static/a.txt": "web/a.txt", "/media/a.txt": "uploads/a.txt", "/media/b.txt": "written"}.items():
+        answer = host.ask(path)
+        assert (answer.body, "x-release" in answer.headers) == (text, False), path
+    host.run("echo secret >/opt/shop/shared/secret; runuser -u shop -- ln -s ../secret /opt/shop/shared/pictures/link")
+    assert host.ask("/media/link").status == 404
+    assert host.ask("/media/../secret").status == 404
+    assert host.run("runuser -u www-data -- ls /opt/shop/shared 2>&1 || true").startswith("ls: cannot open directory")
+    again = deploy(host, playbook="site.yml", app_source=str(shop), app_watch_seconds=0, **settings)
+    assert (again.code, sum(again.changed.values())) == (0, 0), again.output[-3000:]
+
+
 def test_a_changed_page_is_new_to_every_client_also_after_a_rollback(host: Host, shop: Path) -> None:
     places = ("/pages/", "/static/index.html", "/pages/same.js", "/static/same.js")
 

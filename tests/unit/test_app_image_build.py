@@ -67,7 +67,7 @@ def images(layout: Layout, source: dict[str, Any], **changes: Any) -> Images:
         "arguments": {},
         "files": {},
         "image": "",
-        "static": "",
+        "static": [],
         "room": 1.0,
     }
     told |= {
@@ -132,7 +132,7 @@ def test_static_files_are_copied_out_of_an_image_but_no_links(layout: Layout, en
     (engine / "inside" / "css" / "site.css").write_text("body {}", encoding="utf-8")
     (engine / "inside" / "secrets").symlink_to("/etc")
     (engine / "inside" / "css" / "shadow").symlink_to("/etc/shadow")
-    build = layout.builds / images(layout, {}, static="static").pull()
+    build = layout.builds / images(layout, {}, static=["static"]).pull()
     found = sorted(str(path.relative_to(build)) for path in (build / "static").rglob("*"))
     assert found == ["static/css", "static/css/site.css"]
     said = commands(engine)
@@ -141,7 +141,7 @@ def test_static_files_are_copied_out_of_an_image_but_no_links(layout: Layout, en
 
 
 def test_an_image_without_static_files_is_as_good(layout: Layout, engine: Path) -> None:
-    build = layout.builds / images(layout, {}, static="static").pull()
+    build = layout.builds / images(layout, {}, static=["static"]).pull()
     assert list((build / "static").iterdir()) == []
     assert "rm --force c1" in commands(engine)
 

@@ -82,6 +82,9 @@ if grep -q beside "$1"; then
     echo "slipway-headline: sqlite3.OperationalError: unable to open database file"
     exit 1
 fi
+if grep -q fronted "$1"; then
+    echo "slipway-frontend: {{\\"\\": \\"$(pwd -P)/dist\\"}}"
+fi
 if grep -q ending "$1"; then
     exit 3
 fi
@@ -191,6 +194,7 @@ class Host:
             "access_log": str(self.layout.logs / "access.log"),
             "migrate": {"command": "", "timeout": 60},
             "hooks": {},
+            "served": {},
             "hook_timeout": 60.0,
             "engine": "",
             "instances": 1,

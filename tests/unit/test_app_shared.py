@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import sqlite3
@@ -15,9 +16,12 @@ from slipway.host.build.links import validate_links
 from slipway.host.build.shared import SEEDS, entries, link_shared, links
 from slipway.host.doctor import release as doctor
 from slipway.host.errors import ReleaseError
+from slipway.host.process import run
 from slipway.host.release.shared import advice, provide
 from slipway.host.store import Store
 
+# A group that who runs the tests may give files to.
+GROUP = "www-data" if os.geteuid() == 0 else grp.getgrgid(os.getegid()).gr_name
 SOURCE = {"directory": "backend", "requirements": "requirements.txt"}
 
 
@@ -29,9 +33,10 @@ def tree(root: Path, *files: str) -> Path:
     return root
 
 
-def context(home: Path, user: str) -> Any:
+def context(home: Path, user: str, *served: str) -> Any:
     """Return as much of a step as is needed here, of an app whose directory is backend."""
-    return SimpleNamespace(layout=Store(home, home / "run", home / "log"), arguments={"user": user, "directory": "backend"})
+    arguments = {"user": user, "directory": "backend", "served": {"group": GROUP, "folders": list(served)}}
+    return SimpleNamespace(layout=Store(home, home / "run", home / "log"), arguments=arguments)
 
 
 def released(home: Path, user: str, number: int, shared: dict[str, str], *files: str) -> Any:
@@ -153,6 +158,36 @@ def test_a_release_from_before_the_setting_is_left_alone(home: Path, user: str) 
     (step.layout.release(1) / "build" / ".build.json").unlink()
     provide(step, 1)
     assert os.listdir(home / "shared") == []
+
+
+def test_nginx_may_read_the_folders_that_it_serves_and_nothing_else(home: Path, user: str) -> None:
+    step = released(home, user, 1, {"uploads": "media/public", "shop.db": ""}, "uploads/deep/a.png", "shop.db")
+    media = home / "shared/media"
+    (media / "public/shadow").symlink_to("/etc/shadow")
+    step.arguments["served"]["folders"] = ["media/public", "new"]
+    provide(step, 1)
+    group = grp.getgrnam(GROUP).gr_gid
+    admitted = {"media": "0o750", "media/public": "0o2750", "media/public/deep": "0o2750", "media/public/deep/a.png": "0o640"}
+    for name, mode in {**admitted, "new": "0o2750"}.items():
+        found = (home / "shared" / name).stat()
+        assert (name, oct(found.st_mode & 0o7777), found.st_gid) == (name, mode, group)
+    data = (home / "shared").stat()
+    assert (home / "shared/shop.db").stat().st_gid == data.st_gid
+    assert {path.stat().st_uid for path in media.rglob("*") if not path.is_symlink()} == {data.st_uid}
+    # What the app makes there is Nginx's to read, too; who asks again changes nothing.
+    run(["sh", "-c", "umask 027; mkdir more; echo x >more/b.png"], 9, directory=media / "public", user=user)
+    assert (media / "public/more/b.png").stat().st_gid == group
+    (media / "public/deep/a.png").chmod(0o600)
+    provide(step, 1)
+    assert (media / "public/deep/a.png").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_to_serve_is_not_looked_for_behind_a_link(home: Path, user: str) -> None:
+    (home / "shared/media").symlink_to("/etc")
+    step = released(home, user, 1, {})
+    step.arguments["served"]["folders"] = ["media"]
+    with pytest.raises(ReleaseError, match=rf"{home}/shared/media \(app_static\) cannot be opened to Nginx: "):
+        provide(step, 1)
 
 
 @pytest.mark.parametrize(

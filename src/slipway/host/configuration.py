@@ -66,6 +66,8 @@ PARAMETERS: dict[str, Any] = {
     "hooks": dict,
     # Seconds that a hook may take.
     "hook_timeout": float,
+    # Folders of the shared directory that Nginx serves, by their names there, and the group of its processes.
+    "served": {},
     # How many of the release's programs Nginx hands requests to.
     "instances": 1,
     # Seconds after the switch in which the release is watched.

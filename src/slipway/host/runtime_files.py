@@ -13,6 +13,7 @@ MODULES = (
     "application.py",
     "asgi.py",
     "counts.py",
+    "frontends.py",
     "guard.py",
     "journal.py",
     "log.py",

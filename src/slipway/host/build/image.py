@@ -37,8 +37,8 @@ PARAMETERS: dict[str, Any] = {
     "recipe": "",
     # Build arguments.
     "arguments": {},
-    # The folder with static files, from the working directory of the image.
-    "static": "",
+    # The folders with static files, from the working directory of the image.
+    "static": [],
     # Files by name, which `recipe` finds in the folder .slipway beside the source.
     "files": {},
     # `username` and `password` for the registry.
@@ -135,8 +135,8 @@ class Images:
             partial.mkdir()
             self.engine.call("tag", reference, self.tag(name))
             self._share(partial, name)
-            if self.arguments["static"]:
-                self._copy_static(partial, self.tag(name))
+            for folder in self.arguments["static"]:
+                self._copy_static(partial, self.tag(name), folder)
             self._finish(partial, name)
         if failure is None:
             self.engine.call("rmi", reference)  # the name, and not the image, which has another by now
@@ -145,10 +145,10 @@ class Images:
     def _share(self, partial: Path, name: str) -> None:
         link_in_image(self.engine, self.tag(name), partial, self.arguments["shared"], self.layout.home, self.environment)
 
-    def _copy_static(self, partial: Path, image: str) -> None:
-        static = partial / self.arguments["static"]
-        static.mkdir(parents=True)
-        inside = f"{self.engine.fact(image, '{{.Config.WorkingDir}}').rstrip('/')}/{self.arguments['static']}"
+    def _copy_static(self, partial: Path, image: str, folder: str) -> None:
+        static = partial / folder
+        static.mkdir(parents=True, exist_ok=True)
+        inside = f"{self.engine.fact(image, '{{.Config.WorkingDir}}').rstrip('/')}/{folder}"
         if not self.engine.copy_out(image, inside, static):
             return
         drop_links(static)

@@ -10,6 +10,7 @@ from pathlib import Path
 from slipway.host.build.times import freshen, renew
 from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink, remove
+from slipway.host.release.assets import publish, retire
 from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure, stop
 from slipway.host.release.gate import check_root, compare_interfaces, wait_until_healthy
@@ -79,6 +80,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         before = Processes(context.masters(old))
         again = freshen_files(context, number)
         provide(context, number)  # a release that is rolled back to may have other data
+        publish(context, number)
         context.supervisor.add(number, context.layout.release(number) / "program.conf")
         wait_until_healthy(context, number)
         if hooks[1] != "after_rollback":  # a rollback must not fail for what was good enough then
@@ -106,6 +108,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
     if back and old is not None and context.layout.release(old).is_dir():
         remember(context, old, outcome="rolled back", reason=f"{back} to release {number}")
     remember(context, number, outcome=GOOD)
+    retire(context, number, time.time())
     # Not before all requests to the public endpoint reach this release.
     context.warnings.extend(context.endpoint.findings(context.token(number)) if context.token(number) else [])
     time.sleep(max(0.0, switched + context.arguments["drain"] - time.monotonic()) if old is not None else 0)

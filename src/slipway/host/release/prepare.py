@@ -11,13 +11,18 @@ from slipway.host.errors import ReleaseError
 from slipway.host.files import require_free_space, write
 from slipway.host.process import run, shell, tail
 from slipway.host.release.advice import UNKNOWN_SCHEMA, advised, migrated_further
+from slipway.host.release.assets import place, publish, read_frontends
 from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure
 from slipway.host.release.record import files, fingerprint, next_number, remember, runtime_settings
 from slipway.host.release.shared import provide
+from slipway.runtime.frontends import LINE
 
 # The line of preflight.py that says in a few words what is wrong.
 HEADLINE = re.compile(r"^slipway-headline: (.*)$\n?", re.MULTILINE)
+
+# The line with the folders of front ends.
+FRONTENDS = re.compile(rf"^{LINE} (.*)$", re.MULTILINE)
 
 # How preflight.py ends where the app can be imported, and would all the same not be served as it says.
 UNFIT = 3
@@ -90,13 +95,17 @@ def prepare(context: Context, agreed: int | None = None) -> int:
     with recording_failure(context, number, context.layout.live()):
         write_release(context, number)
         provide(context, number)
-        preflight(context, number)
-        remember(context, number, outcome="prepared", migration=schema_of(context, number))
+        places = place(context, number, preflight(context, number))
+        remember(context, number, outcome="prepared", migration=schema_of(context, number), frontend=places or None)
+        publish(context, number)  # before any host is live with it: its pages may ask another one for a file
     return number
 
 
-def preflight(context: Context, number: int) -> None:
+def preflight(context: Context, number: int) -> dict[str, str]:
     """Import the app as its user, with the settings of release `number`.
+
+    Returns:
+        The folders of its front ends, by the paths that they are served below.
 
     Raises:
         ReleaseError: when it cannot be imported; with the end of its traceback, or the settings that it refuses.
@@ -114,6 +123,8 @@ def preflight(context: Context, number: int) -> None:
         cause = headlines[-1] if headlines else output if output and "\n" not in output else ended
         output = "\n".join(line for line in output.splitlines() if line != cause)  # once is enough
         raise ReleaseError(f"the app cannot be imported: {cause}\n{advised(context, output, number, cause)}".rstrip())
+    found = FRONTENDS.findall(answer.stdout)
+    return read_frontends(found[-1]) if found else {}
 
 
 def schema_of(context: Context, number: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ def shared_by(layout: Store, number: int) -> list[Entry]:
 def provide(context: Context, number: int) -> None:
     """Make what release `number` has in the app's shared directory, where it is not there yet, from what its source has.
 
+    What Nginx serves of it is made readable for it.
+
     Raises:
         ReleaseError: when that fails.
     """
@@ -59,12 +63,71 @@ def provide(context: Context, number: int) -> None:
             target = target.parent
             if os.path.lexists(target):
                 continue
-        command = ["/bin/sh", "-c", MAKE, "sh", str(seed) if seed.exists() else "", str(target)]
+        make(context, target, seed if seed.exists() else None)
+    served = context.arguments["served"]
+    for name in served.get("folders", []):
+        if not os.path.lexists(shared / name):
+            make(context, shared / name, None, "app_static")
         try:
-            run(command, SECONDS, directory=Path("/"), user=context.arguments["user"])
-        except ReleaseError as error:
-            reason = str(error).splitlines()[-1]
-            raise ReleaseError(f"{target} (app_shared) could not be created for the user of the app: {reason}") from error
+            admit(shared, name, grp.getgrnam(served["group"]).gr_gid)
+        except OSError as error:
+            raise ReleaseError(f"{shared / name} (app_static) cannot be opened to Nginx: {error.strerror}") from error
+
+
+def make(context: Context, target: Path, seed: Path | None, variable: str = "app_shared") -> None:
+    """Make a file or folder in the app's shared directory as the app's user: a copy of `seed`, or an empty folder.
+
+    Raises:
+        ReleaseError: when that fails; it names the variable.
+    """
+    command = ["/bin/sh", "-c", MAKE, "sh", str(seed) if seed else "", str(target)]
+    try:
+        run(command, SECONDS, directory=Path("/"), user=context.arguments["user"])
+    except ReleaseError as error:
+        reason = str(error).splitlines()[-1]
+        raise ReleaseError(f"{target} ({variable}) could not be created for the user of the app: {reason}") from error
+
+
+def admit(shared: Path, name: str, group: int) -> None:
+    """Let a group read the folder `name` of a directory, and what is made in it from now on. No link is followed.
+
+    Raises:
+        OSError: when a part of the name is no folder.
+    """
+    handle = os.open(shared, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in name.split("/"):
+            before, handle = handle, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(before)
+            found = os.fstat(handle)
+            if found.st_gid != group or not found.st_mode & 0o010:
+                os.fchown(handle, -1, group)
+                os.fchmod(handle, stat.S_IMODE(found.st_mode) | 0o010)
+        if os.fstat(handle).st_mode & 0o2050 != 0o2050:  # not done yet: what is made in it later has its group
+            admit_all(handle, group)
+    finally:
+        os.close(handle)
+
+
+def admit_all(handle: int, group: int) -> None:
+    """Let a group read an open folder and all below it; what belongs to another user than it does is left alone."""
+    owner = os.fstat(handle).st_uid
+    os.fchown(handle, -1, group)
+    os.fchmod(handle, 0o2750)
+    for name in os.listdir(handle):
+        try:
+            inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+        except OSError:  # a link or a socket, or it is gone
+            continue
+        try:
+            found = os.fstat(inner)
+            if found.st_uid == owner and stat.S_ISDIR(found.st_mode):
+                admit_all(inner, group)
+            elif found.st_uid == owner and stat.S_ISREG(found.st_mode):
+                os.fchown(inner, -1, group)
+                os.fchmod(inner, stat.S_IMODE(found.st_mode) | 0o040)
+        finally:
+            os.close(inner)
 
 
 def writes_beside_code(context: Context, text: str) -> bool:
