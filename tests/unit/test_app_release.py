@@ -313,6 +313,34 @@ def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) 
     host.supervisor.close()
 
 
+def test_hashed_files_of_a_front_end_outlive_the_release_that_has_them(host: Host) -> None:
+    def build(name: str, mark: str) -> str:
+        host.build(name)
+        script = host.layout.builds / name / "app" / "dist" / f"index-BfX9k2a{mark}.js"
+        script.parent.mkdir()
+        script.write_text(mark, encoding="ascii")
+        return name
+
+    def served() -> list[str]:
+        return sorted(path.name for path in (host.layout.home / "assets").iterdir())
+
+    fronted = {"launch.py": "fronted\n"}
+    number = host.run(build=build("b2", "Q"), files=fronted)
+    assert number is not None
+    assert host.layout.record(number)["frontend"] == {"": str(host.layout.builds / "b2" / "app" / "dist")}
+    prepare(host.context(build=build("b3", "R"), files=fronted))
+    assert served() == ["index-BfX9k2aQ.js", "index-BfX9k2aR.js"], "before it is live anywhere"
+    second = host.run(build="b3", files=fronted)
+    host.clock.skipped += 86401.0
+    host.run(build=host.build("b4"))
+    assert served() == ["index-BfX9k2aR.js"], "the first one's have been out of use for a day, these only now"
+    context = host.context()
+    assert second is not None
+    roll_back(context, number, "original")
+    assert served() == ["index-BfX9k2aQ.js", "index-BfX9k2aR.js"]
+    assert not [warning for warning in context.warnings if "Nginx cannot serve" in warning]
+
+
 def test_the_first_release(host: Host) -> None:
     assert needed(host.context()) is not None
     assert host.run() == 1
