@@ -165,6 +165,16 @@ def test_what_cannot_be_published_is_left_to_the_app(app: App) -> None:
     assert app.warnings == [f"Nginx cannot serve /{ONE}, so the app serves it: File exists."]
 
 
+def test_a_full_disk_is_no_reason_to_fail(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    app.release(1, ONE)
+    monkeypatch.setattr(assets, "write", refuse)
+    assets.retire(app.step, 7, 1000.0)
+    assert app.warnings == [f"{app.layout.home}/assets.json cannot be written: No space left on device."]
+
+
 def test_a_front_end_below_a_path_is_served_there(app: App) -> None:
     app.release(1, ONE, path="/admin/ui")
     assert app.served() == {f"/admin/ui/{ONE}"}

@@ -124,8 +124,9 @@ def retire(context: Context, live: int, now: float) -> None:
                 continue
             left[path] = min(now, state["left"].get(path, now))
             if now - left[path] > KEEP_SECONDS:
-                del left[path]
-                file.unlink()
+                with contextlib.suppress(OSError):  # it is tried again at the next release
+                    file.unlink()
+                    del left[path]
         if Path(folder) != root:
             with contextlib.suppress(OSError):  # it is not empty
                 os.rmdir(folder)
@@ -158,8 +159,12 @@ def _state(context: Context) -> dict[str, Any]:
 
 
 def _write(context: Context, state: Mapping[str, Any]) -> None:
-    if state != _state(context):
+    if state == _state(context):
+        return
+    try:
         write(context.layout.home / "assets.json", json.dumps(state, indent=2, sort_keys=True) + "\n")
+    except OSError as error:
+        context.warnings.append(f"{context.layout.home / 'assets.json'} cannot be written: {error.strerror}.")
 
 
 def read_frontends(line: str) -> dict[str, str]:
