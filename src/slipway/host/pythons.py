@@ -25,10 +25,20 @@ def in_use(home: Path) -> Iterator[None]:
     PLACE.mkdir(mode=0o755, parents=True, exist_ok=True)
     homes = PLACE / HOMES
     homes.mkdir(mode=0o755, exist_ok=True)
-    with open(PLACE / LOCK, "a", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+    with locked(LOCK, fcntl.LOCK_SH):
         write(homes / digest(str(home)), f"{home}\n")
         yield
+
+
+@contextlib.contextmanager
+def locked(name: str, kind: int) -> Iterator[None]:
+    """Hold the lock `name` in PLACE as long as the context lasts. Its file is root's alone: whoever may open it may lock it."""
+    descriptor = os.open(PLACE / name, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def users() -> dict[str, set[str]]:
@@ -53,8 +63,7 @@ def name_of(venv: Path) -> str:
 
 def prune() -> None:
     """Remove the interpreters that no build uses; none as long as something is built that may come to use one."""
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), open(PLACE / LOCK, "r+", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), locked(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB):
         used = users()
         for entry in PLACE.iterdir():
             if entry.is_symlink() or (entry.is_dir() and entry.name not in (*used, HOMES)):

@@ -24,8 +24,8 @@ ADVICE = (
     (
         r"no usable wheels|no wheels with a matching|no wheel|has no wheels|building source distributions|marked as `?--no-build"
         r"|no-binary|no-build|no binary distribution",
-        "A package has no wheel for this host. Pin a version that has one, provide one in app_wheelhouse, or set "
-        "app_source_builds: true to build it on this host.",
+        "A package has no wheel for this host and this Python. Pin a version that has one, provide one in app_wheelhouse, set "
+        "app_python to an older version that it has one for, or set app_source_builds: true to build it on this host.",
     ),
     (
         r"current Python version \([\d.\w]+\) does not satisfy|requires a different Python|requires-python",

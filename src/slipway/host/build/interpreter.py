@@ -157,17 +157,16 @@ def ensure(interpreter: Interpreter, arguments: dict[str, Any]) -> bool:
     Raises:
         ReleaseError: when that fails; its first line says what to do.
     """
-    with open(pythons.PLACE / ".install.lock", "a", encoding="ascii") as file:  # by two apps at the same time
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with pythons.locked(".install.lock", fcntl.LOCK_EX):  # by two apps at the same time
         if is_complete(interpreter.directory):
             return False
         remove(interpreter.directory)
+        (pythons.PLACE / ".lock").touch(0o600)  # uv's, which it would make everybody's
         try:
             download(interpreter, arguments)
             for link in pythons.PLACE.iterdir():  # to the newest of a series, which nothing here goes by
                 if link.is_symlink():
                     link.unlink()
-            (pythons.PLACE / ".lock").chmod(0o644)
             reclaim_ownership(interpreter.directory)
             python_version(str(interpreter.program), arguments["minimum"])
         except BaseException:
