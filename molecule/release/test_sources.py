@@ -276,9 +276,8 @@ def test_an_app_runs_on_a_python_that_the_system_lacks(host: Host, shop: Path, m
     own, place = host.run("/usr/bin/python3 -V").split()[1], f"/opt/slipway/python/{interpreters.NAME}"
     assert own != interpreters.VERSION
     (shop / "main.py").write_text((shop / "main.py").read_text(encoding="utf-8") + WHICH, encoding="utf-8")
-    (shop / "pyproject.toml").write_text(
-        f'[project]\nname = "shop"\nversion = "1"\nrequires-python = "=={interpreters.VERSION}"\n', "utf-8"
-    )
+    project = f'[project]\nname = "shop"\nversion = "1"\nrequires-python = "=={interpreters.VERSION}"\n'
+    (shop / "pyproject.toml").write_text(project, encoding="utf-8")
     wanted: dict[str, Any] = {
         "app_source": str(shop),
         "python_downloads_url": mirror,
