@@ -29,8 +29,8 @@ ADVICE = (
     ),
     (
         r"current Python version \([\d.\w]+\) does not satisfy|requires a different Python|requires-python",
-        "A package needs a different Python from that of the app: set app_python to a version that fits, or pin a version of the "
-        "package that runs on this one.",
+        "A package needs a different Python from that of the app: set app_python to a version that fits, which "
+        "python_installer: uv installs, or pin a version of the package that runs on this one.",
     ),
     (
         r"no matching distribution|no solution found|not found in the package registry|was not found in the provided",
