@@ -178,6 +178,7 @@ SOURCE = {
     "packages": {},
     "resolve": False,
     "asks": "",
+    "base": "localhost/python:1",
     "hashed": False,
 }
 LOCKED = {"kind": "pylock", "requirements": "pylock.slipway.toml", "hashed": True}
@@ -197,9 +198,7 @@ LOCKED = {"kind": "pylock", "requirements": "pylock.slipway.toml", "hashed": Tru
     ],
 )
 def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
-    host = Host(
-        {"app_directory": "backend", "app_image_base": "localhost/python:1", "app_build_environment": {"UV_DEFAULT_INDEX": "x"}}
-    )
+    host = Host({"app_directory": "backend", "app_build_environment": {"UV_DEFAULT_INDEX": "x"}})
     host.variables["__app_fetched"] = {"source": {**SOURCE, **source}}
     text = host.render("app", "Dockerfile.j2")
     lines = text.splitlines()
@@ -360,3 +359,17 @@ def test_an_image_that_the_controller_cannot_build_is_told(tmp_path: Path, asked
         object.__new__(ImageAction).saved(controllers(tmp_path), "slipway/shop:b3", "x86_64")
     with pytest.raises(AnsibleActionFail, match=r"There is no nobody on this machine.*app_image_builder: host"):
         object.__new__(ImageAction).saved(controllers(tmp_path, engine="nobody"), "slipway/shop:b3", "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("variables", "version"),
+    [
+        ('["PATH=/usr/bin","PYTHON_VERSION=3.14.2","X=1"]', "3.14.2"),
+        ('["PYTHON_VERSION=3.15.0rc1"]', "3.15.0rc1"),
+        ('["MY_PYTHON_VERSION=3.14.2"]', ""),
+        ("null", ""),
+        ("", ""),
+    ],
+)
+def test_an_image_names_its_python(variables: str, version: str) -> None:
+    assert app_image.python_version(variables) == version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from slipway.host import pythons
 from slipway.host.certificate import days_left
 from slipway.host.endpoint import PublicEndpoint
 from slipway.host.errors import ReleaseError
@@ -40,8 +41,9 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return how the app is.
 
     Returns:
-        `release`, `version`, `since` and `who` of what is live, `workers` (processes), `health` (`ok`, or what is wrong),
-        `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last release.
+        `release`, `version`, `since` and `who` of what is live, `python` (its version), `workers` (processes), `health` (`ok`,
+        or what is wrong), `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last
+        release.
     """
     layout, endpoint = Store(**arguments["layout"]), PublicEndpoint(**arguments["endpoint"])
     supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
@@ -56,6 +58,7 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         "version": version_of(record),
         "since": str(record.get("when", "")),
         "who": str(record.get("who", "")),
+        "python": pythons.version_of_build(layout.release(live) / "build") if live is not None else "",
         "workers": 0,
         "health": "nothing is live",
         "certificate_days": days_left(endpoint),

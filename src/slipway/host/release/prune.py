@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from slipway.host import pythons
 from slipway.host.build.engine import Engine
 from slipway.host.errors import ReleaseError
 from slipway.host.files import remove
@@ -13,7 +14,7 @@ from slipway.runtime.agreement import repository
 
 
 def prune(context: Context) -> None:
-    """Remove releases beyond those to keep, and the builds, environments and logs that none of the rest uses.
+    """Remove releases beyond those to keep, and the builds, environments, Pythons of uv and logs that none of the rest uses.
 
     What is live is never removed, nor what was live before it, whatever failed in between.
     """
@@ -42,6 +43,7 @@ def prune(context: Context) -> None:
     for venv in context.layout.venvs.iterdir():
         if venv.name not in venvs:
             remove(venv)
+    pythons.prune()
 
 
 def prune_images(context: Context, builds: set[str]) -> None:
