@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from slipway.host.errors import ReleaseError
 from slipway.host.exporter import State
 from slipway.host.jobs import by_hand, command, definition, report, runner, units
 from slipway.host.jobs.definition import Run, in_use, last_run, log_of, remember, using
+from slipway.host.process import children
 from slipway.host.release.context import Context
 from slipway.host.release.jobs import warn_of_missing_commands
 
@@ -378,22 +380,23 @@ def test_a_job_that_the_live_release_has_no_more_is_left_out(
 
 
 @pytest.mark.parametrize(
-    ("service", "before", "expected"),
+    ("service", "before", "code", "expected"),
     [
-        ("success", "", "ok"),
-        ("exit-code", "", "failed"),
-        ("timeout", "stopped", "timeout"),
-        ("exit-code", "stopped", "stopped"),
-        ("signal", "", "killed"),
-        ("oom-kill", "", "out of memory"),
-        ("watchdog", "", "watchdog"),
+        ("success", "", 0, "ok"),
+        ("exit-code", "", 1, "failed"),
+        ("timeout", "stopped", None, "timeout"),
+        ("exit-code", "stopped", -15, "stopped"),
+        ("exit-code", "", -9, "killed"),
+        ("signal", "", None, "killed"),
+        ("oom-kill", "", None, "out of memory"),
+        ("watchdog", "", None, "watchdog"),
     ],
 )
 def test_what_ended_a_job_is_remembered(
-    service: str, before: str, expected: str, host: Host, released: Callable[[str], int]
+    service: str, before: str, code: int | None, expected: str, host: Host, released: Callable[[str], int]
 ) -> None:
     number = released("true")
-    remember(host.layout, "cleanup", Run("r1", number, time.time() - 5, result=before, success=7.0))
+    remember(host.layout, "cleanup", Run("r1", number, time.time() - 5, result=before, code=code, success=7.0))
     runner.end_job("shop", "cleanup", ended(service))
     run = last_run(host.layout, "cleanup")
     assert run.result == expected and 5 <= run.end - run.start < 60
@@ -404,45 +407,51 @@ def test_what_ended_a_job_is_remembered(
 
 
 def test_a_job_that_is_stopped_still_logs_its_last_words(host: Host, released: Callable[[str], int]) -> None:
-    released("trap 'echo last words; exit 4' TERM; echo ready; while :; do sleep 0.05; done")
-    service = os.fork()
-    if not service:
-        os.setsid()
-        os._exit(runner.run_job("shop", "cleanup"))
-    while not log_of(host.layout, "cleanup").exists() or '"message": "ready"' not in log_of(host.layout, "cleanup").read_text(
-        encoding="utf-8"
-    ):
-        time.sleep(0.02)
-    os.killpg(service, 15)  # as systemd does with all of a service
-    assert os.waitstatus_to_exitcode(os.waitpid(service, 0)[1]) == 4
+    released("trap 'echo last words; exit 4' TERM; echo ready; for i in $(seq 200); do sleep 0.05; done")
+    before, handler = children(), signal.getsignal(signal.SIGTERM)
+
+    def stop() -> None:
+        log = log_of(host.layout, "cleanup")
+        while not log.exists() or '"message": "ready"' not in log.read_text(encoding="utf-8"):
+            time.sleep(0.02)
+        for pid in (*(children() - before), os.getpid()):  # as systemd does with all of a service
+            os.kill(pid, signal.SIGTERM)
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    try:
+        assert runner.run_job("shop", "cleanup") == 4
+    finally:
+        stopping.join()
+        signal.signal(signal.SIGTERM, handler)
     assert records(host)[-1]["message"] == "last words"
     assert last_run(host.layout, "cleanup").result == "stopped"
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have the service of a job run it as systemd does; the processes that did are in the list."""
-    processes: list[int] = []
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Thread]]:
+    """Have the service of a job run it as systemd does; what ran it is in the list."""
+    runs: list[threading.Thread] = []
+
+    def run() -> None:
+        code = runner.run_job("shop", "cleanup")
+        runner.end_job("shop", "cleanup", ended("exit-code" if code else "success"))
 
     def start(*words: str) -> None:
-        processes.append(os.fork())
-        if not processes[-1]:
-            with contextlib.suppress(BaseException):
-                code = runner.run_job("shop", "cleanup")
-                runner.end_job("shop", "cleanup", ended("exit-code" if code else "success"))
-            os._exit(0)
+        runs.append(threading.Thread(target=run))
+        runs[-1].start()
 
-    def is_running(unit: str) -> bool:
-        return bool(processes) and os.waitpid(processes[-1], os.WNOHANG)[0] == 0
-
+    monkeypatch.setattr(runner.signal, "signal", lambda *words: None)  # which only the first thread may
     monkeypatch.setattr(by_hand, "systemctl", start)
-    monkeypatch.setattr(by_hand, "is_running", is_running)
+    monkeypatch.setattr(by_hand, "is_running", lambda unit: bool(runs) and runs[-1].is_alive())
     monkeypatch.setattr(by_hand, "PAUSE_SECONDS", 0.05)
-    return processes
+    yield runs
+    for each in runs:
+        each.join()
 
 
 def test_an_operator_runs_a_job_now_and_follows_it(
-    host: Host, released: Callable[[str], int], slipway: Callable[..., Answer], service: list[int]
+    host: Host, released: Callable[[str], int], slipway: Callable[..., Answer], service: list[threading.Thread]
 ) -> None:
     number = released("echo one; sleep 0.3; echo two open-sesame; exit 6")
     code, output, _ = slipway("run", "shop", "--job", "cleanup")
@@ -456,7 +465,7 @@ def test_an_operator_runs_a_job_now_and_follows_it(
 
 
 def test_a_job_that_runs_already_is_followed_and_not_started_again(
-    host: Host, released: Callable[[str], int], slipway: Callable[..., Answer], service: list[int]
+    host: Host, released: Callable[[str], int], slipway: Callable[..., Answer], service: list[threading.Thread]
 ) -> None:
     released("sleep 0.5; echo over")
     by_hand.systemctl("start")
@@ -468,7 +477,10 @@ def test_a_job_that_runs_already_is_followed_and_not_started_again(
 
 
 def test_what_cannot_be_run_now_is_named(
-    released: Callable[[str], int], slipway: Callable[..., Answer], service: list[int], run_step: Callable[..., dict[str, Any]]
+    released: Callable[[str], int],
+    slipway: Callable[..., Answer],
+    service: list[threading.Thread],
+    run_step: Callable[..., dict[str, Any]],
 ) -> None:
     released("true")
     assert slipway("run", "shop", "--job", "clean")[::2] == (1, "Release 3 of shop has no job clean; it has cleanup.\n")
@@ -481,7 +493,7 @@ def test_what_cannot_be_run_now_is_named(
 
 
 def test_a_playbook_runs_a_job_too(
-    released: Callable[[str], int], run_step: Callable[..., dict[str, Any]], service: list[int]
+    released: Callable[[str], int], run_step: Callable[..., dict[str, Any]], service: list[threading.Thread]
 ) -> None:
     released("echo one; exit 2")
     given: dict[str, Any] = {"app": "shop", "command": "", "job": "cleanup", "timeout": 10, "run": ANN}
@@ -557,7 +569,7 @@ def test_the_doctor_finds_jobs_that_failed_or_will_not_run(
     runner.run_job("shop", "cleanup")
     runner.end_job("shop", "cleanup", ended("exit-code"))
     (failed,) = doctor.jobs(subject(tmp_path, **examined))
-    assert (failed.severity, failed.what) == ("error", "The job cleanup failed")
+    assert (failed.severity, failed.what) == ("warning", "The job cleanup failed")
     assert f"failed, exit code 3, in release {number}" in failed.evidence and "that is why" in failed.evidence
     assert failed.remedy == "Fix it, then: slipway run shop --job cleanup"
     remember(host.layout, "cleanup", Run())
@@ -578,6 +590,11 @@ def test_the_logs_of_jobs_are_among_those_of_their_app(
     assert "hello" in slipway("logs", "shop", "--grep", last_run(host.layout, "cleanup").run)[1]
     asked: list[list[str]] = []
     journal = read_logs.Journal
-    monkeypatch.setattr(read_logs, "Journal", lambda programs: asked.append(programs) or journal([]))
+
+    def empty(programs: list[str]) -> Any:
+        asked.append(programs)
+        return journal([])
+
+    monkeypatch.setattr(read_logs, "Journal", empty)
     slipway("logs", "shop")
     assert asked[0][-1] == definition.identifier("shop", "cleanup")

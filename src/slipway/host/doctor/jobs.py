@@ -23,7 +23,7 @@ def jobs(subject: Subject) -> Iterator[Finding]:
             code = f", exit code {row['code']}" if row["code"] else ""
             evidence = f"{row['result']}{code}, in release {row['release']}, at {minute(row['start'])}, after {row['seconds']} s"
             log = end_of_log(layout, app, row, 5)
-            yield error(f"The job {name} failed", f"{evidence}\n{log}", f"Fix it, then: slipway run {app} --job {name}")
+            yield warning(f"The job {name} failed", f"{evidence}\n{log}", f"Fix it, then: slipway run {app} --job {name}")
         if not row["scheduled"]:
             timer = unit(app, name, "timer")
             yield error(f"The job {name} will not run: its timer is not active", timer, f"systemctl enable --now {timer}")

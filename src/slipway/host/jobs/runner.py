@@ -139,9 +139,7 @@ def end_job(app: str, name: str, environment: Mapping[str, str]) -> int:
     if (release / "container.py").exists():  # it may have outlived the client that systemd ended
         with contextlib.suppress(ReleaseError):
             run_command([sys.executable, release / "container.py", "--end-job", name], 60, check=False)
-    stopped = run.result == STOPPED and result != "timeout"
-    run.result = STOPPED if stopped else RESULTS.get(result, result or "unknown")
-    run.end = time.time()
+    run.result, run.end = outcome(run, result), time.time()
     if run.result == OK:
         run.success = run.end
     remember(layout, name, run)
@@ -153,6 +151,20 @@ def end_job(app: str, name: str, environment: Mapping[str, str]) -> int:
         output.record("INFO" if run.result == OK else "ERROR", text, **facts)
         output.close()
     return 0
+
+
+def outcome(run: Run, result: str) -> str:
+    """Return what became of a run.
+
+    Args:
+        run: what it wrote down itself.
+        result: what systemd says of its service.
+    """
+    if run.result == STOPPED and result != "timeout":
+        return STOPPED
+    if result == "exit-code" and run.code is not None and run.code < 0:  # of its command, which the service has outlived
+        result = "signal"
+    return RESULTS.get(result, result or "unknown")
 
 
 def described(run: Run) -> str:
