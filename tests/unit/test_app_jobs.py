@@ -46,6 +46,14 @@ def jobs(shell: str = "true", **changes: Any) -> dict[str, Any]:
     return normalized({"cleanup": {"schedule": "0 3 * * *", "command": shell, **changes}})
 
 
+@pytest.fixture(autouse=True)
+def ending() -> Iterator[None]:
+    """Have this process end at SIGTERM again, which a job that it ran changed."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture
 def systemd(short: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
     """A systemd, whose tools come first."""
@@ -408,7 +416,7 @@ def test_what_ended_a_job_is_remembered(
 
 def test_a_job_that_is_stopped_still_logs_its_last_words(host: Host, released: Callable[[str], int]) -> None:
     released("trap 'echo last words; exit 4' TERM; echo ready; for i in $(seq 200); do sleep 0.05; done")
-    before, handler = children(), signal.getsignal(signal.SIGTERM)
+    before = children()
 
     def stop() -> None:
         log = log_of(host.layout, "cleanup")
@@ -419,11 +427,8 @@ def test_a_job_that_is_stopped_still_logs_its_last_words(host: Host, released: C
 
     stopping = threading.Thread(target=stop)
     stopping.start()
-    try:
-        assert runner.run_job("shop", "cleanup") == 4
-    finally:
-        stopping.join()
-        signal.signal(signal.SIGTERM, handler)
+    assert runner.run_job("shop", "cleanup") == 4
+    stopping.join()
     assert records(host)[-1]["message"] == "last words"
     assert last_run(host.layout, "cleanup").result == "stopped"
 
