@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +39,16 @@ def status(host: Host) -> dict[str, Any]:
     return dict(found)
 
 
-def has_ended_well(host: Host, number: int) -> bool:
-    """Say whether the job's last run was in release `number`, and ended well."""
-    found = status(host)
-    return (found["release"], found["result"]) == (number, "ok")
+def ended_well(host: Host, number: int) -> dict[str, Any]:
+    """Wait until the job has ended well in release `number`, and return how it is then."""
+    found: dict[str, Any] = {}
+
+    def has_ended() -> bool:
+        found.update(status(host))
+        return (found["release"], found["result"]) == (number, "ok")
+
+    within(60, has_ended, pause=0.2)
+    return found
 
 
 def records(host: Host) -> list[dict[str, Any]]:
@@ -64,20 +69,20 @@ def test_a_job_runs_by_its_timer_with_the_live_releases_code_settings_and_user(
     for name in ("one", "two"):
         number = release(
             host,
-            job(command, "*-*-* *:*:0/2"),
+            job(command, "*-*-* *:*:0/10"),
             app_source=str(changed(f"NAME = '{name}'")),
             app_env={"GREETING": name},
             app_secrets={"KEY_OF_IT": f"{SECRET}-job"},
         )
-        within(30, partial(has_ended_well, host, number), pause=0.2)
-        run = status(host)["run"]
+        row = ended_well(host, number)
+        run = row["run"]
         found = [record for record in records(host) if record["run"] == run]
         directory = host.run("realpath /opt/shop/current/build").strip()
         printed = [record["message"] for record in found]
         assert printed[1:4] == [f"{name} {name} ********", "shop", directory]
         assert {(record["job"], record["release"]) for record in found} == {("cleanup", str(number))}
         assert found[-1]["result"] == "ok"
-    assert status(host)["next"] > 0 and status(host)["scheduled"]
+    assert row["scheduled"] and row["next"] > row["start"]
     assert run in slipway(host, f"logs shop --grep {run}")[1]
     assert SECRET not in host.run("cat /var/log/shop/*; journalctl --no-pager --unit 'slipway-job-*'; cat /opt/shop/jobs/*")
 
@@ -98,19 +103,30 @@ def test_a_job_runs_now_and_its_exit_code_is_that_of_the_command(host: Host) -> 
 
 
 def test_a_change_of_jobs_alone_drops_nothing_and_a_second_run_changes_nothing(host: Host) -> None:
-    release(host, job("true"))
+    release(host, job("true", hosts="all"))
     before = status(host)["run"]
     with polling(host, "/items/1") as failures:
-        wanted: dict[str, Any] = {"app_jobs": job("true", "0 3 13 * fri"), "app_watch_seconds": 0}
+        wanted: dict[str, Any] = {"app_jobs": job("true", "0 3 13 * fri", hosts="all"), "app_watch_seconds": 0}
         run = deploy(host, **wanted)
         assert (run.code, run.changed) == (0, {host.name: 1}), run.output[-3000:]
         for arguments in ((), ("--check",)):
             run = deploy(host, *arguments, **wanted)
             assert (run.code, run.changed) == (0, {host.name: 0}), run.output[-3000:]
     assert failures == []
-    calendars = host.run(f"systemctl show --property=TimersCalendar --value {TIMER}")
+    calendars = host.run(f"systemctl show --property=TimersCalendar {TIMER}")
     assert "*-*-13 03:00:00" in calendars and "Fri *-*-* 03:00:00" in calendars
     assert status(host)["run"] == before  # another schedule makes up for nothing
+
+
+def test_a_run_for_one_host_knows_that_another_one_is_the_first_of_its_app(host: Host) -> None:
+    run = deploy(host, app_jobs=job("true"), app_watch_seconds=0)
+    assert run.code == 0, run.output[-3000:]
+    assert units(host) == []
+    assert "first, not this one" in slipway(host, "jobs shop")[1]
+    code, output = slipway(host, "run shop --job cleanup")
+    assert code == 1 and "runs on its first host alone" in output
+    release(host, job("true"))  # by a controller that knows of no other
+    assert units(host) == [SERVICE, TIMER]
 
 
 def test_a_job_goes_with_its_setting_and_a_rollback_brings_it_back(host: Host) -> None:
@@ -179,7 +195,7 @@ def test_a_job_that_takes_too_long_is_stopped_and_one_that_does_not_stop_is_kill
     code, output = slipway(host, "run shop --job cleanup")
     assert code == 124 and output.endswith(": timeout.")
     assert status(host)["result"] == "timeout" and 2 <= status(host)["seconds"] < 20
-    assert host.pids("sleep 300") == []
+    assert host.pids("[s]leep 300") == []
     release(host, job("trap '' TERM; while :; do sleep 1; done", timeout_seconds=2))
     code, _ = slipway(host, "run shop --job cleanup")
     assert code == 124 and status(host)["result"] == "timeout" and 30 <= status(host)["seconds"] < 60

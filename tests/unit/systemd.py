@@ -29,7 +29,7 @@ for name in names:
         states[name] = "inactive"
     elif verb == "show":
         state = states.get(name, "inactive")
-        elapses = "@1800000000" if state == "active" and name.endswith(".timer") else ""
+        elapses = "Fri 2027-01-15 08:00:00 UTC" if state == "active" and name.endswith(".timer") else ""
         print(f"Id={{name}}\\nActiveState={{state}}\\nNeedDaemonReload=no\\nNextElapseUSecRealtime={{elapses}}\\n")
 (place / "states.json").write_text(json.dumps(states))
 """

@@ -481,6 +481,18 @@ def test_a_job_that_runs_already_is_followed_and_not_started_again(
     assert output.startswith("The job cleanup runs already: it began at ") and ": over\n" in output
 
 
+def test_who_follows_a_run_gets_its_result_when_the_next_one_has_begun(host: Host, released: Callable[[str], int]) -> None:
+    released("exit 5")
+    assert runner.run_job("shop", "cleanup") == 5
+    runner.end_job("shop", "cleanup", ended("exit-code"))
+    first = last_run(host.layout, "cleanup")
+    assert runner.run_job("shop", "cleanup") == 5
+    second = last_run(host.layout, "cleanup")
+    assert second.result_of(second.run) is None  # it runs
+    assert second.result_of(first.run) == {"run": first.run, "result": "failed", "code": 5}
+    assert second.result_of("another") == {"result": "unknown", "code": None}
+
+
 def test_what_cannot_be_run_now_is_named(
     released: Callable[[str], int],
     slipway: Callable[..., Answer],

@@ -56,29 +56,29 @@ def run_now(app: str, name: str, who: dict[str, Any], write: Callable[[str], Non
     if jobs[name].hosts == "first" and not is_first(app):
         raise ReleaseError(f"The job {name} of {app} runs on its first host alone (hosts: first), and this is another one.")
     service, before = unit(app, name, "service"), last_run(layout, name)
-    if is_running(service):
+    if before.run and not before.end and is_running(service):
         write(f"The job {name} runs already: it began at {time.strftime('%H:%M:%S UTC', time.gmtime(before.start))}.")
     else:
         begin = time.time()
-        systemctl("start", "--no-block", service)
+        systemctl("start", "--no-block", service)  # which its timer may have done this very moment
         before = await_start(layout, app, name, before.run, begin)
     journal = Journal([identifier(app, name)])
     log: Any = File(log_of(layout, name)) if logs_to_files(layout, before.release) else journal
     position: Any = [0, 0] if isinstance(log, File) else ""
     pattern = re.escape(before.run)
     while True:
-        ended = last_run(layout, name)
-        over = bool(ended.end) or ended.run != before.run or not is_running(service)
+        over = not is_running(service)  # asked first: what it wrote last is to be read
+        ended = last_run(layout, name).result_of(before.run)
         lines, position = log.since(position, pattern)
         for line in lines:
             write(masked(readable(line), context.secrets))
-        if over:
+        if ended or over:
             break
         time.sleep(PAUSE_SECONDS)
-    ended = last_run(layout, name)
-    code = DONE if ended.result == OK else TIMED_OUT if ended.result == "timeout" else ended.code or FAILED
+    result, number = (ended or {}).get("result"), (ended or {}).get("code")
+    code = DONE if result == OK else TIMED_OUT if result == "timeout" else number or FAILED
     code = code if code >= 0 else 128 - code
-    note(context, ended.release, f"job {name}", code)
+    note(context, before.release, f"job {name}", code)
     return code
 
 

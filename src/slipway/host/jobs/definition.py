@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Run:
         result: `ok`, or what became of it; empty while it runs.
         code: the exit code of its command; None if it has none.
         success: when the last run ended that was `ok`; 0 if none did.
+        before: the run before it, for whoever still follows that: its `run`, `result` and `code`.
     """
 
     run: str = ""
@@ -63,6 +64,13 @@ class Run:
     result: str = ""
     code: int | None = None
     success: float = 0.0
+    before: dict[str, Any] = field(default_factory=dict)
+
+    def result_of(self, run: str) -> dict[str, Any] | None:
+        """Return the `result` and the `code` of a run, this one or the one before; None while it runs."""
+        if run == self.run:
+            return {"result": self.result, "code": self.code} if self.end else None
+        return self.before if self.before.get("run") == run else {"result": "unknown", "code": None}
 
 
 def jobs_of(layout: Layout, number: int | None) -> dict[str, Job]:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from slipway.host.jobs.definition import OK, identifier, is_first, jobs_of, last_run, log_of
-from slipway.host.jobs.units import RUNNING_STATES, is_scheduled, show, unit
+from slipway.host.jobs.units import RUNNING_STATES, is_scheduled, next_time, show, unit
 from slipway.host.logs import File, Journal, readable
 from slipway.host.store import Store
 from slipway.host.tables import text_table
@@ -45,7 +45,6 @@ def rows(layout: Store, app: str) -> list[dict[str, Any]]:
     for name, job in jobs.items():
         timer, last = unit(app, name, "timer"), last_run(layout, name)
         running = known.get(unit(app, name, "service"), {}).get("ActiveState") in RUNNING_STATES
-        elapses = re.fullmatch(r"@(\d+)", known.get(timer, {}).get("NextElapseUSecRealtime", ""))
         ended = last.end or (time.time() if running else last.start)
         result = last.result if last.end else INTERRUPTED if last.run else ""
         found.append(
@@ -57,7 +56,7 @@ def rows(layout: Store, app: str) -> list[dict[str, Any]]:
                 "seconds": round(max(0.0, ended - last.start), 1),
                 "success": last.success,
                 "scheduled": is_scheduled(timer, known),
-                "next": int(elapses[1]) if elapses else 0,
+                "next": next_time(timer, known),
             }
         )
     return found

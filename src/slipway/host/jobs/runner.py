@@ -73,7 +73,9 @@ def run_job(app: str, name: str) -> int:
         if job is None:  # a release or a rollback is about to remove its timer
             print(f"Release {number} of {app} has no job {name}, so nothing was run.")
             return 0
-        run = Run(secrets.token_hex(4), number, time.time(), success=last_run(context.layout, name).success)
+        last = last_run(context.layout, name)
+        before = {"run": last.run, "result": last.result, "code": last.code}
+        run = Run(secrets.token_hex(4), number, time.time(), success=last.success, before=before)
         remember(context.layout, name, run)
         output = output_of(context, name, run)
         output.record("INFO", f"The job {name} begins.", command=job.command)
@@ -142,7 +144,6 @@ def end_job(app: str, name: str, environment: Mapping[str, str]) -> int:
     run.result, run.end = outcome(run, result), time.time()
     if run.result == OK:
         run.success = run.end
-    remember(layout, name, run)
     with contextlib.suppress(FileNotFoundError):  # its release may have been pruned since
         context.keep_secret((release / "settings.json").read_text(encoding="utf-8"))
         output = output_of(context, name, run)
@@ -150,6 +151,7 @@ def end_job(app: str, name: str, environment: Mapping[str, str]) -> int:
         text = f"The job {name} ended after {run.end - run.start:.1f} s: {described(run)}."
         output.record("INFO" if run.result == OK else "ERROR", text, **facts)
         output.close()
+    remember(layout, name, run)  # and no sooner: who follows the log goes by that
     return 0
 
 

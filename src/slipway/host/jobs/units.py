@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import os
+import re
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -78,7 +81,7 @@ def texts(app: str, job: Job, memory_mb: int) -> dict[str, str]:
     """
     known = {"app": app, "job": job.name, "owner": OWNER}
     limit = f"MemoryMax={memory_mb}M\nMemorySwapMax=0\n" if memory_mb else ""
-    calendars = "\n".join(f"OnCalendar={calendar}" for calendar in job.calendars)
+    calendars = "\n".join(f"OnCalendar={when}" for when in job.calendars)
     called = identifier(app, job.name)
     return {
         unit(app, job.name, "service"): SERVICE.format(
@@ -122,13 +125,20 @@ def show(units: Iterable[str]) -> dict[str, dict[str, str]]:
     if not names:
         return {}
     properties = "Id,ActiveState,Result,NeedDaemonReload,NextElapseUSecRealtime"
-    command = ["systemctl", "show", "--timestamp=unix", f"--property={properties}", *names]
+    command = ["systemctl", "show", f"--property={properties}", *names]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30, "check": False}
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, env={**os.environ, "TZ": "UTC"}, **options)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in done.stdout.split("\n\n")]
     return {block["Id"]: block for block in blocks if block.get("Id")}
+
+
+def next_time(timer: str, known: dict[str, dict[str, str]]) -> int:
+    """Return when a timer elapses next, in seconds since 1970; 0 where that is not known, as while its service runs."""
+    text = re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?= UTC)", known.get(timer, {}).get("NextElapseUSecRealtime", ""))
+    return calendar.timegm(time.strptime(text[0], "%Y-%m-%d %H:%M:%S")) if text else 0
 
 
 def systemctl(*arguments: str, check: bool = True) -> None:
@@ -219,8 +229,8 @@ def check(app: str, jobs: dict[str, dict[str, Any]]) -> None:
         file = DIRECTORY / unit(app, name, "timer")
         if file.exists() and f"{OWNER}{app}" not in file.read_text(encoding="utf-8").splitlines():
             raise ReleaseError(f"the job {name} of app_jobs needs the unit {file.name}, which is another app's. Rename the job.")
-        for calendar in job["calendars"]:
-            answer = run(["systemd-analyze", "calendar", calendar], 30, {"LC_ALL": "C.UTF-8"}, check=False)
+        for when in job["calendars"]:
+            answer = run(["systemd-analyze", "calendar", when], 30, {"LC_ALL": "C.UTF-8"}, check=False)
             if answer.returncode or "Next elapse: never" in " ".join(answer.stdout.split()):
                 why = tail(answer.stdout, 3) if answer.returncode else "It never comes."
                 raise ReleaseError(f"the job {name} of app_jobs has a schedule that systemd rejects: {job['schedule']}\n{why}")
