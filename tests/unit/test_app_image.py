@@ -138,8 +138,23 @@ def test_tasks_have_containers_of_their_own(tmp_path: Path, asked: Callable[[], 
     assert told[0].endswith("--filter=label=slipway.release=shop-7 --filter=label=slipway.serves=no")
     assert [line for line in told if line.startswith("rm ")] == ["rm --force c1", "rm --force c2"]
     start(tmp_path, "--remove")
-    assert "serves" not in asked()[0]
+    assert [line.rpartition("=")[2] for line in asked() if line.startswith("ps ")] == ["yes", "no"]
     assert start(tmp_path, "--pids").split() == ["4711", "4711"]
+
+
+def test_the_container_of_a_job_goes_with_the_job_and_not_with_its_release(
+    tmp_path: Path, asked: Callable[[], list[str]]
+) -> None:
+    start(tmp_path, "--job", "cleanup", "make clean", SLIPWAY_RUN="1")
+    (command,) = asked()
+    assert {"--label=slipway.serves=job", "--label=slipway.job=cleanup", "--env=SLIPWAY_RUN"} <= set(command.split())
+    assert "--interactive" not in command
+    assert command.endswith(f"localhost/slipway-shop:b1 {tmp_path}/launch.py --shell make clean")
+    (tmp_path / "containers").write_text("c1\n", encoding="ascii")
+    start(tmp_path, "--end-job", "cleanup")
+    question, *told = asked()
+    assert question.endswith("slipway.release=shop-7 --filter=label=slipway.serves=job --filter=label=slipway.job=cleanup")
+    assert "rm --force c1" in told
 
 
 @pytest.mark.parametrize(

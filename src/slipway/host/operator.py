@@ -30,6 +30,7 @@ DONE, FAILED, USAGE, LOCKED = 0, 1, 2, 3
 STATUS = {
     **{"app": "APP", "release": "RELEASE", "version": "VERSION", "since": "SINCE", "who": "BY", "python": "PYTHON"},
     **{"workers": "WORKERS", "health": "HEALTH", "certificate_days": "CERT DAYS", "disk_percent": "DISK %"},
+    "jobs_summary": "JOBS",
     "locked": "LOCKED BY",
 }
 FOLLOW_SECONDS = 1.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host.errors import ReleaseError
+from slipway.host.jobs.definition import identifier, jobs_of
 from slipway.host.logs import File, Journal
 from slipway.host.store import Store
 
@@ -48,7 +49,9 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     layout = Store(**given["layout"])
     logs = [*sorted(layout.logs.glob("*.log")), *map(Path, given["others"])]
     sources: dict[str, Any] = {str(log): File(log) for log in logs}
-    sources[JOURNAL] = Journal([f"{given['name']}-{number}" for number in layout.numbers()])
+    jobs = sorted({name for number in layout.numbers() for name in jobs_of(layout, number)})
+    programs = [*(f"{given['name']}-{number}" for number in layout.numbers()), *(identifier(given["name"], job) for job in jobs)]
+    sources[JOURNAL] = Journal(programs)
     before, output = given["positions"], list[str]()
     after: dict[str, Any] = {}
     for name, source in sources.items():

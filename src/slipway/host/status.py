@@ -10,6 +10,7 @@ from slipway.host.certificate import days_left
 from slipway.host.endpoint import PublicEndpoint
 from slipway.host.errors import ReleaseError
 from slipway.host.health import HealthCheck
+from slipway.host.jobs import report
 from slipway.host.state import health, masters, workers
 from slipway.host.store import Store, version_of
 from slipway.host.supervisor import Supervisor
@@ -42,8 +43,8 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `release`, `version`, `since` and `who` of what is live, `python` (its version), `workers` (processes), `health` (`ok`,
-        or what is wrong), `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last
-        release.
+        or what is wrong), `certificate_days`, `disk_percent` of the app's file system, `last`, what became of the last release,
+        and `jobs`, how each of them is, with `jobs_summary` in a few words.
     """
     layout, endpoint = Store(**arguments["layout"]), PublicEndpoint(**arguments["endpoint"])
     supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
@@ -66,6 +67,8 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         "last": f"{last['release']} {last.get('outcome', '?')}{hook_to_do(record)}" if last else "",
         "reason": str(last.get("reason", "")),
     }
+    jobs = report.rows(layout, arguments["name"])
+    found.update(jobs=jobs, jobs_summary=report.summary(jobs))
     if live is not None:
         found["health"] = health(layout, live, HealthCheck.of(arguments["health"]), endpoint)
         try:

@@ -1,7 +1,8 @@
 """Run a release in a container, by becoming the engine's client, which hands signals and output on.
 
-With --check or --shell COMMAND another container does that, and ends. --pids prints the first process of each that serves.
---remove takes away what is left of all of them, and --remove-tasks only of those that do not serve.
+With --check or --shell COMMAND another container does that, and ends; with --job NAME COMMAND likewise, for a job. --pids
+prints the first process of each that serves. --remove takes away what is left of all but those of jobs, --remove-tasks only of
+those that do not serve either, and --end-job NAME those of a job.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DEAF_SECONDS = 2.0
 
 
 class Container:
-    """The containers of a release: those that serve, one for each instance, and those of its tasks.
+    """The containers of a release: those that serve, one for each instance, and those of its tasks and jobs.
 
     Args:
         release: the release.
@@ -145,9 +146,14 @@ def main(arguments: list[str]) -> None:
     elif arguments[0] == "--pids":
         print(*container.pids())
     elif arguments[0] == "--remove":
-        container.remove(*container.found())
+        container.remove(*container.found("slipway.serves=yes"), *container.found("slipway.serves=no"))
     elif arguments[0] == "--remove-tasks":
         container.remove(*container.found("slipway.serves=no"))
+    elif arguments[0] == "--end-job":
+        container.remove(*container.found("slipway.serves=job", f"slipway.job={arguments[1]}"))
+    elif arguments[0] == "--job":
+        labels = ("--label=slipway.serves=job", f"--label=slipway.job={arguments[1]}")
+        container.run(*labels, arguments=["--shell", *arguments[2:]])
     else:
         # Who types a command hands it input, and sits at a terminal for a shell.
         terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []

@@ -13,6 +13,7 @@ from slipway.host.files import atomic_symlink, remove
 from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure, stop
 from slipway.host.release.gate import check_root, compare_interfaces, wait_until_healthy
+from slipway.host.release.jobs import apply_jobs
 from slipway.host.release.record import GOOD, image_of, remember
 from slipway.host.release.watch import prove, watch
 from slipway.host.watch import Processes, Traffic
@@ -111,6 +112,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         if leftover != number:
             stop(context, leftover)
     remember(context, number, back_from=None)
+    apply_jobs(context, number)
     run_pending_hook(context, number)
 
 

@@ -11,6 +11,7 @@ from slipway.host.release.activate import run_pending_hook
 from slipway.host.release.context import Context
 from slipway.host.release.failure import stop
 from slipway.host.release.gate import answers
+from slipway.host.release.jobs import apply_jobs
 from slipway.host.release.prepare import prepared
 from slipway.host.release.record import GOOD, fingerprint, next_number, remember
 from slipway.host.release.rollback import find_target
@@ -73,7 +74,10 @@ def plan(context: Context) -> dict[str, Any]:
     """
     changed = tidy(context)
     reason, live = needed(context), context.layout.live()
-    hook = run_pending_hook(context, live) if reason is None and live is not None else ""
+    hook = ""
+    if reason is None and live is not None:
+        changed = apply_jobs(context, live) or changed
+        hook = run_pending_hook(context, live)
     return {"changed": changed or bool(hook), "release": live, "reason": reason, "hook": hook, **numbers(context)}
 
 

@@ -13,6 +13,7 @@ from slipway.host.process import run, shell, tail
 from slipway.host.release.advice import UNKNOWN_SCHEMA, advised, migrated_further
 from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure
+from slipway.host.release.jobs import check_jobs, warn_of_missing_commands, write_jobs
 from slipway.host.release.record import files, fingerprint, next_number, remember, runtime_settings
 
 # The line of preflight.py that says in a few words what is wrong.
@@ -42,6 +43,7 @@ def write_release(context: Context, number: int) -> None:
     runtime = json.dumps(runtime_settings(context, number), indent=2, sort_keys=True) + "\n"
     write(directory / "runtime.json", runtime, mode=0o640, group=context.group)
     write(directory / "settings.json", context.arguments["settings"], mode=0o640, group=context.group)
+    write_jobs(context, number)
     write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=context.group)
     facts = {"revision": "revision", "version": "version", "source": "origin", "instances": "instances"}
     known = {name: context.arguments.get(argument, "") for name, argument in facts.items()}
@@ -87,8 +89,10 @@ def prepare(context: Context, agreed: int | None = None) -> int:
         )
     number = agreed or number
     with recording_failure(context, number, context.layout.live()):
+        check_jobs(context)
         write_release(context, number)
         preflight(context, number)
+        warn_of_missing_commands(context, number)
         remember(context, number, outcome="prepared", migration=schema_of(context, number))
     return number
 
