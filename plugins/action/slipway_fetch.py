@@ -18,6 +18,7 @@ options:
   git_token: {type: str, description: "Token for git over HTTPS."}
   directory: {type: str, description: "Directory of the app in the source. Empty for the source itself."}
   module: {type: str, description: "The app as module:attribute. Empty to look for the entrypoint of [tool.fastapi]."}
+  processes: {type: dict, description: "Processes of the app that are set. Empty to read a Procfile."}
   requirements: {type: str, description: "File in that directory with the app's dependencies. Empty to detect it."}
   installer: {type: str, description: "Installer that will be used, uv or pip."}
   elsewhere: {type: bool, description: "Whether packages come from another index than the lock file names."}

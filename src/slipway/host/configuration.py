@@ -42,6 +42,8 @@ PARAMETERS: dict[str, Any] = {
     "secret_names": list,
     # The section for Supervisor.
     "program": str,
+    # Those of the app's processes beside its web server, by their names.
+    "process_programs": {},
     # Where Supervisor looks for sections.
     "program_directory": str,
     # What the names of those files end with.

@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, write_to_te
 from slipway.host.access_log import AccessLog
 from slipway.host.gauges import Gatherer, Gauges, Value
 from slipway.host.jobs import report
+from slipway.host.processes import defined, overview
 from slipway.host.state import masters, workers
 from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
@@ -91,7 +92,15 @@ class State(Gauges):
 
     def gatherers(self) -> list[Gatherer]:
         """Return what gathers the metrics of the app."""
-        return [self.health, self.endpoint_health, self.connections, self.releases, self.programs, self.runtime]
+        return [
+            self.health,
+            self.endpoint_health,
+            self.connections,
+            self.releases,
+            self.programs,
+            self.processes_beside,
+            self.runtime,
+        ]
 
     def health(self) -> Iterator[Value]:
         """Check the app at its sockets."""
@@ -155,6 +164,21 @@ class State(Gauges):
                 for metric, key in JOB_TIMES.items():
                     if row[key]:
                         yield metric, row[key], name
+
+    def processes_beside(self) -> Iterator[Value]:
+        """Look at what Supervisor runs beside the web server, also of releases whose processes are at their last task."""
+        live, programs = self.layout.live(), self.supervisor.programs()
+        for program in programs:
+            for state in {*program.states}:
+                yield "slipway_program_state", 1, [str(program.release), program.name, state]
+            if program.starts:
+                yield "slipway_program_start_timestamp_seconds", max(program.starts), [str(program.release), program.name]
+        if live is None:
+            return
+        for each in overview(defined(self.layout, live), programs, live):
+            if each["release"] == live:
+                yield "slipway_processes", each["running"], [each["process"]]
+                yield "slipway_processes_expected", each["instances"], [each["process"]]
 
     def runtime(self) -> Iterator[Value]:
         """Look at the file system of the sockets, which the exporter of the machine leaves out."""

@@ -34,6 +34,8 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_release_failed": ("Whether the last release failed.", []),
     "slipway_program_state": ("The state a program is in.", ["release", "program", "state"]),
     "slipway_program_start_timestamp_seconds": ("When a program was started.", ["release", "program"]),
+    "slipway_processes": ("Instances of a process beside the web server that run.", ["process"]),
+    "slipway_processes_expected": ("Instances of a process beside the web server that belong on this host.", ["process"]),
     "slipway_workers": ("Worker processes.", ["release"]),
     "slipway_memory_bytes": ("Resident memory of all processes.", ["release"]),
     "slipway_runtime_used_ratio": ("Used share of the runtime file system, which holds sockets and counters, from 0 to 1.", []),

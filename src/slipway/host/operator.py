@@ -29,9 +29,8 @@ DONE, FAILED, USAGE, LOCKED = 0, 1, 2, 3
 
 STATUS = {
     **{"app": "APP", "release": "RELEASE", "version": "VERSION", "since": "SINCE", "who": "BY", "python": "PYTHON"},
-    **{"workers": "WORKERS", "health": "HEALTH", "certificate_days": "CERT DAYS", "disk_percent": "DISK %"},
-    "jobs_summary": "JOBS",
-    "locked": "LOCKED BY",
+    **{"workers": "WORKERS", "processes_summary": "PROCESSES", "jobs_summary": "JOBS", "health": "HEALTH"},
+    **{"certificate_days": "CERT DAYS", "disk_percent": "DISK %", "locked": "LOCKED BY"},
 }
 FOLLOW_SECONDS = 1.0
 

@@ -41,6 +41,7 @@ class Release(NamedTuple):
         static: the folder that Nginx serves below /static; empty for none.
         closed_paths: the paths that Nginx hands on for nobody.
         container: `engine`, `network`, `cpus` and `options` of the container that it runs in; empty without one.
+        processes: what runs beside the web server: by names, `command`, `hosts`, `instances`, `stop_seconds` and `memory_mb`.
     """
 
     app: str
@@ -70,6 +71,7 @@ class Release(NamedTuple):
     static: str
     closed_paths: list[str]
     container: dict[str, Any]
+    processes: dict[str, dict[str, Any]]
 
     @property
     def close_timeout(self) -> int:

@@ -20,6 +20,7 @@ from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.image import pulled_image, recipe
 from slipway.controller.fetch.interpreter import Choice, for_host, for_image
 from slipway.controller.fetch.pack import check_links, pack
+from slipway.controller.fetch.procfile import procfile
 from slipway.controller.fetch.pyproject import entrypoint
 from slipway.controller.fetch.source import Fetched, SourceRequest, fetch, pack_wheels
 from slipway.host.build.permissions import Allowed, Refused
@@ -34,7 +35,7 @@ class FetchAction(ActionBase):
     _VALID_ARGS = frozenset((
         "source", "version", "checksum", "git_key", "git_token", "directory", "module", "requirements", "installer", "elsewhere",
         "wheelhouse", "exclude", "timeout", "hooks", "hook_timeout", "image", "dockerfiles", "environment", "source_builds",
-        "interpreter", "base", "known", "python", "minimum", "uv_version", "downloads",
+        "interpreter", "base", "known", "python", "minimum", "uv_version", "downloads", "processes",
     ))
     # fmt: on
 
@@ -69,6 +70,7 @@ class FetchAction(ActionBase):
             request.hook("after_fetch", fetched.root)
             check_links(fetched.root, request.exclude)
             app = "" if self._text("module") else entrypoint(fetched.root / request.directory)
+            processes = {} if self._task.args.get("processes") else procfile(fetched.root / request.directory, request.exclude)
             needs = self._needs(request, fetched)
             needs.update(self._interpreter(needs, host))
             digest, archive = pack(fetched.root, request.exclude, cache_directory(), replaced=needs.pop("replaced", None))
@@ -79,6 +81,7 @@ class FetchAction(ActionBase):
             "origin": fetched.origin,
             "directory": request.directory,
             "entrypoint": app,
+            "processes": processes,
             **needs,
             "wheels": pack_wheels(self._text("wheelhouse")),
         }

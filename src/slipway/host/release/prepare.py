@@ -40,6 +40,9 @@ def write_release(context: Context, number: int) -> None:
         (directory / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write(directory / name, text)
     write(directory / "program.conf", context.arguments["program"].replace("@RELEASE@", str(number)))
+    (directory / "processes").mkdir(mode=0o755)
+    for name, section in context.arguments["process_programs"].items():
+        write(directory / "processes" / f"{name}.conf", section.replace("@RELEASE@", str(number)))
     runtime = json.dumps(runtime_settings(context, number), indent=2, sort_keys=True) + "\n"
     write(directory / "runtime.json", runtime, mode=0o640, group=context.group)
     write(directory / "settings.json", context.arguments["settings"], mode=0o640, group=context.group)

@@ -18,7 +18,7 @@ from slipway.runtime.agreement import repository
 def prune(context: Context) -> None:
     """Remove releases beyond those to keep, and the builds, environments, Pythons of uv and logs that none of the rest uses.
 
-    What is live is never removed, nor what was live before it, whatever failed in between, nor what a running job uses.
+    What is live is never removed, nor what was live before it, whatever failed in between, nor what a job or a process uses.
     """
     live = context.layout.live()
     keep = context.arguments["keep"]
@@ -27,6 +27,7 @@ def prune(context: Context) -> None:
     kept = {*others[-keep:], *good[-keep:]} if keep else set(good[-1:])
     kept |= {live} if live is not None else set()
     kept |= {number for number in others if in_use(context.layout, number)}
+    kept |= {program.release for program in context.supervisor.programs() if not program.ended}
     for number in set(others) - kept:
         remove(context.layout.release(number))
     for log in context.layout.logs.glob("*.log*"):
