@@ -34,7 +34,7 @@ def podman(*arguments: str, text: str | None = None) -> str:
 def ask(address: str, path: str) -> Any:
     """Return the JSON that the app answers; None while it does not."""
     try:
-        with urllib.request.urlopen(f"http://{address}:8000{path}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://{address}:8000{path}", timeout=10) as answer:
             return json.load(answer)
     except (OSError, urllib.error.URLError):
         return None
@@ -71,7 +71,7 @@ def container(image: str) -> Iterator[str]:
     settings = ["--env=ENVIRONMENT=production", f"--env=SECRET_KEY={SECRET}"]
     rights = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
     name = podman("run", "--detach", *settings, *rights, image)
-    within(20, lambda: ask(address(name), "/healthz"))
+    within(90, lambda: ask(address(name), "/healthz"))
     yield name
     podman("rm", "--force", "--time=0", name)
 
@@ -81,7 +81,7 @@ def test_it_serves_without_any_right(container: str) -> None:
     assert ask(where, "/") == {"message": "Hello, World!"}
     version = ask(where, "/version")
     assert (version["release"], version["revision"]) == ("7", "abc123")
-    with urllib.request.urlopen(f"http://{where}:8000/healthz", timeout=2) as answer:
+    with urllib.request.urlopen(f"http://{where}:8000/healthz", timeout=10) as answer:
         assert answer.headers["X-Release"] == "7"
     status = podman("exec", container, "cat", "/proc/1/status")
     found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -114,7 +114,7 @@ def test_a_bad_setting_keeps_it_from_starting(image: str) -> None:
         ["podman", "run", "--rm", "--env=ENVIRONMENT=production", "--env=SECRET_KEY=short", image],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode != 0
@@ -148,7 +148,7 @@ def test_the_pod_of_the_manifests_runs(manifests: dict[str, dict[str, Any]], tmp
     try:
         podman("kube", "play", str(file))
         (pod,) = json.loads(podman("pod", "ps", "--format=json", "--filter=name=slipway-example"))
-        within(30, lambda: ask(address(pod["InfraId"]), "/healthz"))
+        within(90, lambda: ask(address(pod["InfraId"]), "/healthz"))
         assert ask(address(pod["InfraId"]), "/version")["release"] == "8", "the manifest names the release, not the image"
         assert ask(address(pod["InfraId"]), "/") == {"message": "Hello, World!"}
     finally:
@@ -180,10 +180,10 @@ def engine(tmp_path: Path) -> Iterator[Path]:
     """A socket at which podman answers as Docker does."""
     socket_path = tmp_path / "engine.sock"
     service = subprocess.Popen(["podman", "system", "service", "--time=0", f"unix://{socket_path}"])
-    within(10, socket_path.exists)
+    within(60, socket_path.exists)
     yield socket_path
     service.terminate()
-    service.wait(timeout=10)
+    service.wait(timeout=60)
 
 
 @contextlib.contextmanager
@@ -197,11 +197,11 @@ def authority(folder: Path) -> Iterator[None]:
     def root() -> str:
         with contextlib.suppress(OSError):
             request = f"https://{address(name)}:15000/roots/0"
-            with urllib.request.urlopen(request, context=ssl._create_unverified_context(), timeout=2) as answer:
+            with urllib.request.urlopen(request, context=ssl._create_unverified_context(), timeout=10) as answer:
                 return str(answer.read().decode("ascii"))
         return ""
 
-    within(60, root)
+    within(120, root)
     (folder / "root.pem").write_text(root(), encoding="ascii")
     try:
         yield
@@ -233,16 +233,16 @@ def test_compose_serves_behind_traefik_with_a_certificate(engine: Path, tmp_path
     try:
         run("up", "--no-build", "--detach", "app")
         (name,) = podman("ps", "--quiet", "--filter=name=slipway-image-test_app").splitlines()
-        within(20, lambda: ask(address(name), "/healthz"))
+        within(90, lambda: ask(address(name), "/healthz"))
         assert json.loads(podman("inspect", name))[0]["HostConfig"]["ReadonlyRootfs"] is True
         with authority(tmp_path):
             run("up", "--no-build", "--detach", "proxy")
             trust = ssl.create_default_context(cafile=tmp_path / "root.pem")
 
             def front(path: str, tls: bool = True) -> http.client.HTTPResponse:
-                connection = http.client.HTTPConnection("127.0.0.1", 8444 if tls else 8081, timeout=5)
+                connection = http.client.HTTPConnection("127.0.0.1", 8444 if tls else 8081, timeout=20)
                 if tls:
-                    raw = socket.create_connection(("127.0.0.1", 8444), timeout=5)
+                    raw = socket.create_connection(("127.0.0.1", 8444), timeout=20)
                     connection.sock = trust.wrap_socket(raw, server_hostname=DOMAIN)
                 connection.request("GET", path, headers={"Host": DOMAIN})
                 return connection.getresponse()
@@ -254,7 +254,7 @@ def test_compose_serves_behind_traefik_with_a_certificate(engine: Path, tmp_path
 
             # Traefik leaves out what is not healthy yet, and podman's own timer for that is systemd's, which may not be here.
             podman("healthcheck", "run", name)
-            within(60, served, pause=0.5)
+            within(120, served, pause=0.5)
             assert json.load(front("/")) == {"message": "Hello, World!"}
             assert json.load(front("/whoami"))["scheme"] == "https"
             assert front("/metrics").status == 404, "it is for Prometheus, which asks the app itself"

@@ -341,3 +341,26 @@ def test_docker_does_the_same(host: Host, changed: Callable[[str], Path]) -> Non
     assert host.run("podman ps --all --quiet") == ""
     kept = host.run("docker images --format '{{.Tag}}' localhost/slipway-shop").split()
     assert sorted(kept) == sorted(host.run("ls /opt/shop/builds").split())
+
+
+def test_a_job_has_a_container_of_its_own_which_outlives_its_release(host: Host, changed: Callable[[str], Path]) -> None:
+    command = "echo begun; while [ ! -e $HOME/end ]; do sleep 0.2; done; python3 -c 'import main; print(main.NAME)'; exit 3"
+    jobs: dict[str, Any] = {"cleanup": {"schedule": "yearly", "command": command}}
+    run = ship(host, app_source=str(changed("NAME = 'old'")), app_jobs=jobs, app_keep_releases=1)
+    assert run.code == 0, run.output[-3000:]
+    host.run("rm -f /opt/shop/shared/end; systemctl start --no-block slipway-job-shop-cleanup.service")
+    log = "cat /var/log/shop/job-cleanup.log"
+    within(60, lambda: '"begun"' in host.run(log, check=False), pause=0.5)
+    for name in ("new", "newer", "newest"):
+        run = ship(host, app_source=str(changed(f"NAME = '{name}'")), app_jobs=jobs, app_keep_releases=1)
+        assert run.code == 0 and "could not be removed" not in run.output, run.output[-3000:]
+    host.run("touch /opt/shop/shared/end")
+    within(60, lambda: '"result": "failed"' in host.run(log), pause=0.5)
+    assert '"message": "old"' in host.run(log)
+    assert host.run("podman ps --all --quiet --filter=label=slipway.serves=job") == ""
+    # One that ignores SIGTERM leaves no container behind, either.
+    jobs = {"cleanup": {"schedule": "yearly", "command": "trap '' TERM; sleep 300 & sleep 300", "timeout_seconds": 3}}
+    run = ship(host, app_jobs=jobs)
+    assert run.code == 0, run.output[-3000:]
+    assert host.run("slipway run shop --job cleanup >/dev/null; echo $?").strip() == "124"
+    assert host.run("podman ps --all --quiet --filter=label=slipway.serves=job") == ""

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from molecule.conftest import SHOP, Host, Run
+from molecule.conftest import SHOP, Host, Run, polling
 from molecule.release import program
 from molecule.release.conftest import deploy, flat, serves
+from tests.unit import interpreters
 
 SNAPSHOT = "twin.test"
 UV = Path(sys.executable).with_name("uv")
@@ -249,6 +250,72 @@ def test_a_project_with_uv_lock_and_a_src_layout(host: Host, kiosk: Path) -> Non
     present = host.run("ls /opt/shop/current/build/.venv/lib/python3*/site-packages")
     assert "kiosk" in present
     assert "pytest" not in present
+
+
+WHICH = """
+import sys
+@app.get("/python")
+def which():
+    return [sys.version.split()[0], sys.base_prefix]
+"""
+
+
+@pytest.fixture(scope="module")
+def mirror(host: Host, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A list of Pythons on the host, beside the archive of the one that it has: that which runs the tests."""
+    folder = tmp_path_factory.mktemp("python")
+    archive = interpreters.archive(folder, tmp_path_factory.mktemp("work"))
+    interpreters.listing(archive, folder / "list.json", f"file:///srv/python/{archive.name.replace('+', '%2B')}")
+    host.run("mkdir -p /srv/python")
+    for file in folder.iterdir():
+        subprocess.run(["podman", "cp", file, f"{host.container}:/srv/python/{file.name}"], check=True)
+    return "file:///srv/python/list.json"
+
+
+def test_an_app_runs_on_a_python_that_the_system_lacks(host: Host, shop: Path, mirror: str) -> None:
+    own, place = host.run("/usr/bin/python3 -V").split()[1], f"/opt/slipway/python/{interpreters.NAME}"
+    assert own != interpreters.VERSION
+    (shop / "main.py").write_text((shop / "main.py").read_text(encoding="utf-8") + WHICH, encoding="utf-8")
+    project = f'[project]\nname = "shop"\nversion = "1"\nrequires-python = "=={interpreters.VERSION}"\n'
+    (shop / "pyproject.toml").write_text(project, encoding="utf-8")
+    wanted: dict[str, Any] = {
+        "app_source": str(shop),
+        "python_downloads_url": mirror,
+        "app_watch_seconds": 0,
+        "app_keep_releases": 1,
+    }
+    live = serves(host)
+    refused = program.deploy(host, app_python="3.13.99", **wanted)
+    assert refused.code != 0
+    assert "app_python is 3.13.99, and pyproject.toml (requires-python) of the source says ==" in flat(refused)
+    refused = program.deploy(host, **{**wanted, "python_downloads_url": "/srv/nothing"})
+    assert refused.code != 0
+    assert "/srv/nothing on this host (python_downloads_url) has no archive" in flat(refused)
+    assert serves(host) == live
+    with polling(host, "/healthz") as failures:
+        run = deploy(host, **wanted)
+    assert run.code == 0, run.output[-3000:]
+    assert failures == []
+    number = serves(host)
+    assert host.ask("/python").json() == [interpreters.VERSION, place]
+    assert host.run(f"readlink /proc/{host.master()}/exe").startswith(f"{place}/bin/python3")
+    assert host.run(f"stat --format=%U /proc/{host.master()}").strip() == "shop"
+    assert host.run("find /opt/slipway/python ! -type l '(' ! -user root -o -perm /022 ')'") == ""
+    assert json.loads(host.run("slipway status shop --json"))[0]["python"] == interpreters.VERSION
+    for arguments in ((), ("--check",)):
+        again = deploy(host, *arguments, **wanted)
+        assert (again.code, sum(again.changed.values())) == (0, 0), again.output[-3000:]
+    # Another release on the host's own, and back, and away from it for good.
+    (shop / "pyproject.toml").unlink()
+    assert program.deploy(host, app_python=own, **wanted).code == 0
+    assert host.ask("/python").json()[0] == own
+    assert program.rollback(host, **wanted).code == 0
+    assert serves(host) == number
+    assert host.ask("/python").json() == [interpreters.VERSION, place]
+    for greeting in ("one", "two", "three"):
+        run = program.deploy(host, app_python=own, app_env={"GREETING": greeting}, **wanted)
+        assert run.code == 0, run.output[-3000:]
+    assert "cpython" not in host.run("ls /opt/slipway/python")
 
 
 def pages(shop: Path, text: str) -> Path:

@@ -14,7 +14,8 @@ options:
   layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
   source: {type: dict, required: true, description: "What slipway_fetch returned."}
   prebuilt: {type: dict, description: "Digests of the C(build) and C(venv) of another host, which are installed instead."}
-  interpreter: {type: str, required: true, description: "The Python that the virtual environment is made from."}
+  interpreter: {type: str, required: true, description: "The host's own Python, used unless the source asks uv for another one."}
+  downloads: {type: str, description: "Where uv gets that. Empty for its own place."}
   minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
   installer: {type: str, required: true, description: "What makes the virtual environment."}
   uv: {type: str, required: true, description: "The uv program."}

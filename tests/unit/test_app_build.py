@@ -1371,7 +1371,7 @@ def test_a_user_that_is_not_there_is_named(layout: Layout, index: tuple[Path, di
             "Because the current Python version (3.11.2) does not satisfy Python>=3.13 and a==1 depends on Python>=3.13, we can "
             "conclude that a==1 cannot be used.",
             "ERROR: Package 'a' requires a different Python: 3.11.2 not in '>=3.13'",
-            "python_interpreter.*app_runtime: container",
+            "set app_python to .*python_installer: uv",
         ),
         (
             "No solution found when resolving dependencies",

@@ -29,6 +29,7 @@ echo "$*" >>commands
 case "$*" in
 "image inspect --format {{{{.Id}}}} "*) grep -qx "$5" names || exit 1; echo sha256:7 ;;
 "image inspect --format {{{{.Size}}}} localhost/slipway-shop:"*) echo 4096 ;;
+"image inspect --format {{{{json .Config.Env}}}} localhost/slipway-shop:"*) echo '["PATH=/usr/bin","PYTHON_VERSION=3.14.2"]' ;;
 "image inspect --format {{{{.Config.WorkingDir}}}} "*) echo /srv/app/ ;;
 *"pull --quiet "*) test ! -e refused || {{ echo unauthorized; exit 1; }}; for name; do :; done; echo "$name" >>names ;;
 "tag "*) grep -qx "$2" names && echo "$3" >>names ;;
@@ -103,7 +104,14 @@ def test_a_pulled_image_is_tagged_as_the_build_and_remembered(layout: Layout, en
     tag = f"localhost/slipway-shop:{build}"
     assert commands(engine) == [f"pull --quiet {REFERENCE}", f"tag {REFERENCE} {tag}", f"rmi {REFERENCE}"]
     known = {"revision": "r1", "origin": REFERENCE, "directory": ".", "kind": "image"}
-    assert record(layout, build) == {**known, "build": build, "image": tag, "engine": name, "bytes": 4096}
+    assert record(layout, build) == {
+        **known,
+        "build": build,
+        "image": tag,
+        "engine": name,
+        "bytes": 4096,
+        "python_version": "3.14.2",
+    }
     assert [path.name for path in layout.builds.iterdir()] == [build]
     # Once more, it is there.
     assert images(layout, {}, engine=name).pull() == build

@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-PROGRAMS = ("launch.py", "preflight.py")
+PROGRAMS = ("launch.py", "preflight.py", "process.py")
 MODULES = (
     "__init__.py",
     "agreement.py",

@@ -42,6 +42,7 @@ class Release(NamedTuple):
         static: the folders that Nginx serves, by the paths that they are served below.
         closed_paths: the paths that Nginx hands on for nobody.
         container: `engine`, `network`, `cpus` and `options` of the container that it runs in; empty without one.
+        processes: what runs beside the web server: by names, `command`, `hosts`, `instances`, `stop_seconds` and `memory_mb`.
     """
 
     app: str
@@ -72,6 +73,7 @@ class Release(NamedTuple):
     static: dict[str, str]
     closed_paths: list[str]
     container: dict[str, Any]
+    processes: dict[str, dict[str, Any]]
 
     @property
     def close_timeout(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,6 +169,7 @@ class Images:
             "build": name,
             "image": self.tag(name),
             "engine": self.engine.name,
+            "python_version": python_version(self.engine.fact(self.tag(name), "{{json .Config.Env}}")),
             "bytes": int(self.engine.fact(self.tag(name), "{{.Size}}") or 0),
             "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
@@ -177,6 +179,12 @@ class Images:
         remove(self.layout.builds / name)
         partial.rename(self.layout.builds / name)
         fsync_directory(self.layout.builds)
+
+
+def python_version(variables: str) -> str:
+    """Return the version of Python by the environment of an image, a list in JSON; empty unless it is made from `python`."""
+    found = re.search(r'"PYTHON_VERSION=(\d+\.\d+\.\d+\w*)"', variables)
+    return found[1] if found else ""
 
 
 def ensure_image(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from slipway.host.release.advice import UNKNOWN_SCHEMA, advised, migrated_furthe
 from slipway.host.release.assets import place, publish, read_frontends
 from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure
+from slipway.host.release.jobs import check_jobs, warn_of_missing_commands, write_jobs
 from slipway.host.release.record import files, fingerprint, next_number, remember, runtime_settings
 from slipway.host.release.shared import provide
 from slipway.runtime.frontends import LINE
@@ -45,9 +46,13 @@ def write_release(context: Context, number: int) -> None:
         (directory / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write(directory / name, text)
     write(directory / "program.conf", context.arguments["program"].replace("@RELEASE@", str(number)))
+    (directory / "processes").mkdir(mode=0o755)
+    for name, section in context.arguments["process_programs"].items():
+        write(directory / "processes" / f"{name}.conf", section.replace("@RELEASE@", str(number)))
     runtime = json.dumps(runtime_settings(context, number), indent=2, sort_keys=True) + "\n"
     write(directory / "runtime.json", runtime, mode=0o640, group=context.group)
     write(directory / "settings.json", context.arguments["settings"], mode=0o640, group=context.group)
+    write_jobs(context, number)
     write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=context.group)
     facts = {"revision": "revision", "version": "version", "source": "origin", "instances": "instances"}
     known = {name: context.arguments.get(argument, "") for name, argument in facts.items()}
@@ -93,9 +98,11 @@ def prepare(context: Context, agreed: int | None = None) -> int:
         )
     number = agreed or number
     with recording_failure(context, number, context.layout.live()):
+        check_jobs(context)
         write_release(context, number)
         provide(context, number)
         places = place(context, number, preflight(context, number))
+        warn_of_missing_commands(context, number)
         remember(context, number, outcome="prepared", migration=schema_of(context, number), frontend=places or None)
         publish(context, number)  # before any host is live with it: its pages may ask another one for a file
     return number
