@@ -94,6 +94,16 @@ def test_errors_and_slow_answers(somebody: Told, tmp_path: Path) -> None:
     assert not firing("ReleaseFailed")  # a good release ends that
 
 
+def test_a_job_that_fails(somebody: Told) -> None:
+    source = {"app_source": str(SHOP), "app_module": "main:app", "app_static": ""}
+    assert deploy(WATCHED, app_jobs={"cleanup": {"schedule": "yearly", "command": "exit 3"}}, **source).code == 0
+    assert WATCHED.run(f"slipway run {APP} --job cleanup >/dev/null; echo $?").strip() == "3"
+    somebody.hears("JobFailed")
+    assert deploy(WATCHED, app_jobs={"cleanup": {"schedule": "yearly", "command": "true"}}, **source).code == 0
+    WATCHED.run(f"slipway run {APP} --job cleanup")
+    within(60, lambda: not firing("JobFailed"), pause=0.5)
+
+
 def test_processes_that_end_again_and_again(somebody: Told) -> None:
     def kill_one() -> bool:
         master = WATCHED.master()

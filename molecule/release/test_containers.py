@@ -86,6 +86,47 @@ def test_the_app_is_locked_in(host: Host) -> None:
     within(10, host.healthy)
 
 
+KEEPS = """
+import sqlite3
+from pathlib import Path
+@app.post("/keep")
+def keep():
+    Path("uploads", f"{len(list(Path('uploads').iterdir()))}.txt").write_text("written")
+    with sqlite3.connect("shop.sqlite3") as database:
+        database.execute("pragma journal_mode=wal")
+        database.execute("create table if not exists kept (id integer primary key)")
+        database.execute("insert into kept default values")
+        (count,) = database.execute("select count(*) from kept").fetchone()
+    return {"files": sorted(path.name for path in Path("uploads").iterdir()), "rows": count}
+app.frontend("/ui", directory="dist")
+"""
+
+
+def test_data_of_the_app_and_files_of_an_open_page_outlive_a_container(host: Host, changed: Callable[[str], Path]) -> None:
+    def release(mark: str) -> None:
+        source = changed(f"{KEEPS}# {mark}")
+        for name in ("uploads/from-source.txt", "dist/index.html", f"dist/index-BfX9k2a{mark}.js"):
+            (source / name).parent.mkdir(exist_ok=True)
+            (source / name).write_text(name, encoding="ascii")
+        run = ship(host, app_source=str(source), app_shared={"uploads": "", "shop.sqlite3": "db/shop.sqlite3"})
+        assert run.code == 0, run.output[-3000:]
+        serves(host)
+
+    release("Q")
+    first = host.live()
+    assert host.ask("/keep", "POST").json() == {"files": ["1.txt", "from-source.txt"], "rows": 1}
+    release("R")
+    assert host.ask("/keep", "POST").json() == {"files": ["1.txt", "2.txt", "from-source.txt"], "rows": 2}
+    for mark in "QR":
+        script = host.ask(f"/ui/index-BfX9k2a{mark}.js")
+        assert (script.status, "immutable" in script.headers["cache-control"]) == (200, True), mark
+    assert host.ask("/ui/index.html").headers["x-release"] == str(host.live())
+    assert program.rollback(host, **boxed()).code == 0
+    assert serves(host) == first
+    assert host.ask("/keep", "POST").json() == {"files": ["1.txt", "2.txt", "3.txt", "from-source.txt"], "rows": 3}
+    assert host.run("stat --format=%U /opt/shop/shared/uploads/3.txt /opt/shop/shared/db/shop.sqlite3").split() == ["shop"] * 2
+
+
 def test_the_sources_own_recipe_is_taken(host: Host, shop: Path) -> None:
     recipe = """
     ARG BASE=docker.io/library/python:3.13-slim
@@ -300,3 +341,26 @@ def test_docker_does_the_same(host: Host, changed: Callable[[str], Path]) -> Non
     assert host.run("podman ps --all --quiet") == ""
     kept = host.run("docker images --format '{{.Tag}}' localhost/slipway-shop").split()
     assert sorted(kept) == sorted(host.run("ls /opt/shop/builds").split())
+
+
+def test_a_job_has_a_container_of_its_own_which_outlives_its_release(host: Host, changed: Callable[[str], Path]) -> None:
+    command = "echo begun; while [ ! -e $HOME/end ]; do sleep 0.2; done; python3 -c 'import main; print(main.NAME)'; exit 3"
+    jobs: dict[str, Any] = {"cleanup": {"schedule": "yearly", "command": command}}
+    run = ship(host, app_source=str(changed("NAME = 'old'")), app_jobs=jobs, app_keep_releases=1)
+    assert run.code == 0, run.output[-3000:]
+    host.run("rm -f /opt/shop/shared/end; systemctl start --no-block slipway-job-shop-cleanup.service")
+    log = "cat /var/log/shop/job-cleanup.log"
+    within(60, lambda: '"begun"' in host.run(log, check=False), pause=0.5)
+    for name in ("new", "newer", "newest"):
+        run = ship(host, app_source=str(changed(f"NAME = '{name}'")), app_jobs=jobs, app_keep_releases=1)
+        assert run.code == 0 and "could not be removed" not in run.output, run.output[-3000:]
+    host.run("touch /opt/shop/shared/end")
+    within(60, lambda: '"result": "failed"' in host.run(log), pause=0.5)
+    assert '"message": "old"' in host.run(log)
+    assert host.run("podman ps --all --quiet --filter=label=slipway.serves=job") == ""
+    # One that ignores SIGTERM leaves no container behind, either.
+    jobs = {"cleanup": {"schedule": "yearly", "command": "trap '' TERM; sleep 300 & sleep 300", "timeout_seconds": 3}}
+    run = ship(host, app_jobs=jobs)
+    assert run.code == 0, run.output[-3000:]
+    assert host.run("slipway run shop --job cleanup >/dev/null; echo $?").strip() == "124"
+    assert host.run("podman ps --all --quiet --filter=label=slipway.serves=job") == ""

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from molecule.conftest import SHOP, Host, Run
+from molecule.conftest import SHOP, Host, Run, polling
 from molecule.release import program
 from molecule.release.conftest import deploy, flat, serves
+from tests.unit import interpreters
 
 SNAPSHOT = "twin.test"
 UV = Path(sys.executable).with_name("uv")
@@ -251,6 +252,72 @@ def test_a_project_with_uv_lock_and_a_src_layout(host: Host, kiosk: Path) -> Non
     assert "pytest" not in present
 
 
+WHICH = """
+import sys
+@app.get("/python")
+def which():
+    return [sys.version.split()[0], sys.base_prefix]
+"""
+
+
+@pytest.fixture(scope="module")
+def mirror(host: Host, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A list of Pythons on the host, beside the archive of the one that it has: that which runs the tests."""
+    folder = tmp_path_factory.mktemp("python")
+    archive = interpreters.archive(folder, tmp_path_factory.mktemp("work"))
+    interpreters.listing(archive, folder / "list.json", f"file:///srv/python/{archive.name.replace('+', '%2B')}")
+    host.run("mkdir -p /srv/python")
+    for file in folder.iterdir():
+        subprocess.run(["podman", "cp", file, f"{host.container}:/srv/python/{file.name}"], check=True)
+    return "file:///srv/python/list.json"
+
+
+def test_an_app_runs_on_a_python_that_the_system_lacks(host: Host, shop: Path, mirror: str) -> None:
+    own, place = host.run("/usr/bin/python3 -V").split()[1], f"/opt/slipway/python/{interpreters.NAME}"
+    assert own != interpreters.VERSION
+    (shop / "main.py").write_text((shop / "main.py").read_text(encoding="utf-8") + WHICH, encoding="utf-8")
+    project = f'[project]\nname = "shop"\nversion = "1"\nrequires-python = "=={interpreters.VERSION}"\n'
+    (shop / "pyproject.toml").write_text(project, encoding="utf-8")
+    wanted: dict[str, Any] = {
+        "app_source": str(shop),
+        "python_downloads_url": mirror,
+        "app_watch_seconds": 0,
+        "app_keep_releases": 1,
+    }
+    live = serves(host)
+    refused = program.deploy(host, app_python="3.13.99", **wanted)
+    assert refused.code != 0
+    assert "app_python is 3.13.99, and pyproject.toml (requires-python) of the source says ==" in flat(refused)
+    refused = program.deploy(host, **{**wanted, "python_downloads_url": "/srv/nothing"})
+    assert refused.code != 0
+    assert "/srv/nothing on this host (python_downloads_url) has no archive" in flat(refused)
+    assert serves(host) == live
+    with polling(host, "/healthz") as failures:
+        run = deploy(host, **wanted)
+    assert run.code == 0, run.output[-3000:]
+    assert failures == []
+    number = serves(host)
+    assert host.ask("/python").json() == [interpreters.VERSION, place]
+    assert host.run(f"readlink /proc/{host.master()}/exe").startswith(f"{place}/bin/python3")
+    assert host.run(f"stat --format=%U /proc/{host.master()}").strip() == "shop"
+    assert host.run("find /opt/slipway/python ! -type l '(' ! -user root -o -perm /022 ')'") == ""
+    assert json.loads(host.run("slipway status shop --json"))[0]["python"] == interpreters.VERSION
+    for arguments in ((), ("--check",)):
+        again = deploy(host, *arguments, **wanted)
+        assert (again.code, sum(again.changed.values())) == (0, 0), again.output[-3000:]
+    # Another release on the host's own, and back, and away from it for good.
+    (shop / "pyproject.toml").unlink()
+    assert program.deploy(host, app_python=own, **wanted).code == 0
+    assert host.ask("/python").json()[0] == own
+    assert program.rollback(host, **wanted).code == 0
+    assert serves(host) == number
+    assert host.ask("/python").json() == [interpreters.VERSION, place]
+    for greeting in ("one", "two", "three"):
+        run = program.deploy(host, app_python=own, app_env={"GREETING": greeting}, **wanted)
+        assert run.code == 0, run.output[-3000:]
+    assert "cpython" not in host.run("ls /opt/slipway/python")
+
+
 def pages(shop: Path, text: str) -> Path:
     """Have the app serve a page of its own, and Nginx another one."""
     mount = "from fastapi.staticfiles import StaticFiles\napp.mount('/pages', StaticFiles(directory='pages', html=True))\n"
@@ -260,6 +327,62 @@ def pages(shop: Path, text: str) -> Path:
         for name, content in (("index.html", text), ("same.js", "same")):
             (shop / folder / name).write_text(content, encoding="ascii")
     return shop
+
+
+SHARED = """
+import sqlite3
+from pathlib import Path
+@app.post("/orders")
+def order():
+    Path("uploads", f"{len(list(Path('uploads').iterdir()))}.txt").write_text("written")
+    with sqlite3.connect("shop.sqlite3") as database:
+        database.execute("pragma journal_mode=wal")
+        database.execute("create table if not exists orders (id integer primary key)")
+        database.execute("insert into orders default values")
+    return orders()
+@app.get("/orders")
+def orders():
+    with sqlite3.connect("shop.sqlite3") as database:
+        (count,) = database.execute("select count(*) from orders").fetchone()
+    return {"files": sorted(path.name for path in Path("uploads").iterdir()), "orders": count}
+"""
+BESIDE = "\nopen('state.json', 'a')\n"
+
+
+def test_an_app_that_writes_beside_its_code_keeps_what_it_wrote(host: Host, shop: Path) -> None:
+    plain = (SHOP / "main.py").read_text(encoding="utf-8")
+    (shop / "main.py").write_text(f"{plain}{SHARED}{BESIDE}", encoding="utf-8")
+    (shop / "uploads").mkdir()
+    (shop / "uploads" / "from-source.txt").write_text("seed", encoding="ascii")
+    source: dict[str, Any] = {"app_source": str(shop), "app_watch_seconds": 0}
+    live = host.live()
+    refused = program.deploy(host, **source)
+    assert refused.code != 0
+    assert 'To keep state.json there, set app_shared: {"state.json": ""}' in flat(refused)
+    assert serves(host) == live
+    source["app_shared"] = {"uploads": "media", "shop.sqlite3": "", "state.json": ""}
+    run = program.deploy(host, **source)
+    assert run.code == 0, run.output[-3000:]
+    first = serves(host)
+    assert host.ask("/orders", "POST").json() == {"files": ["1.txt", "from-source.txt"], "orders": 1}
+    (shop / "main.py").write_text(f"{plain}{SHARED}{BESIDE}# 2\n", encoding="utf-8")
+    (shop / "uploads" / "later.txt").write_text("too late", encoding="ascii")
+    run = program.deploy(host, **source)
+    assert run.code == 0, run.output[-3000:]
+    assert serves(host) > first
+    assert host.ask("/orders", "POST").json() == {"files": ["1.txt", "2.txt", "from-source.txt"], "orders": 2}
+    assert program.rollback(host, **source).code == 0
+    assert serves(host) == first
+    assert host.ask("/orders").json() == {"files": ["1.txt", "2.txt", "from-source.txt"], "orders": 2}
+    owners = host.run(
+        "stat --format=%U:%a /opt/shop/shared/media /opt/shop/shared/shop.sqlite3 /opt/shop/shared/media/2.txt"
+    ).split()
+    assert owners == ["shop:750", "shop:640", "shop:640"]
+    assert host.run("find -L /opt/shop/builds -name '*.sqlite3-*'") == ""
+    # To a release from before the setting there is a way back, too, and the data stays.
+    assert program.rollback(host, app_rollback_to=str(live), **source).code == 0
+    assert serves(host) == live
+    assert host.run("ls /opt/shop/shared/media").split() == ["1.txt", "2.txt", "from-source.txt"]
 
 
 FACTORY = """
@@ -297,6 +420,100 @@ def test_a_library_that_an_app_lacks_is_named_and_installed_by_its_package(host:
     assert run.code == 0, run.output[-3000:]
     assert serves(host) > live
     again = deploy(host, **wanted)
+    assert (again.code, sum(again.changed.values())) == (0, 0), again.output[-3000:]
+
+
+FRONTEND = """
+app.frontend("/", directory="dist")
+"""
+YEAR = "public, max-age=31536000, immutable"
+
+
+def built(shop: Path, mark: str, code: str = "") -> dict[str, Any]:
+    """Have the source hold a front end, as Vite builds one, whose script has another name for each `mark`."""
+    shutil.rmtree(shop / "dist", ignore_errors=True)
+    (shop / "dist" / "assets").mkdir(parents=True)
+    script = f"assets/index-BfX9k2a{mark}.js"
+    (shop / "dist" / script).write_text(f"// {mark}", encoding="ascii")
+    (shop / "dist" / "index.html").write_text(f'<script type="module" src="/{script}"></script>', encoding="ascii")
+    (shop / "dist" / "logo-branding.svg").write_text("<svg/>", encoding="ascii")
+    (shop / "main.py").write_text((SHOP / "main.py").read_text(encoding="utf-8") + code, encoding="utf-8")
+    return {"app_source": str(shop), "app_static": "", "app_watch_seconds": 0}
+
+
+@pytest.mark.parametrize("setting", ["auto", "dist"])
+def test_an_open_page_of_a_front_end_survives_a_release(host: Host, shop: Path, setting: str) -> None:
+    settings: dict[str, Any] = {"app_frontend": setting, "app_static": ""}
+    workers = host.run("pgrep -x nginx")
+    if setting != "auto":  # what an app serves itself is found at each release, and Nginx is not told
+        run = deploy(host, "--tags=nginx", playbook="site.yml", **settings)
+        assert run.code == 0, run.output[-3000:]
+        workers = host.run("pgrep -x nginx")
+    code = FRONTEND if setting == "auto" else ""
+    page = {"Accept": "text/html"}
+
+    def release(mark: str) -> None:
+        run = program.deploy(host, **{**built(shop, mark, code), **settings})
+        assert run.code == 0, run.output[-3000:]
+        serves(host)
+        # The shop has a path operation for /, which goes before a front end that the app serves.
+        index = host.ask("/index.html" if setting == "auto" else "/", headers=page)
+        assert (index.status, index.headers["cache-control"]) == (200, "no-cache")
+        assert f"index-BfX9k2a{mark}.js" in index.body
+        script = host.ask(f"/assets/index-BfX9k2a{mark}.js")
+        assert (script.status, script.body, script.headers["cache-control"]) == (200, f"// {mark}", YEAR)
+        assert "x-release" not in script.headers, "Nginx serves it"
+        assert script.headers["x-content-type-options"] == "nosniff"
+        again = host.ask(f"/assets/index-BfX9k2a{mark}.js", headers={"If-None-Match": script.headers["etag"]})
+        assert (again.status, again.headers["cache-control"]) == (304, YEAR)
+
+    release("Q")
+    first = host.live()
+    release("R")
+    for mark in "QR":
+        assert host.ask(f"/assets/index-BfX9k2a{mark}.js").headers["cache-control"] == YEAR
+    assert host.ask("/logo-branding.svg").headers["cache-control"] == "no-cache", "a word is no hash"
+    missing = host.ask("/assets/index-BfX9k2aZ.js")
+    assert (missing.status, missing.headers["x-release"]) == (404, str(host.live()))
+    assert missing.headers.get("cache-control") != YEAR
+    assert host.ask("/healthz").headers["x-release"] == str(host.live())
+    assert host.ask("/items/1").status == 200
+    assert host.ask("/assets/").headers["x-release"] == str(host.live()), "a folder without a page"
+    assert host.ask("/", "POST").headers["x-release"] == str(host.live())
+    assert host.ask("/assets/index-BfX9k2aR.js", "POST").headers["x-release"] == str(host.live())
+    assert host.ask("/dashboard/5", headers=page).status == (200 if setting == "auto" else 404)
+    assert program.rollback(host, **{**built(shop, "R", code), **settings}).code == 0
+    assert serves(host) == first
+    assert host.ask("/assets/index-BfX9k2aR.js").headers["cache-control"] == YEAR
+    assert host.run("pgrep -x nginx") == workers, "Nginx was not reloaded"
+    # A day later they are gone with the next release.
+    host.run("sed -i 's/: [0-9.]*\\(,\\?\\)$/: 1.0\\1/' /opt/shop/assets.json")
+    release("S")
+    assert host.ask("/assets/index-BfX9k2aR.js").status == 404
+
+
+def test_files_that_the_app_writes_are_served_by_nginx(host: Host, shop: Path) -> None:
+    settings: dict[str, Any] = {
+        "app_static": {"/static/": "web", "/media/": "shared/pictures"},
+        "app_shared": {"uploads": "pictures"},
+        "app_frontend": "auto",
+    }
+    upload = "\n@app.post('/keep')\ndef keep():\n    open('uploads/b.txt', 'w').write('written')\n    return 'done'\n"
+    (shop / "main.py").write_text((SHOP / "main.py").read_text(encoding="utf-8") + upload, encoding="utf-8")
+    for name in ("web/a.txt", "uploads/a.txt"):
+        (shop / name).parent.mkdir()
+        (shop / name).write_text(name, encoding="ascii")
+    run = deploy(host, playbook="site.yml", app_source=str(shop), app_watch_seconds=0, **settings)
+    assert run.code == 0, run.output[-3000:]
+    assert host.ask("/keep", "POST").status == 200
+    for path, text in {"/static/a.txt": "web/a.txt", "/media/a.txt": "uploads/a.txt", "/media/b.txt": "written"}.items():
+        answer = host.ask(path)
+        assert (answer.body, "x-release" in answer.headers) == (text, False), path
+    host.run("echo secret >/opt/shop/shared/secret; runuser -u shop -- ln -s ../secret /opt/shop/shared/pictures/link")
+    assert host.ask("/media/link").status == 404
+    assert host.ask("/media/../secret").status == 404
+    assert host.run("runuser -u www-data -- ls /opt/shop/shared 2>&1 || true").startswith("ls: cannot open directory")
+    again = deploy(host, playbook="site.yml", app_source=str(shop), app_watch_seconds=0, **settings)
     assert (again.code, sum(again.changed.values())) == (0, 0), again.output[-3000:]
 
 

@@ -14,7 +14,8 @@ options:
   layout: {type: dict, required: true, description: "The app's paths C(home), C(runtime) and C(logs)."}
   source: {type: dict, required: true, description: "What slipway_fetch returned."}
   prebuilt: {type: dict, description: "Digests of the C(build) and C(venv) of another host, which are installed instead."}
-  interpreter: {type: str, required: true, description: "The Python that the virtual environment is made from."}
+  interpreter: {type: str, required: true, description: "The host's own Python, used unless the source asks uv for another one."}
+  downloads: {type: str, description: "Where uv gets that. Empty for its own place."}
   minimum: {type: str, required: true, description: "The oldest Python that is accepted, as C(3.11)."}
   installer: {type: str, required: true, description: "What makes the virtual environment."}
   uv: {type: str, required: true, description: "The uv program."}
@@ -27,6 +28,7 @@ options:
   environment: {type: dict, description: "Environment for the installer, such as an index or a proxy."}
   user: {type: str, required: true, description: "The build's user, who has no rights. All code in a build runs as that."}
   room: {type: float, required: true, description: "MiB that must be free before a build."}
+  shared: {type: dict, description: "Paths in the app's directory that lie in its shared directory, with their names there."}
   hooks: {type: dict, description: "Shell commands; C(before_build) and C(after_build) run here."}
   hook_timeout: {type: float, description: "Seconds that one of them may take."}
   waits_for: {type: str, description: "The host that is building it for this one, which then only says whether it needs that."}

@@ -18,13 +18,18 @@ options:
   git_token: {type: str, description: "Token for git over HTTPS."}
   directory: {type: str, description: "Directory of the app in the source. Empty for the source itself."}
   module: {type: str, description: "The app as module:attribute. Empty to look for the entrypoint of [tool.fastapi]."}
+  processes: {type: dict, description: "Processes of the app that are set. Empty to read a Procfile."}
   requirements: {type: str, description: "File in that directory with the app's dependencies. Empty to detect it."}
   installer: {type: str, description: "Installer that will be used, uv or pip."}
   elsewhere: {type: bool, description: "Whether packages come from another index than the lock file names."}
   environment: {type: dict, description: "Environment for the installer, with the operator's package indexes in it."}
   source_builds: {type: bool, description: "Whether packages may be built from source."}
   interpreter: {type: str, description: "The host's Python, whose version is checked. Empty if an image brings its own."}
-  base: {type: str, description: "Base of the app's image, if it runs in a container."}
+  base: {type: str, description: "Base of the app's image, if it runs in a container. C({python}) in it stands for the version."}
+  python: {type: str, description: "The version of Python that the app runs on. Empty for one that the source allows."}
+  minimum: {type: str, description: "The oldest Python that is accepted, as C(3.11)."}
+  uv_version: {type: str, description: "The version of uv on hosts."}
+  downloads: {type: str, description: "Where it gets a Python. Empty for its own place."}
   known: {type: dict, description: "Earlier result of this action in the same run, which is returned again."}
   wheelhouse: {type: str, description: "A directory of wheels for hosts without a package index."}
   exclude: {type: list, elements: str, description: "Names of files and directories to leave out, with wildcards."}
@@ -47,7 +52,7 @@ source:
   returned: success
   description: >-
     The packed source (C(archive), C(digest)), its origin (C(revision), C(origin)), its C(entrypoint), and its dependencies
-    (C(kind), C(requirements)), for C(slipway_build) and C(slipway_image).
+    (C(kind), C(requirements)), the Python it runs with (C(interpreter), C(base)), for C(slipway_build) and C(slipway_image).
 """
 
 

@@ -25,6 +25,7 @@ options:
   environment: {type: dict, description: "Environment for the build, such as an index or a proxy."}
   user: {type: str, required: true, description: "Unprivileged user that runs hooks and C(recipe)."}
   room: {type: float, required: true, description: "MiB that must be free before a build."}
+  shared: {type: dict, description: "Paths in the app's directory that lie in its shared directory, with their names there."}
   hooks: {type: dict, description: "Shell commands; C(before_build) and C(after_build) run here."}
   hook_timeout: {type: float, description: "Seconds that one of them may take."}
 """

@@ -45,6 +45,7 @@ def value(kind: str, choices: list[Any] | None = None, elements: str | None = No
         "bool": {"type": ["boolean", "string"], "pattern": f"{TEMPLATE}|{TRUTH}"},
         "list": {"type": ["array", "string"], "pattern": TEMPLATE},
         "dict": {"type": ["object", "string"], "pattern": TEMPLATE},
+        "raw": {"type": ["object", "string"]},  # a text, or a mapping where there are several
     }
     schema = schemas[kind]
     return {**schema, "items": value(elements)} if elements else schema

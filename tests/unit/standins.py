@@ -138,7 +138,9 @@ class Supervisor:
     def __init__(self, directory: Path, sections: Path) -> None:
         self.state = directory / "supervisor"
         self.sections = sections
+        self.stopping = directory / "stopping"
         self.state.mkdir()
+        self.stopping.mkdir()
         sections.mkdir()
         # Accepts every section; test_app_release has one with a parser.
         (directory / "supervisord").write_text("#!/bin/true\n", encoding="utf-8")
@@ -157,7 +159,7 @@ class Supervisor:
     def _dispatch(self, method: str, arguments: tuple[str, ...]) -> Any:
         """Do what a client asks for."""
         name = method.removeprefix("supervisor.")
-        self.said.append(" ".join([name, *arguments]))
+        self.said.append(" ".join([name, *map(str, arguments)]))
         return getattr(self, f"_{name}")(*arguments)
 
     def _reloadConfig(self) -> list[list[list[str]]]:
@@ -189,15 +191,19 @@ class Supervisor:
         (self.state / name).write_text(" ".join(map(str, pids)), encoding="utf-8")
         return True
 
-    def _stopProcessGroup(self, name: str) -> list[dict[str, Any]]:
+    def _stopProcessGroup(self, name: str, wait: bool = True) -> list[dict[str, Any]]:
+        (self.stopping / name).touch()
         for pid in self.pids(name):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        while any(map(self._alive, self.pids(name))):
+        while wait and any(map(self._alive, self.pids(name))):
             time.sleep(0.01)
         return []
 
     def _removeProcessGroup(self, name: str) -> bool:
+        if any(map(self._alive, self.pids(name))):
+            raise xmlrpc.client.Fault(91, "STILL_RUNNING")
+        (self.stopping / name).unlink(missing_ok=True)
         (self.state / name).unlink()
         return True
 
@@ -206,8 +212,15 @@ class Supervisor:
         for name in self.programs():
             for pid in self.pids(name):
                 alive = self._alive(pid)
-                state = ("RUNNING" if (self.state / "settled").exists() else "STARTING") if alive else "BACKOFF"
-                found.append({"group": name, "name": name, "statename": state, "pid": pid if state == "RUNNING" else 0})
+                # What runs beside a web server stays from soon on.
+                settled = (
+                    time.time() - (self.state / name).stat().st_mtime > 0.5 if "." in name else (self.state / "settled").exists()
+                )
+                state = ("RUNNING" if settled else "STARTING") if alive else "BACKOFF"
+                if (self.stopping / name).exists():
+                    state = "STOPPING" if alive else "STOPPED"
+                facts = {"pid": pid if state in ("RUNNING", "STOPPING") else 0, "start": 0.0}
+                found.append({"group": name, "name": name, "statename": state, **facts})
         return found
 
     def _alive(self, pid: int) -> bool:
@@ -232,7 +245,14 @@ class Supervisor:
 
     def running(self) -> list[int]:
         """Return the numbers of the releases whose process lives."""
-        return sorted(int(name.rsplit("-", 1)[1]) for name, pid in self.programs().items() if self._alive(pid))
+        numbers = {name: name.rsplit("-", 1)[1] for name, pid in self.programs().items() if self._alive(pid)}
+        return sorted(int(number) for number in numbers.values() if number.isdigit())
+
+    def beside(self) -> list[str]:
+        """Return what runs beside web servers, but for what was told to stop."""
+        return sorted(
+            each["name"] for each in self._getAllProcessInfo() if "." in each["name"] and each["statename"] == "RUNNING"
+        )
 
     def calls(self) -> list[str]:
         """Return what it was asked to do, in order."""

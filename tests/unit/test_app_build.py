@@ -151,6 +151,7 @@ def arguments(layout: Layout, index: tuple[Path, dict[str, str]], **changes: Any
         },
         "user": getpass.getuser(),
         "room": 1,
+        "shared": {},
         "hooks": {},
         "hook_timeout": 20,
         "run": {"id": "r1", "who": "ann", "where": "laptop", "dead": ""},
@@ -430,6 +431,27 @@ def test_a_build_is_whole(layout: Layout, index: tuple[Path, dict[str, str]], so
     assert [path.name for path in layout.builds.iterdir()] == ["b1"]
 
 
+def test_a_build_has_links_to_the_shared_directory_also_on_another_host(
+    layout: Layout, index: tuple[Path, dict[str, str]], source: Path, environment: Path, tmp_path: Path
+) -> None:
+    (layout.venvs / "v1").symlink_to(environment)
+    given = arguments(layout, index, archive=str(source), shared={"data/": "", "app/shop.db": "db/shop.db"})
+    build(layout, "b1", "v1", given)
+    links = {"data": "data", "app/shop.db": "db/shop.db"}
+    assert {path: os.readlink(layout.builds / "b1" / path) for path in links} == {
+        path: f"{layout.home}/shared/{name}" for path, name in links.items()
+    }
+    packed = {"build": pack_directory(layout.builds / "b1", tmp_path / "build.tar.gz")}
+    shutil.rmtree(layout.builds / "b1")
+    prebuilt.install_prebuilt(layout, "b1", "v1", {**given, "build": str(tmp_path / "build.tar.gz"), "prebuilt": packed})
+    assert os.readlink(layout.builds / "b1" / "data") == f"{layout.home}/shared/data"
+    shutil.rmtree(layout.builds / "b1")
+    with pytest.raises(ReleaseError, match="link that points outside it"):
+        prebuilt.install_prebuilt(
+            layout, "b1", "v1", {**given, "build": str(tmp_path / "build.tar.gz"), "prebuilt": packed, "shared": {"data": ""}}
+        )
+
+
 def test_an_unchanged_lock_is_not_installed_again(
     layout: Layout,
     index: tuple[Path, dict[str, str]],
@@ -672,7 +694,7 @@ def test_a_build_is_named_by_what_went_into_it(
     same += [{"source": {**usual["source"], key: "other"}} for key in ("archive", "revision", "origin")]
     assert {module(check=True, **{**usual, **change})["build"] for change in same} == {name}
     other: list[dict[str, Any]] = [{"installer": "pip"}, {"server": ["gunicorn==1"]}, {"source_builds": True}]
-    other += [{"interpreter": pythons[1]}]
+    other += [{"interpreter": pythons[1]}, {"shared": {"uploads": ""}}, {"shared": {"uploads": "media"}}]
     other += [{"source": {**usual["source"], key: "other"}} for key in ("digest", "lock", "directory")]
     names = [module(**{**usual, **change})["build"] for change in other]
     assert len({name, *names}) == len(other) + 1
@@ -1349,7 +1371,7 @@ def test_a_user_that_is_not_there_is_named(layout: Layout, index: tuple[Path, di
             "Because the current Python version (3.11.2) does not satisfy Python>=3.13 and a==1 depends on Python>=3.13, we can "
             "conclude that a==1 cannot be used.",
             "ERROR: Package 'a' requires a different Python: 3.11.2 not in '>=3.13'",
-            "python_interpreter.*app_runtime: container",
+            "set app_python to .*python_installer: uv",
         ),
         (
             "No solution found when resolving dependencies",

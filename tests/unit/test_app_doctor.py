@@ -13,8 +13,9 @@ import pytest
 from certificates import LIFETIMES, certify, renewed_at_the_latest
 from rendering import ROOT, load
 
+from slipway.host import python_ends, pythons
 from slipway.host.certificate import OVERDUE, read
-from slipway.host.doctor import certificate, examine, host, release, services
+from slipway.host.doctor import certificate, examine, host, interpreter, release, services
 from slipway.host.doctor.subject import Subject
 
 
@@ -203,3 +204,63 @@ def test_a_hook_that_failed_is_found(tmp_path: Path, hook: str, command: str) ->
     (found,) = release.releases(looked)
     assert found.what == f"The hook {hook} of release 3 failed or was interrupted"
     assert found.remedy.endswith(f"ansible-playbook {command}")
+
+
+def on_python(directory: Path, facts: str = "", image: str = "", program: str = "/bin/sh") -> Path:
+    """Make an app whose live release runs on a Python; return the home of the app."""
+    home = directory / "shop"
+    (home / "releases" / "3" / "build" / ".venv" / "bin").mkdir(parents=True)
+    (home / "live.sock").symlink_to("/run/shop/3.sock")
+    build = home / "releases" / "3" / "build"
+    (build / ".build.json").write_text(json.dumps({"python_version": image}), encoding="utf-8")
+    if facts:
+        (build / ".venv" / "pyvenv.cfg").write_text(facts, encoding="utf-8")
+        (build / ".venv" / "bin" / "python").symlink_to(program)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("facts", "image", "program", "found"),
+    [
+        (
+            "home = /opt/slipway/python/x/bin\nversion_info = 3.9.2\n",
+            "",
+            "/bin/sh",
+            ("warning", "Python 3.9 is past its end of life"),
+        ),
+        ("home = /opt/slipway/python/x/bin\nversion_info = 3.14.2\n", "", "/bin/sh", None),
+        ("home = /usr/bin\nversion = 3.9.2\n", "", "/bin/sh", None),  # its distribution sees to that
+        ("", "3.9.2", "", ("warning", "Python 3.9 is past its end of life")),
+        ("", "3.14.1", "", None),
+        ("", "", "", None),
+        ("home = /usr/bin\nversion = 3.14.2\n", "", "/no/such/python", ("error", "The Python of release 3 is missing")),
+    ],
+)
+def test_the_python_of_the_live_release(
+    tmp_path: Path, facts: str, image: str, program: str, found: tuple[str, str] | None
+) -> None:
+    on_python(tmp_path, facts, image, program)
+    assert whats(interpreter.interpreter(subject(tmp_path, now=1800000000.0))) == ([found] if found else [])
+
+
+def test_an_old_python_is_named_with_its_apps_and_what_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pythons, "PLACE", tmp_path / "python")
+    on_python(tmp_path, "home = x\nversion_info = 3.9.2\n", "", str(tmp_path / "python" / "cpython-3.9.2" / "bin" / "python"))
+    (tmp_path / "python" / "cpython-3.9.2" / "bin" / "python").parent.mkdir(parents=True)
+    (tmp_path / "python" / "cpython-3.9.2" / "bin" / "python").touch()
+    for name in ("shop", "kiosk"):
+        with pythons.in_use(tmp_path / name):
+            (tmp_path / name / "venvs" / "v1" / "bin").mkdir(parents=True)
+            (tmp_path / name / "venvs/v1/bin/python").symlink_to(tmp_path / "python" / "cpython-3.9.2" / "bin" / "python")
+    (finding,) = interpreter.interpreter(subject(tmp_path, now=1800000000.0))
+    assert "shop runs on Python 3.9.2, which has had no security fixes since 2025-10 (https://" in finding.evidence
+    assert f"So do builds in {tmp_path / 'kiosk'}." in finding.evidence
+    assert finding.remedy.startswith("Set app_python to a supported version, such as 3.")
+    # Not before it ends, and never of one that nobody knows.
+    assert list(interpreter.interpreter(subject(tmp_path, now=1700000000.0))) == []
+    assert [python_ends.ended(version, 1800000000.0) for version in ("3.9.2t", "3.98.1", "")] == ["2025-10", "", ""]
+
+
+def test_the_newest_series_has_an_end() -> None:
+    series = list(python_ends.ENDS)
+    assert series == sorted(series, key=lambda each: int(each.split(".")[1]))

@@ -138,8 +138,23 @@ def test_tasks_have_containers_of_their_own(tmp_path: Path, asked: Callable[[], 
     assert told[0].endswith("--filter=label=slipway.release=shop-7 --filter=label=slipway.serves=no")
     assert [line for line in told if line.startswith("rm ")] == ["rm --force c1", "rm --force c2"]
     start(tmp_path, "--remove")
-    assert "serves" not in asked()[0]
+    assert [line.rpartition("=")[2] for line in asked() if line.startswith("ps ")] == ["yes", "no"]
     assert start(tmp_path, "--pids").split() == ["4711", "4711"]
+
+
+def test_the_container_of_a_job_goes_with_the_job_and_not_with_its_release(
+    tmp_path: Path, asked: Callable[[], list[str]]
+) -> None:
+    start(tmp_path, "--job", "cleanup", "make clean", SLIPWAY_RUN="1")
+    (command,) = asked()
+    assert {"--label=slipway.serves=job", "--label=slipway.job=cleanup", "--env=SLIPWAY_RUN"} <= set(command.split())
+    assert "--interactive" not in command
+    assert command.endswith(f"localhost/slipway-shop:b1 {tmp_path}/launch.py --shell make clean")
+    (tmp_path / "containers").write_text("c1\n", encoding="ascii")
+    start(tmp_path, "--end-job", "cleanup")
+    question, *told = asked()
+    assert question.endswith("slipway.release=shop-7 --filter=label=slipway.serves=job --filter=label=slipway.job=cleanup")
+    assert "rm --force c1" in told
 
 
 @pytest.mark.parametrize(
@@ -178,6 +193,7 @@ SOURCE = {
     "packages": {},
     "resolve": False,
     "asks": "",
+    "base": "localhost/python:1",
     "hashed": False,
 }
 LOCKED = {"kind": "pylock", "requirements": "pylock.slipway.toml", "hashed": True}
@@ -197,9 +213,7 @@ LOCKED = {"kind": "pylock", "requirements": "pylock.slipway.toml", "hashed": Tru
     ],
 )
 def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
-    host = Host(
-        {"app_directory": "backend", "app_image_base": "localhost/python:1", "app_build_environment": {"UV_DEFAULT_INDEX": "x"}}
-    )
+    host = Host({"app_directory": "backend", "app_build_environment": {"UV_DEFAULT_INDEX": "x"}})
     host.variables["__app_fetched"] = {"source": {**SOURCE, **source}}
     text = host.render("app", "Dockerfile.j2")
     lines = text.splitlines()
@@ -219,7 +233,7 @@ def test_our_own_recipe(source: dict[str, Any], words: list[str]) -> None:
 
 def arguments(**changes: Any) -> dict[str, Any]:
     source = {"digest": "d1", "directory": ".", "requirements": "Dockerfile", **changes.pop("source", {})}
-    return {"source": source, "recipe": "", "arguments": {}, "environment": {}, "hooks": {}, "files": {}, **changes}
+    return {"source": source, "recipe": "", "arguments": {}, "environment": {}, "hooks": {}, "files": {}, "shared": {}, **changes}
 
 
 def test_a_hook_that_takes_the_place_of_our_files_is_named(tmp_path: Path, asked: Callable[[], list[str]]) -> None:
@@ -241,6 +255,8 @@ def test_a_build_is_named_by_what_decides_about_it() -> None:
         {"environment": {"HTTP_PROXY": "x"}},
         {"hooks": {"before_build": "make"}},
         {"files": {"server.txt": "gunicorn==1"}},
+        {"shared": {"uploads": ""}},
+        {"shared": {"uploads": "media"}},
     ]
     assert len({app_image.name_of(arguments(**case)) for case in cases}) == len(cases)
     assert app_image.name_of(arguments(hooks={"after_switch": "x"})) == app_image.name_of(arguments())
@@ -360,3 +376,17 @@ def test_an_image_that_the_controller_cannot_build_is_told(tmp_path: Path, asked
         object.__new__(ImageAction).saved(controllers(tmp_path), "slipway/shop:b3", "x86_64")
     with pytest.raises(AnsibleActionFail, match=r"There is no nobody on this machine.*app_image_builder: host"):
         object.__new__(ImageAction).saved(controllers(tmp_path, engine="nobody"), "slipway/shop:b3", "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("variables", "version"),
+    [
+        ('["PATH=/usr/bin","PYTHON_VERSION=3.14.2","X=1"]', "3.14.2"),
+        ('["PYTHON_VERSION=3.15.0rc1"]', "3.15.0rc1"),
+        ('["MY_PYTHON_VERSION=3.14.2"]', ""),
+        ("null", ""),
+        ("", ""),
+    ],
+)
+def test_an_image_names_its_python(variables: str, version: str) -> None:
+    assert app_image.python_version(variables) == version

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 from slipway.host.build.image import Images
+from slipway.host.build.shared import SEEDS
 from slipway.host.errors import ReleaseError
 from slipway.host.paths import Layout, digest
 
@@ -25,12 +29,14 @@ echo "$*" >>commands
 case "$*" in
 "image inspect --format {{{{.Id}}}} "*) grep -qx "$5" names || exit 1; echo sha256:7 ;;
 "image inspect --format {{{{.Size}}}} localhost/slipway-shop:"*) echo 4096 ;;
+"image inspect --format {{{{json .Config.Env}}}} localhost/slipway-shop:"*) echo '["PATH=/usr/bin","PYTHON_VERSION=3.14.2"]' ;;
 "image inspect --format {{{{.Config.WorkingDir}}}} "*) echo /srv/app/ ;;
 *"pull --quiet "*) test ! -e refused || {{ echo unauthorized; exit 1; }}; for name; do :; done; echo "$name" >>names ;;
 "tag "*) grep -qx "$2" names && echo "$3" >>names ;;
 "create "*) echo "a warning"; echo c1 ;;
+"cp c1:/srv/app/uploads "*) test -d inside && cp -r inside "$3" ;;
 "cp c1:/srv/app/static/. "*) test -d inside && cp -r inside/. "$3" ;;
-"build "*) for file; do :; done; ls "$file" >built; echo "$SLIPWAY_BUILDER" >>built ;;
+"build "*) for file; do :; done; cat "$file/Dockerfile" >recipe; ls "$file" >built; echo "$SLIPWAY_BUILDER" >>built ;;
 esac
 """
 
@@ -62,10 +68,19 @@ def images(layout: Layout, source: dict[str, Any], **changes: Any) -> Images:
         "arguments": {},
         "files": {},
         "image": "",
-        "static": "",
+        "static": [],
         "room": 1.0,
     }
-    told |= {"credentials": {}, "environment": {}, "hooks": {}, "hook_timeout": 9.0, "archive": "", "user": "", "cache": ""}
+    told |= {
+        "credentials": {},
+        "environment": {},
+        "hooks": {},
+        "shared": {},
+        "hook_timeout": 9.0,
+        "archive": "",
+        "user": "",
+        "cache": "",
+    }
     return Images(layout, {**told, "source": {**known, **source}, **changes})
 
 
@@ -89,7 +104,14 @@ def test_a_pulled_image_is_tagged_as_the_build_and_remembered(layout: Layout, en
     tag = f"localhost/slipway-shop:{build}"
     assert commands(engine) == [f"pull --quiet {REFERENCE}", f"tag {REFERENCE} {tag}", f"rmi {REFERENCE}"]
     known = {"revision": "r1", "origin": REFERENCE, "directory": ".", "kind": "image"}
-    assert record(layout, build) == {**known, "build": build, "image": tag, "engine": name, "bytes": 4096}
+    assert record(layout, build) == {
+        **known,
+        "build": build,
+        "image": tag,
+        "engine": name,
+        "bytes": 4096,
+        "python_version": "3.14.2",
+    }
     assert [path.name for path in layout.builds.iterdir()] == [build]
     # Once more, it is there.
     assert images(layout, {}, engine=name).pull() == build
@@ -118,7 +140,7 @@ def test_static_files_are_copied_out_of_an_image_but_no_links(layout: Layout, en
     (engine / "inside" / "css" / "site.css").write_text("body {}", encoding="utf-8")
     (engine / "inside" / "secrets").symlink_to("/etc")
     (engine / "inside" / "css" / "shadow").symlink_to("/etc/shadow")
-    build = layout.builds / images(layout, {}, static="static").pull()
+    build = layout.builds / images(layout, {}, static=["static"]).pull()
     found = sorted(str(path.relative_to(build)) for path in (build / "static").rglob("*"))
     assert found == ["static/css", "static/css/site.css"]
     said = commands(engine)
@@ -127,9 +149,43 @@ def test_static_files_are_copied_out_of_an_image_but_no_links(layout: Layout, en
 
 
 def test_an_image_without_static_files_is_as_good(layout: Layout, engine: Path) -> None:
-    build = layout.builds / images(layout, {}, static="static").pull()
+    build = layout.builds / images(layout, {}, static=["static"]).pull()
     assert list((build / "static").iterdir()) == []
     assert "rm --force c1" in commands(engine)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_an_image_gets_links_for_what_its_releases_share(layout: Layout, engine: Path, archive: str, loaded: bool) -> None:
+    (engine / "inside").mkdir()
+    (engine / "inside" / "cat.png").write_text("meow", encoding="utf-8")
+    (engine / "inside" / "shadow").symlink_to("/etc/shadow")
+    given = {"uploads": "media", "shop.db": ""}
+    if loaded:
+        images(layout, PROJECT, archive=archive, image="/tmp/image.tar", shared=given).build("b1")
+        build = layout.builds / "b1"
+    else:
+        build = layout.builds / images(layout, {}, shared=given).pull()
+    assert (build.name == digest("image", "sha256:7")) is False
+    assert [path.name for path in (build / SEEDS / "media").iterdir()] == ["cat.png"]
+    assert record(layout, build.name)["shared"] == given
+    tag = f"localhost/slipway-shop:{build.name}"
+    first, user, command = (engine / "recipe").read_text(encoding="utf-8").splitlines()
+    assert (first, user) == (f"FROM {tag}", "USER 0")
+    program, option, code, targets = json.loads(command.partition("RUN ")[2])
+    assert (program, option) == ("python3", "-c")
+    assert json.loads(targets) == {"shop.db": f"{layout.home}/shared/shop.db", "uploads": f"{layout.home}/shared/media"}
+    root = engine / "root"
+    (root / "uploads" / "old").mkdir(parents=True)
+    for _ in range(2):
+        subprocess.run([sys.executable, option, code, targets], cwd=root, check=True)
+    assert {path.name: os.readlink(path) for path in root.iterdir()} == json.loads(targets)
+
+
+def test_code_in_an_image_is_not_shared(layout: Layout, engine: Path) -> None:
+    (engine / "inside" / "deep").mkdir(parents=True)
+    (engine / "inside" / "deep" / "x.py").touch()
+    with pytest.raises(ReleaseError, match=r"app_shared names uploads, which holds code in the image \(media/deep/x\.py\)"):
+        images(layout, {}, shared={"uploads": "media"}).pull()
 
 
 @pytest.fixture

@@ -82,6 +82,9 @@ if grep -q beside "$1"; then
     echo "slipway-headline: sqlite3.OperationalError: unable to open database file"
     exit 1
 fi
+if grep -q fronted "$1"; then
+    echo "slipway-frontend: {{\\"\\": \\"$(pwd -P)/dist\\"}}"
+fi
 if grep -q ending "$1"; then
     exit 3
 fi
@@ -183,6 +186,8 @@ class Host:
             "settings": '{"KEY": "secret"}',
             "secret_names": ["KEY"],
             "program": SECTION.format(mode=mode, **paths),
+            "process_programs": {},
+            "first": True,
             "program_directory": str(self.supervisor.sections),
             "program_suffix": ".conf",
             "health": {**IMPATIENT, "timeout": 60},
@@ -191,6 +196,7 @@ class Host:
             "access_log": str(self.layout.logs / "access.log"),
             "migrate": {"command": "", "timeout": 60},
             "hooks": {},
+            "served": {},
             "hook_timeout": 60.0,
             "engine": "",
             "instances": 1,
@@ -309,6 +315,34 @@ def host(short: Path, clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) 
     host.supervisor.close()
 
 
+def test_hashed_files_of_a_front_end_outlive_the_release_that_has_them(host: Host) -> None:
+    def build(name: str, mark: str) -> str:
+        host.build(name)
+        script = host.layout.builds / name / "app" / "dist" / f"index-BfX9k2a{mark}.js"
+        script.parent.mkdir()
+        script.write_text(mark, encoding="ascii")
+        return name
+
+    def served() -> list[str]:
+        return sorted(path.name for path in (host.layout.home / "assets").iterdir())
+
+    fronted = {"launch.py": "fronted\n"}
+    number = host.run(build=build("b2", "Q"), files=fronted)
+    assert number is not None
+    assert host.layout.record(number)["frontend"] == {"": str(host.layout.builds / "b2" / "app" / "dist")}
+    prepare(host.context(build=build("b3", "R"), files=fronted))
+    assert served() == ["index-BfX9k2aQ.js", "index-BfX9k2aR.js"], "before it is live anywhere"
+    second = host.run(build="b3", files=fronted)
+    host.clock.skipped += 86401.0
+    host.run(build=host.build("b4"))
+    assert served() == ["index-BfX9k2aR.js"], "the first one's have been out of use for a day, these only now"
+    context = host.context()
+    assert second is not None
+    roll_back(context, number, "original")
+    assert served() == ["index-BfX9k2aQ.js", "index-BfX9k2aR.js"]
+    assert not [warning for warning in context.warnings if "Nginx cannot serve" in warning]
+
+
 def test_the_first_release(host: Host) -> None:
     assert needed(host.context()) is not None
     assert host.run() == 1
@@ -316,7 +350,7 @@ def test_the_first_release(host: Host) -> None:
     directory = host.layout.release(1)
     files = {str(path.relative_to(directory)): path.read_text(encoding="utf-8") for path in directory.rglob("*.py")}
     modules = {f"slipway/runtime/{name}": FILES[name] for name in runtime_files.MODULES}
-    programs = {name: FILES[name] for name in ("launch.py", "preflight.py", "gunicorn_conf.py")}
+    programs = {name: FILES[name] for name in ("launch.py", "preflight.py", "process.py", "gunicorn_conf.py")}
     assert files == {"slipway/__init__.py": "", **modules, **programs}
     told = read(directory)
     assert (told.app, told.number, told.revision, told.build) == ("shop", 1, "r-b1", "b1")
@@ -410,7 +444,7 @@ def test_only_a_release_that_follows_another_has_cached_connections_to_wait_for(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited = []
-    monkeypatch.setattr(release_activate, "watch", lambda *words: waited.append(words[-1]))
+    monkeypatch.setattr(release_activate, "watch", lambda *words: waited.append(words[5]))
     host.run()
     host.run(settings="{}")
     assert waited == [0.0, release_activate.CACHED_CONNECTION_SECONDS]
@@ -788,7 +822,7 @@ def parser(host: Host, short: Path) -> Path:
         "    def realize(self, arguments):\n"
         "        import configparser, glob, os\n"
         "        assert arguments[:2] == ['-n', '-c'], arguments\n"
-        "        assert not os.listdir('.') or os.listdir('.') == ['supervisord.conf']\n"
+        "        assert not os.listdir('.') or {*os.listdir('.')} <= {'section.conf', 'supervisord.conf'}\n"
         "        main = configparser.RawConfigParser(); main.read(arguments[2])\n"
         "        files = main['include']['files'].split()\n"
         "        section = configparser.RawConfigParser(); assert section.read(files) == files\n"
@@ -2055,6 +2089,7 @@ def test_what_was_written_where_the_code_lies_is_said(host: Host) -> None:
         f"PermissionError: [Errno 13] Permission denied: '{host.layout.home}/builds/b1/data.json'",
     ):
         assert advised(host.context(), said, 1).startswith(advice)
+        assert "app_shared" in advised(host.context(), said, 1)
     for said in ("everything is healthy", "Permission denied: '/etc/shadow'", f"Permission denied: '{shared}/x'"):
         assert advised(host.context(), said, 1) == said
 

@@ -121,7 +121,7 @@ def test_a_specification_says_what_and_how_much(role: str) -> None:
     defaults = read(ROOT / "roles" / role / "defaults" / "main.yml")
     for name, spec in specs(role).items():
         assert spec.get("required") or (spec["default"], type(spec["default"])) == (defaults[name], type(defaults[name])), name
-        assert spec.get("type") in ("str", "int", "float", "bool", "list", "dict", "path"), name
+        assert spec.get("type") in ("str", "int", "float", "bool", "list", "dict", "path", "raw"), name
         description = spec.get("description")
         sentences = description if isinstance(description, list) else [description]
         assert sentences, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 import time
 import urllib.error
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from slipway.host import certificate, gauges
 from slipway.host.endpoint import AGENT
 from slipway.host.exporter import BalancerState, Server, State, Traffic
+from slipway.host.supervisor import Program
 
 
 @pytest.fixture
@@ -150,3 +152,28 @@ def test_the_file_of_metrics_is_served_at_one_path(tmp_path: Path) -> None:
             urllib.request.urlopen(f"{address}/../{file.name}")
         server.shutdown()
     assert server.server_address[0] == "127.0.0.1"
+
+
+def test_processes_beside_the_web_server_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = never_released(tmp_path)
+    release = tmp_path / "home" / "releases" / "7"
+    release.mkdir(parents=True)
+    (tmp_path / "home" / "live.sock").symlink_to(tmp_path / "run" / "7.sock")
+    beat = {"hosts": "first", "instances": 1}
+    (release / "runtime.json").write_text(
+        json.dumps({"processes": {"worker": {"hosts": "all", "instances": 3}, "beat": beat}}), encoding="utf-8"
+    )
+    (release / "release.json").write_text('{"first": false}', encoding="utf-8")
+    registry = CollectorRegistry()
+    state = State(settings, registry)
+    running = Program("shop-7.worker", 7, "worker", ["RUNNING", "RUNNING", "BACKOFF"], [1, 2], [5.0, 9.0, 7.0])
+    ending = Program("shop-6.worker", 6, "worker", ["STOPPING"], [3], [1.0])
+    monkeypatch.setattr(state.supervisor, "programs", lambda: [ending, running])
+    monkeypatch.setattr(state.supervisor, "processes", dict)
+    found = samples(registry)
+    assert found['slipway_processes{process="worker"}'] == 2
+    assert found['slipway_processes_expected{process="worker"}'] == 3
+    assert not any("beat" in name for name in found)  # it belongs on another host
+    assert found['slipway_program_state{program="shop-7.worker",release="7",state="BACKOFF"}'] == 1
+    assert found['slipway_program_state{program="shop-6.worker",release="6",state="STOPPING"}'] == 1
+    assert found['slipway_program_start_timestamp_seconds{program="shop-7.worker",release="7"}'] == 9

@@ -20,6 +20,8 @@ from slipway.host.release.context import Context
 from slipway.host.watch import Count
 
 HEALTHY = HealthCheck("/healthz", 200, "shop.test")
+# Of a release that has nothing but its web server.
+NO_PROCESSES: Any = SimpleNamespace(started=0.0, changed=lambda: ("", ""))
 NEVER = SimpleNamespace(unhealthy_reason=lambda sockets: (_ for _ in ()).throw(FileNotFoundError()))
 
 
@@ -70,7 +72,7 @@ def watched(clock: Clock, *seen: list[int]) -> None:
     endpoint = SimpleNamespace(unhealthy=lambda answer: "", ask_endpoint=lambda door: said)
     traffic = cast(Any, SimpleNamespace(follow=lambda number, since: Count(), usual=Count(), now=Count()))
     told: dict[str, Any] = {"check": endpoint, "endpoint": None, "supervisor": program(*seen), "masters": lambda number: []}
-    release_watch.watch(context(arguments={"watch": 10.0}, **told), 7, clock.now, traffic, 0.0, 0.0)
+    release_watch.watch(context(arguments={"watch": 10.0}, **told), 7, clock.now, traffic, 0.0, 0.0, NO_PROCESSES)
 
 
 def test_a_live_release_whose_program_starts_again_has_ended(clock: Clock) -> None:

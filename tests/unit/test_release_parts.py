@@ -103,7 +103,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Said:
     def note(name: str) -> Callable[..., None]:
         return lambda context, *words, **more: said.append((name, *words, more))
 
-    for name in ("roll_back", "switch_back", "remember", "stop"):
+    for name in ("roll_back", "switch_back", "remember", "stop", "apply_jobs"):
         monkeypatch.setattr(rollback, name, note(name))
     for name in ("remember", "stop"):
         monkeypatch.setattr(plan, name, note(name))
@@ -122,13 +122,14 @@ def test_the_first_release_is_reverted_to_nothing_and_it_is_said_why(store: Stor
         ("switch_back", None, {}, {}),
         ("remember", 4, {"outcome": "rolled back", "reason": reason}),
         ("stop", 4, {}),
+        ("apply_jobs", None, {}),
     ]
 
 
 def test_what_an_interrupted_rollback_left_is_stopped_pointed_and_remembered(store: Store, noted: Said) -> None:
     remember(store, 4, outcome="live", back_from=3)
     store.current.symlink_to("releases/3")
-    step = context(store, supervisor=SimpleNamespace(known=lambda: [2, 4, 3]))
+    step = context(store, supervisor=SimpleNamespace(known=lambda: [2, 4, 3], programs=list), arguments={"first": True})
     assert plan.tidy(step)
     assert str(store.current.readlink()) == "releases/4"
     assert noted == [
@@ -146,6 +147,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(module, "log_tail", lambda context, number: f"the log of {number}")
     return clock
+
+
+# Of a release that has nothing but its web server.
+NO_PROCESSES: Any = SimpleNamespace(started=0.0, changed=lambda: ("", ""))
 
 
 def asked(*answers: Answer | Exception) -> Any:
@@ -190,7 +195,7 @@ GOOD, BAD = Answer(200, {"x-release": "4"}, b""), Answer(500, {"x-release": "4"}
 def watch(store: Store, clock: Clock, *answers: Answer, settled: float = 0.0, **more: Any) -> None:
     """Watch release 4, which answers this, for five seconds; the second time at once, to prove that it is the one."""
     traffic = cast(Any, SimpleNamespace(follow=lambda number, since: Count(), usual=Count(), now=Count()))
-    release_watch.watch(step(store, asked(*answers), **more), 4, clock.now, traffic, 0.0, settled)
+    release_watch.watch(step(store, asked(*answers), **more), 4, clock.now, traffic, 0.0, settled, NO_PROCESSES)
 
 
 def test_a_live_release_is_looked_at_each_second_and_twice_as_often_while_it_is_unhealthy(store: Store, clock: Clock) -> None:
@@ -225,7 +230,7 @@ def test_twice_as_many_workers_may_end_as_was_usual_and_one_at_least(
         monkeypatch.setattr(release_watch, "Processes", lambda pids, workers=workers: workers)
         watched = step(store, asked(GOOD))
         if ended == most:
-            release_watch.watch(watched, 4, clock.now, traffic, usual, 0.0)
+            release_watch.watch(watched, 4, clock.now, traffic, usual, 0.0, NO_PROCESSES)
             continue
         with pytest.raises(ReleaseError, match=f"{ended} of its worker processes ended"):
-            release_watch.watch(watched, 4, clock.now, traffic, usual, 0.0)
+            release_watch.watch(watched, 4, clock.now, traffic, usual, 0.0, NO_PROCESSES)

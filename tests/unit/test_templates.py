@@ -44,6 +44,8 @@ INVENTORIES: dict[str, Host] = {
     "streaming": Host({"nginx_streaming_paths": ["/events", "/ws/"]}),
     "behind a proxy": Host({"nginx_real_ip_from": ["192.0.2.0/24", "2001:db8::/32"]}),
     "no static files": Host({"app_static": ""}),
+    "several static folders": Host({"app_directory": "web", "app_static": {"/static/": "static", "/up/": "shared/up/loads"}}),
+    "front end": Host({"app_frontend": "web/dist", "nginx_cache_seconds": 60}),
     "in a folder": Host({"app_directory": "backend", "app_static": "web/static"}),
     "several names": Host({"nginx_domains": ["shop.example.com", "www.shop.example.com"], "app_name": "my-shop"}),
     "patient": Host({"app_graceful_timeout": 120, "app_drain_seconds": 30, "app_timeout": 90, "nginx_timeout": 90}),
@@ -332,12 +334,73 @@ def test_a_static_file_is_looked_for_in_its_folder_and_not_beside_it() -> None:
         assert location.find("proxy_pass") == []
         # The app has what is not there.
         assert location.find("error_page") == [["403", "404", "405", "=", "@slipway_app"]]
+        assert location.one("disable_symlinks") == ["if_not_owner", f"from={directory}"]
         app = main_server(host).locations()["@slipway_app"]
         assert app.find("proxy_pass") == main_server(host).locations()["/"].find("proxy_pass")
     cached = main_server(Host({"nginx_static_cache_seconds": 3600})).locations()["^~ /static/"]
     assert seconds(cached.one("expires")) == 3600
     assert "^~ /static/" not in main_server(INVENTORIES["no static files"]).locations()
     assert release_arguments(INVENTORIES["plain"])["layout"]["home"] == "/opt/api-example-com"
+
+
+def test_static_folders_are_served_below_their_paths_also_shared_ones() -> None:
+    host = INVENTORIES["several static folders"]
+    home = "/opt/api-example-com"
+    directories = {"/static/": f"{home}/current/build/web/static", "/up/": f"{home}/shared/up/loads"}
+    locations = main_server(host).locations()
+    assert {path: locations[f"^~ {path}"].one("alias") for path in directories} == {
+        path: f"{directory}/" for path, directory in directories.items()
+    }
+    assert host["__app_runtime"]["static"] == {"/static": "static", "/up": f"{home}/shared/up/loads"}
+    assert release_arguments(host)["served"] == {"group": "www-data", "folders": ["up/loads"]}
+    assert host["__app_static_folders"] == ["static"]
+    text = host.render("app", "directories.conf.j2")
+    assert f"d {home}/shared 0710 api-example-com www-data\n" in text, "Nginx looks up names, and lists none"
+    plain = Host({"app_directory": ".", "app_static": {"/s/": "shared", "/t/": "web"}})
+    assert plain["app_live_static"] == {"/s/": f"{home}/current/build/shared", "/t/": f"{home}/current/build/web"}
+    assert Host({"app_static": "shared/x"})["app_live_static"] == {"/static/": f"{home}/current/build/shared/x"}
+
+
+def test_hashed_files_are_kept_for_a_year_and_pages_are_not() -> None:
+    host, home = INVENTORIES["front end"], "/opt/api-example-com"
+    locations = main_server(host).locations()
+    (pattern,) = (name for name in locations if name.startswith("~"))
+    hashed, pages = locations[pattern], locations["/"]
+    names = pattern.partition(" ")[2].strip('"')
+    for path in ("/assets/index-BfX9k2aQ.js", "/main.3f2a1b9c.chunk.js.map"):
+        assert re.search(names, path)
+    for path in ("/", "/index.html", "/orders/BfX9k2aQ", "/favicon.ico"):
+        assert not re.search(names, path)
+    assert hashed.one("root") == f"{home}/assets"
+    assert hashed.find("error_page") == [["403", "404", "405", "=", "@slipway_frontend"]]
+    assert hashed.find("set") == [["$slipway_hashed", "yes"]]
+    assert pages.one("root") == locations["@slipway_frontend"].one("root") == f"{home}/current/frontend"
+    assert pages.one("index") == "index.html"
+    assert pages.one("expires") == locations["@slipway_frontend"].one("expires") == "-1"
+    assert locations["@slipway_frontend"].find("set") == [["$slipway_hashed", ""]]
+    assert locations["@slipway_app"].one("proxy_cache") == "api-example-com"
+    for location in (pages, locations["@slipway_frontend"]):
+        assert location.find("error_page") == [["403", "404", "405", "=", "@slipway_app"]]
+        assert location.find("add_header") == [], "it would be instead of those of the server"
+    maps = {words[1]: (words[0], words[-1]) for words in parse_nginx(host.render("nginx", "shared.conf.j2")).find("map")}
+    about, entries = maps["$slipway_year"]
+    assert about == "$slipway_hashed,$upstream_addr,$status"
+    year, _ = entries
+    assert year[-1] == "public, max-age=31536000, immutable"
+    for said in ("yes,,200", "yes,,304", "yes,,206"):
+        assert re.search(year[0][1:], said)
+    for said in (",,200", "yes,,404", "yes,unix:/opt/x/live.sock,200"):
+        assert not re.search(year[0][1:], said)
+    assert maps["$slipway_cache_control"][1][-1][-1] == "$slipway_year"
+
+
+def test_an_app_that_serves_its_front_end_is_asked_for_its_pages() -> None:
+    locations = main_server(INVENTORIES["plain"]).locations()
+    (pattern,) = (name for name in locations if name.startswith("~"))
+    assert locations[pattern].find("error_page") == [["403", "404", "405", "=", "@slipway_app"]]
+    assert locations["/"].find("proxy_pass") == locations["@slipway_app"].find("proxy_pass") != []
+    assert "@slipway_frontend" not in locations
+    assert INVENTORIES["plain"]["__app_runtime"]["frontend"] == "auto"
 
 
 def test_streams_are_neither_buffered_nor_cached_and_may_be_silent() -> None:
@@ -856,7 +919,7 @@ raise ValidationError
 """,
     "static": """
 class Mount:
-    path = "/static"
+    path = "/files"
     class app:
         directory = "static"
 class app:
@@ -898,6 +961,7 @@ sys.modules["fastapi.routing"].iter_route_contexts = lambda routes: iter([Route]
 }
 
 
+FILES = Host({"app_static": {"/files/": "app/static"}})
 CLOSED = Host({"nginx_blocked_paths": ["/metrics", "/internal/"]})
 
 
@@ -994,9 +1058,9 @@ def test_a_static_file_of_the_apps_own_that_nginx_would_hide_is_named(preflight:
         folder.mkdir(parents=True)
         (folder / "a.css").write_text(text, encoding="utf-8")
         (folder / "same.css").write_text("same", encoding="utf-8")
-    code, text = preflight("static")
+    code, text = preflight("static", FILES)
     assert code == 3
-    assert "/static/css/a.css is one file for the app (in static) and another for Nginx" in text
+    assert "/files/css/a.css is one file for the app (in static) and another for Nginx" in text
     assert "set app_static" in text and "same.css" not in text
 
 
@@ -1008,7 +1072,7 @@ def test_static_files_of_the_apps_own_that_nobody_hides_are_none_of_nginx(
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / "a.css").write_text("mine", encoding="utf-8")
-    assert preflight("static") == (0, "")
+    assert preflight("static", FILES) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,9 @@ PLAIN = re.compile(r"[A-Za-z0-9.,*+!<>=~_\s-]*")
 
 # Patch releases that a version of two numbers may stand for.
 PATCHES = range(100)
+
+# Minor versions that are tried, the newest first.
+MINORS = range(40, 5, -1)
 
 
 class Unreadable(Exception):
@@ -90,6 +94,21 @@ def unmet(demands: Iterable[dict[str, Any]], version: str) -> list[dict[str, Any
         for each in demands
         if not any(SpecifierSet(choice).contains(one, prereleases=True) for choice in each["choices"] for one in versions)
     ]
+
+
+def is_pin(demand: dict[str, Any]) -> bool:
+    """Say whether a .python-version asks for it."""
+    return Path(demand["file"]).name == ".python-version"
+
+
+def settled(demands: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `demands` with one choice of each: the first with which a Python could meet all of them."""
+    demands = list(demands)
+    for choices in itertools.product(*(each["choices"] for each in demands)):
+        chosen = [{**each, "choices": [choice]} for each, choice in zip(demands, choices, strict=True)]
+        if any(not unmet(chosen, f"3.{minor}") for minor in MINORS):
+            return chosen
+    return [{**each, "choices": each["choices"][:1]} for each in demands]
 
 
 def request(demands: Iterable[dict[str, Any]]) -> str:

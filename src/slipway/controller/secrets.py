@@ -27,6 +27,8 @@ def split(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
         plain["configuration"], hidden = split(plain["configuration"])
         if hidden:
             secret["configuration"] = hidden
+    if is_secret("downloads", plain.get("downloads")):
+        secret["downloads"] = plain.pop("downloads")
     if isinstance(plain.get("environment"), Mapping):
         plain["environment"], hidden = parted(plain["environment"])
         if hidden:

@@ -73,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "arguments", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command; secrets are masked in its output"
     )
+    run.add_argument("--job", default="", metavar="NAME", help="run a job of app_jobs now instead, and follow its log")
+    command("jobs", "list the jobs of an app, with the last result and the next time of each", "one")
     command("shell", "open a shell in the environment and as the user of an app's live release", "one", as_json=False)
     command("doctor", "diagnose this host and its apps, and show how to fix each finding", "?")
     lock = command("lock", "lock an app, so that nobody else can change it", "one")
@@ -84,10 +86,24 @@ def parser() -> argparse.ArgumentParser:
     step.add_argument("--check", action="store_true", help="dry run: report what it would do, change nothing")
     text = "first install this program to FILE, whose directory is named after its version, and link LINK to it"
     step.add_argument("--install", nargs=2, metavar=("FILE", "LINK"), help=text)
+    job = command(
+        "job", "run a job, as its service of systemd does; to run one now: slipway run APP --job NAME", "one", as_json=False
+    )
+    job.add_argument("name", metavar="NAME", help="the job's name")
+    job.add_argument("--ended", action="store_true", help="write down what became of it, from the environment of ExecStopPost=")
     command("haproxy-state", "save the state of HAProxy's backends, before HAProxy is reloaded or stopped", as_json=False)
     exporter = command("exporter", "write a Prometheus metrics file periodically", as_json=False)
     exporter.add_argument("settings", help="settings file (JSON)")
     return found
+
+
+def job_and_command(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the job that the arguments of `run` name after the app, empty for none, and the rest of them."""
+    if arguments[:1] == ["--job"] and len(arguments) > 1:
+        return arguments[1], arguments[2:]
+    if arguments and arguments[0].startswith("--job="):
+        return arguments[0].partition("=")[2], arguments[1:]
+    return "", arguments
 
 
 def is_root() -> bool:
@@ -114,7 +130,14 @@ def do(given: argparse.Namespace) -> int:
 
         print(haproxy.save_state() or f"The state of the backends was saved to {haproxy.STATE_FILE}.")
         return 0  # else systemd would not reload HAProxy
+    if given.command == "job":
+        from slipway.host.jobs import runner
+
+        if "INVOCATION_ID" not in os.environ:  # only systemd keeps it from running twice at once
+            raise ReleaseError(f"This is for systemd. To run the job now: slipway run {given.app} --job {given.name}")
+        return runner.end_job(given.app, given.name, os.environ) if given.ended else runner.run_job(given.app, given.name)
     from slipway.host import operator  # most of the program, which a step need not read
+    from slipway.host.jobs import by_hand
 
     settings = getattr(given, "settings", None)
     arguments = (
@@ -125,7 +148,12 @@ def do(given: argparse.Namespace) -> int:
         "releases": lambda: operator.show_releases(given.app, given.json),
         "rollback": lambda: operator.roll_back(given.app, given.to, settings, given.across_migrations, given.check, given.json),
         "logs": lambda: operator.show_logs(given.app, given.lines, given.grep, given.follow, given.json),
-        "run": lambda: operator.run_command(given.app, arguments),
+        "run": lambda: (
+            by_hand.run_now(given.app, given.job, operator.me(), lambda line: print(line, flush=True))
+            if given.job
+            else operator.run_command(given.app, arguments)
+        ),
+        "jobs": lambda: by_hand.show_jobs(given.app, given.json),
         "shell": lambda: operator.open_shell(given.app),
         "doctor": lambda: operator.examine(given.app, given.json),
         "lock": lambda: operator.lock_app(given.app, given.minutes, given.json),
@@ -141,8 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = next(action.choices for action in reader._actions if action.choices)
         print(COMPLETION.replace("COMMANDS", " ".join(names)), end="")
         return 0
-    if given.command == "run" and not [argument for argument in given.arguments if argument != "--"]:
-        reader.error("run needs a command, such as: slipway run APP -- python -m app.tasks")
+    if given.command == "run" and not given.job:  # what follows the app's name is the command, for argparse
+        given.job, given.arguments = job_and_command(given.arguments)
+    if given.command == "run" and bool(given.job) == bool([argument for argument in given.arguments if argument != "--"]):
+        reader.error("run needs a command, such as: slipway run APP -- python -m app.tasks; or a job: slipway run APP --job NAME")
     if given.command not in ("step", "exporter") and not is_root():
         print(f"This must be run as root: sudo slipway {' '.join(arguments or sys.argv[1:])}", file=sys.stderr)
         return 2

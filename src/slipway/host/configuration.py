@@ -42,6 +42,8 @@ PARAMETERS: dict[str, Any] = {
     "secret_names": list,
     # The section for Supervisor.
     "program": str,
+    # Those of the app's processes beside its web server, by their names.
+    "process_programs": {},
     # Where Supervisor looks for sections.
     "program_directory": str,
     # What the names of those files end with.
@@ -66,6 +68,12 @@ PARAMETERS: dict[str, Any] = {
     "hooks": dict,
     # Seconds that a hook may take.
     "hook_timeout": float,
+    # Folders of the shared directory that Nginx serves, by their names there, and the group of its processes.
+    "served": {},
+    # What runs at times, by name: `schedule`, `calendars` of systemd, `command`, `hosts` and `timeout` in seconds.
+    "jobs": {},
+    # Whether this is the first host of the app in the inventory, which runs what only one host may.
+    "first": True,
     # How many of the release's programs Nginx hands requests to.
     "instances": 1,
     # Seconds after the switch in which the release is watched.
@@ -145,6 +153,28 @@ def save(configuration: dict[str, Any], check: bool) -> bool:
         configuration = {**configuration, **{name: before.get(name, "") for name in BUILT}}
     changed: bool = configuration != before
     if changed and not check:
-        DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write(file, json.dumps(configuration, indent=2, sort_keys=True) + "\n", mode=0o600)
+        _write(file, configuration)
     return changed
+
+
+def save_first(configuration: dict[str, Any], check: bool) -> bool:
+    """Write only whether this is the first host of the app, and say whether that has changed since the app was configured.
+
+    Args:
+        configuration: a whole one.
+        check: whether nothing may change.
+    """
+    file = DIRECTORY / f"{configuration['name']}.json"
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    changed: bool = configuration["first"] != before.get("first", True)
+    if changed and not check:
+        _write(file, {**before, "first": configuration["first"]})
+    return changed
+
+
+def _write(file: Path, configuration: dict[str, Any]) -> None:
+    DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write(file, json.dumps(configuration, indent=2, sort_keys=True) + "\n", mode=0o600)

@@ -24,12 +24,21 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, write_to_te
 
 from slipway.host.access_log import AccessLog
 from slipway.host.gauges import Gatherer, Gauges, Value
+from slipway.host.jobs import report
+from slipway.host.processes import defined, overview
 from slipway.host.state import masters, workers
 from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 
 # Upper bounds in seconds, the same as in the example app.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+# Metrics of a job, each with the key of its value, which is 0 for none.
+JOB_TIMES = {
+    "slipway_job_last_success_timestamp_seconds": "success",
+    "slipway_job_last_duration_seconds": "seconds",
+    "slipway_job_next_timestamp_seconds": "next",
+}
 
 # A client may make others up.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -83,7 +92,15 @@ class State(Gauges):
 
     def gatherers(self) -> list[Gatherer]:
         """Return what gathers the metrics of the app."""
-        return [self.health, self.endpoint_health, self.connections, self.releases, self.programs, self.runtime]
+        return [
+            self.health,
+            self.endpoint_health,
+            self.connections,
+            self.releases,
+            self.programs,
+            self.processes_beside,
+            self.runtime,
+        ]
 
     def health(self) -> Iterator[Value]:
         """Check the app at its sockets."""
@@ -135,6 +152,33 @@ class State(Gauges):
         self.live, self.processes = live, processes
         yield "slipway_workers", len(serving), [str(live)]
         yield "slipway_memory_bytes", sum(map(resident, processes)), [str(live)]
+
+    def occasional(self) -> Iterator[Value]:
+        """Gather how jobs are, beside the state of the certificate."""
+        yield from super().occasional()
+        with suppress(OSError, ValueError):
+            for row in (row for row in report.rows(self.layout, self.settings["name"]) if row["here"]):
+                name = [row["job"]]
+                yield "slipway_job_failed", float(report.has_failed(row)), name
+                yield "slipway_job_running", float(row["result"] == "running"), name
+                for metric, key in JOB_TIMES.items():
+                    if row[key]:
+                        yield metric, row[key], name
+
+    def processes_beside(self) -> Iterator[Value]:
+        """Look at what Supervisor runs beside the web server, also of releases whose processes are at their last task."""
+        live, programs = self.layout.live(), self.supervisor.programs()
+        for program in programs:
+            for state in {*program.states}:
+                yield "slipway_program_state", 1, [str(program.release), program.name, state]
+            if program.starts:
+                yield "slipway_program_start_timestamp_seconds", max(program.starts), [str(program.release), program.name]
+        if live is None:
+            return
+        for each in overview(defined(self.layout, live), programs, live):
+            if each["release"] == live:
+                yield "slipway_processes", each["running"], [each["process"]]
+                yield "slipway_processes_expected", each["instances"], [each["process"]]
 
     def runtime(self) -> Iterator[Value]:
         """Look at the file system of the sockets, which the exporter of the machine leaves out."""

@@ -34,6 +34,8 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_release_failed": ("Whether the last release failed.", []),
     "slipway_program_state": ("The state a program is in.", ["release", "program", "state"]),
     "slipway_program_start_timestamp_seconds": ("When a program was started.", ["release", "program"]),
+    "slipway_processes": ("Instances of a process beside the web server that run.", ["process"]),
+    "slipway_processes_expected": ("Instances of a process beside the web server that belong on this host.", ["process"]),
     "slipway_workers": ("Worker processes.", ["release"]),
     "slipway_memory_bytes": ("Resident memory of all processes.", ["release"]),
     "slipway_runtime_used_ratio": ("Used share of the runtime file system, which holds sockets and counters, from 0 to 1.", []),
@@ -45,6 +47,11 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_certificate_placeholder": ("Whether a placeholder is served instead of the real certificate.", []),
     "slipway_certificate_renewal_failed": ("Whether certbot's last run failed.", []),
     "slipway_service_up": ("Whether a unit of systemd is active.", ["service"]),
+    "slipway_job_failed": ("Whether the last run of a job failed.", ["name"]),
+    "slipway_job_running": ("Whether a job runs.", ["name"]),
+    "slipway_job_last_success_timestamp_seconds": ("When a job last ended well.", ["name"]),
+    "slipway_job_last_duration_seconds": ("How long the last run of a job took, or the present one has taken.", ["name"]),
+    "slipway_job_next_timestamp_seconds": ("When a job runs next.", ["name"]),
     "slipway_gathered_timestamp_seconds": ("Time at which these metrics were gathered.", []),
 }
 

@@ -45,15 +45,22 @@ def unfolded(line: str) -> str:
     return "\n".join([f"{' '.join(head)}: {record['message']}", *below])
 
 
-def ends(layout: Store, name: str, number: int, lines: int) -> list[tuple[str, str]]:
+def ends(layout: Store, name: str, number: int, lines: int, process: str = "") -> list[tuple[str, str]]:
     """Return the last lines that release `number` of the app `name` logged, for people to read.
+
+    Args:
+        layout: where its logs are.
+        name: the app's name.
+        number: the release.
+        lines: how many lines are wanted.
+        process: the process that logged them; empty for the web server.
 
     Returns:
         Where they are and what they say, for each file that has any, and for the journal.
     """
-    logs = layout.logs_of(number)
+    logs = layout.process_logs(number, process) if process else layout.logs_of(number)
     texts = {str(log): b"".join(content(log, END_BYTES)).decode("utf-8", "replace") for log in logs}
-    program = f"{name}-{number}"
+    program = f"{name}-{number}" + (f".{process}" if process else "")
     texts[f"journalctl --identifier={program}"] = "\n".join(Journal([program]).last(500, "")[0])
     found = []
     for place, raw in texts.items():
@@ -61,7 +68,7 @@ def ends(layout: Store, name: str, number: int, lines: int) -> list[tuple[str, s
         if "raise HaltServer" in text:  # what Gunicorn says of its own end comes last and hides what the app said
             text = text[: text.rfind("Traceback (most recent call last)", 0, text.index("raise HaltServer"))]
         if text.strip():
-            found.append((place, tail(text, max(5, lines // len(logs)))))
+            found.append((place, tail(text, max(5, lines // max(1, len(logs))))))
     return found
 
 

@@ -28,8 +28,9 @@ from slipway.host.values import arguments
 DONE, FAILED, USAGE, LOCKED = 0, 1, 2, 3
 
 STATUS = {
-    **{"app": "APP", "release": "RELEASE", "version": "VERSION", "since": "SINCE", "who": "BY", "workers": "WORKERS"},
-    **{"health": "HEALTH", "certificate_days": "CERT DAYS", "disk_percent": "DISK %", "locked": "LOCKED BY"},
+    **{"app": "APP", "release": "RELEASE", "version": "VERSION", "since": "SINCE", "who": "BY", "python": "PYTHON"},
+    **{"workers": "WORKERS", "processes_summary": "PROCESSES", "jobs_summary": "JOBS", "health": "HEALTH"},
+    **{"certificate_days": "CERT DAYS", "disk_percent": "DISK %", "locked": "LOCKED BY"},
 }
 FOLLOW_SECONDS = 1.0
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host.errors import ReleaseError
+from slipway.host.jobs.definition import identifier, jobs_of
 from slipway.host.logs import File, Journal
+from slipway.host.processes import defined
 from slipway.host.store import Store
 
 # The arguments of the step: a type stands for what must be given, and anything else is the default.
@@ -48,7 +50,10 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     layout = Store(**given["layout"])
     logs = [*sorted(layout.logs.glob("*.log")), *map(Path, given["others"])]
     sources: dict[str, Any] = {str(log): File(log) for log in logs}
-    sources[JOURNAL] = Journal([f"{given['name']}-{number}" for number in layout.numbers()])
+    jobs = {name for number in layout.numbers() for name in jobs_of(layout, number)}
+    programs = {f"{given['name']}-{number}": defined(layout, number, first=True) for number in layout.numbers()}
+    processes = [f"{program}.{process}" for program, found in programs.items() for process in found]
+    sources[JOURNAL] = Journal([*programs, *processes, *(identifier(given["name"], job) for job in sorted(jobs))])
     before, output = given["positions"], list[str]()
     after: dict[str, Any] = {}
     for name, source in sources.items():

@@ -6,13 +6,14 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-PROGRAMS = ("launch.py", "preflight.py")
+PROGRAMS = ("launch.py", "preflight.py", "process.py")
 MODULES = (
     "__init__.py",
     "agreement.py",
     "application.py",
     "asgi.py",
     "counts.py",
+    "frontends.py",
     "guard.py",
     "journal.py",
     "log.py",

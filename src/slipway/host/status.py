@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from slipway.host import pythons
 from slipway.host.certificate import days_left
 from slipway.host.endpoint import PublicEndpoint
 from slipway.host.errors import ReleaseError
 from slipway.host.health import HealthCheck
+from slipway.host.jobs import report
+from slipway.host.processes import defined, in_words, lacking, overview, programs_beside
 from slipway.host.state import health, masters, workers
 from slipway.host.store import Store, version_of
 from slipway.host.supervisor import Supervisor
@@ -40,8 +43,10 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return how the app is.
 
     Returns:
-        `release`, `version`, `since` and `who` of what is live, `workers` (processes), `health` (`ok`, or what is wrong),
-        `certificate_days`, `disk_percent` of the app's file system, and `last`, what became of the last release.
+        `release`, `version`, `since` and `who` of what is live, `python` (its version), `workers` (processes of the web server),
+        `processes` (those beside it, as `overview` tells of them) and `jobs` (how each of them is), both with a summary in
+        words, `health` (`ok`, or what is wrong), `certificate_days`, `disk_percent` of the app's file system, and `last`, what
+        became of the last release.
     """
     layout, endpoint = Store(**arguments["layout"]), PublicEndpoint(**arguments["endpoint"])
     supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
@@ -56,17 +61,28 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
         "version": version_of(record),
         "since": str(record.get("when", "")),
         "who": str(record.get("who", "")),
+        "python": pythons.version_of_build(layout.release(live) / "build") if live is not None else "",
         "workers": 0,
+        "processes": [],
+        "processes_summary": "",
         "health": "nothing is live",
         "certificate_days": days_left(endpoint),
         "disk_percent": round(100 * (1 - disk.f_bavail / max(1, disk.f_blocks - disk.f_bfree + disk.f_bavail))),
         "last": f"{last['release']} {last.get('outcome', '?')}{hook_to_do(record)}" if last else "",
         "reason": str(last.get("reason", "")),
     }
+    jobs = report.rows(layout, arguments["name"])
+    found.update(jobs=jobs, jobs_summary=report.summary(jobs))
     if live is not None:
         found["health"] = health(layout, live, HealthCheck.of(arguments["health"]), endpoint)
         try:
             found["workers"] = len(workers(masters(layout, supervisor, live)))
+            expected = defined(layout, live)
+            programs = programs_beside(supervisor, expected)
+            found["processes"] = overview(expected, programs, live)
+            found["processes_summary"] = in_words(found["processes"], live)
+            if found["health"] == "ok":
+                found["health"] = lacking(expected, programs, live) or "ok"
         except ReleaseError as error:
             found["health"] = str(error).splitlines()[0]
     return found

@@ -23,6 +23,7 @@ STEPS = {
     "haproxy_drain": "haproxy_drain",
     "haproxy_status": "haproxy_status",
     "image": "build.image",
+    "jobs": "jobs.report",
     "logs": "read_logs",
     "pack": "build.packing",
     "preflight": "preflight",

@@ -25,8 +25,15 @@ class Store(Layout):
         return [self.socket(number, instance) for instance in range(int(self.record(number).get("instances", 1)))]
 
     def logs_of(self, number: int) -> list[Path]:
-        """Return the logs of release `number`: one, which need not exist, or that of each of its instances."""
-        return sorted(self.logs.glob(f"{number}.*log")) or [self.logs / f"{number}.log"]
+        """Return the logs of the web server of release `number`: one, which need not exist, or that of each instance."""
+        found = [log for log in self.logs.glob(f"{number}.*log") if re.fullmatch(r"\d+(\.\d+)?\.log", log.name)]
+        return sorted(found) or [self.logs / f"{number}.log"]
+
+    def process_logs(self, number: int, process: str) -> list[Path]:
+        """Return the logs of a process of release `number`, the one last written to first."""
+        pattern = re.compile(rf"{number}\.{process}(\.c\d+)?(\.\d+)?\.log")
+        found = [log for log in self.logs.glob(f"{number}.{process}*log") if pattern.fullmatch(log.name)]
+        return sorted(found, key=lambda log: log.stat().st_mtime, reverse=True)
 
     def log(self, number: int) -> Path:
         """Return the log of release `number`, or of its first instance."""

@@ -1,14 +1,15 @@
-"""The programs of one app under Supervisor: one for each release that runs."""
+"""The programs of one app under Supervisor: the web server of each release that runs, and its processes beside that."""
 
 from __future__ import annotations
 
 import configparser
 import http.client
+import re
 import shutil
 import tempfile
 import xmlrpc.client
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from slipway.host.endpoint import UnixConnection
@@ -27,6 +28,36 @@ ANSWER_SECONDS = 30
 
 # States of a program, the one that tells most about several processes first.
 STATES = ("FATAL", "BACKOFF", "EXITED", "UNKNOWN", "STOPPED", "STOPPING", "STARTING", "RUNNING")
+
+
+class Program(NamedTuple):
+    """A process of a release, as Supervisor knows it; its instances are one program.
+
+    Attributes:
+        name: what Supervisor calls it.
+        release: the release.
+        process: what the app calls it.
+        states: the state of each instance; none where it has only a section.
+        pids: their process ids.
+        starts: when they were started, in seconds since 1970.
+    """
+
+    name: str
+    release: int
+    process: str
+    states: list[str]
+    pids: list[int]
+    starts: list[float]
+
+    @property
+    def state(self) -> str:
+        """The state of the instance that is worst off."""
+        return min(self.states, key=STATES.index, default="UNKNOWN")
+
+    @property
+    def ended(self) -> bool:
+        """Whether none of it runs, nor will."""
+        return not {*self.states} & {"BACKOFF", "STOPPING", "STARTING", "RUNNING"}
 
 
 class Transport(xmlrpc.client.Transport):
@@ -81,7 +112,7 @@ class Supervisor:
         self.stop_seconds = stop_seconds
 
     def program(self, number: int) -> str:
-        """Return the name of the program that runs release `number`."""
+        """Return the name of the program that is the web server of release `number`."""
         return f"{self.name}-{number}"
 
     def section(self, number: int) -> Path:
@@ -95,8 +126,73 @@ class Supervisor:
         )
         return sorted(int(number) for number in numbers if number.isdigit())
 
-    def check(self, section: Path) -> None:
-        """Have Supervisor's own parser read the file `section`, since a bad one would keep Supervisor from starting.
+    def programs(self) -> list[Program]:
+        """Return the processes of all releases, those that only have a section included.
+
+        Raises:
+            ReleaseError: when Supervisor does not answer.
+        """
+        names = {path.name[: -len(self.suffix)]: list[dict[str, Any]]() for path in self.directory.glob(f"*{self.suffix}")}
+        for process in self.call("getAllProcessInfo"):
+            names.setdefault(process["group"], []).append(process)
+        found = []
+        for name, known in sorted(names.items()):
+            match = re.fullmatch(rf"{re.escape(self.name)}-(\d+)\.([a-z][a-z0-9_-]*)(\.c\d+)?", name)
+            if match:
+                states, pids = [each["statename"] for each in known], [each["pid"] for each in known if each["pid"]]
+                found.append(Program(name, int(match[1]), match[2], states, sorted(pids), [each["start"] for each in known]))
+        return found
+
+    def install(self, program: str, text: str, source: Path) -> None:
+        """Have Supervisor run a program, and change nothing else.
+
+        Args:
+            program: what Supervisor calls it.
+            text: its section.
+            source: where that comes from, for the operator.
+
+        Raises:
+            ReleaseError: when Supervisor refuses the section; it is then not installed.
+        """
+        self.check(text, source)
+        section = self.directory / f"{program}{self.suffix}"
+        write(section, text)
+        try:
+            self.call("reloadConfig")  # reads all sections, and changes no program
+            self.call("addProcessGroup", program)
+        except ReleaseError as error:
+            remove(section)
+            raise ReleaseError(f"Supervisor rejected the program {program}: {error}") from error
+
+    def end(self, program: str, seconds: float = 0.0) -> None:
+        """Have a program stop, and not start again after a reboot; Supervisor kills it when its time is over.
+
+        Args:
+            program: what Supervisor calls it.
+            seconds: how long it may take where that is waited for; 0 to wait for nothing.
+
+        Raises:
+            ReleaseError: when Supervisor does not answer.
+        """
+        remove(self.directory / f"{program}{self.suffix}")
+        self.call("stopProcessGroup", program, bool(seconds), seconds=seconds + 60)
+
+    def forget(self, program: Program) -> None:
+        """Forget a program that has ended, or that has only a section.
+
+        Raises:
+            ReleaseError: when Supervisor does not answer, or it runs.
+        """
+        remove(self.directory / f"{program.name}{self.suffix}")
+        if program.states:
+            self.call("removeProcessGroup", program.name)
+
+    def check(self, text: str, source: Path) -> None:
+        """Have Supervisor's own parser read a section, since a bad one would keep Supervisor from starting.
+
+        Args:
+            text: the section.
+            source: where that comes from, for the operator.
 
         Raises:
             ReleaseError: when it refuses the section.
@@ -104,11 +200,12 @@ class Supervisor:
         program = Path(shutil.which("supervisord") or "/usr/bin/supervisord")
         interpreter = program.open(encoding="utf-8").readline().removeprefix("#!").split()
         with tempfile.TemporaryDirectory() as directory:
-            configuration = Path(directory, "supervisord.conf")
+            section, configuration = Path(directory, "section.conf"), Path(directory, "supervisord.conf")
+            section.write_text(text, encoding="utf-8")
             configuration.write_text(f"[supervisord]\n[include]\nfiles = {section}\n", encoding="utf-8")
             answer = run([*interpreter, "-c", PARSE_SECTION, configuration], 30, directory=Path(directory), check=False)
         if answer.returncode:
-            raise ReleaseError(f"Supervisor rejects the program's section {section}:\n{tail(answer.stdout, 5)}")
+            raise ReleaseError(f"Supervisor rejects the program's section {source}:\n{tail(answer.stdout, 5)}")
 
     def call(self, method: str, *arguments: Any, seconds: float = ANSWER_SECONDS) -> Any:
         """Have Supervisor do something: http://supervisord.org/api.html lists what.
@@ -127,7 +224,7 @@ class Supervisor:
             raise ReleaseError(f"Supervisor does not answer at {path}: {getattr(error, 'strerror', '') or error}") from error
 
     def processes(self) -> dict[int, list[dict[str, Any]]]:
-        """Return what Supervisor says of the app's processes, by release.
+        """Return what Supervisor says of the instances of the app's web server, by release.
 
         Raises:
             ReleaseError: when it does not answer.
@@ -153,14 +250,7 @@ class Supervisor:
         Raises:
             ReleaseError: when Supervisor refuses the section; it is then not installed.
         """
-        self.check(section)
-        write(self.section(number), section.read_text(encoding="utf-8"))
-        try:
-            self.call("reloadConfig")  # reads all sections, and changes no program
-            self.call("addProcessGroup", self.program(number))
-        except ReleaseError as error:
-            remove(self.section(number))
-            raise ReleaseError(f"Supervisor rejected the program {self.program(number)}: {error}") from error
+        self.install(self.program(number), section.read_text(encoding="utf-8"), section)
 
     def drop(self, number: int) -> None:
         """Stop release `number` gracefully and forget its program.

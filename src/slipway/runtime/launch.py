@@ -1,6 +1,7 @@
 """Start a release: take its settings as they are, and become its server.
 
-With --check it becomes a check of the app instead, and with --shell COMMAND a shell, with the same settings.
+With --check it becomes a check of the app instead, with --process NAME one of its processes, and with --shell COMMAND a shell,
+with the same settings.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def command(release: Release, directory: Path, arguments: list[str]) -> list[str
     python = sys.executable if release.container else str(directory / "build" / ".venv" / "bin" / "python")
     if arguments[:1] == ["--check"]:
         return [python, str(directory / "preflight.py")]
+    if arguments[:1] == ["--process"]:
+        return [python, str(directory / "process.py"), arguments[1]]
     if arguments[:1] == ["--shell"]:
         return ["/bin/sh", "-c", arguments[1]]
     name = f"{release.app} release {release.number}" + ("" if instance() == "0" else f" instance {instance()}")
@@ -116,11 +119,13 @@ def main(arguments: list[str]) -> None:
         os.umask(0o027)
     variables = environment(release, HERE)
     becomes = command(release, HERE, arguments)
-    if not arguments:
-        if "PROMETHEUS_MULTIPROC_DIR" not in variables:
-            variables["PROMETHEUS_MULTIPROC_DIR"] = count_from_nothing(release)
-        if release.log_target == "journald" and not release.container:  # there the engine's client does so
-            journal.redirect_to_journal(release)
+    if not arguments and "PROMETHEUS_MULTIPROC_DIR" not in variables:
+        variables["PROMETHEUS_MULTIPROC_DIR"] = count_from_nothing(release)
+    process = arguments[1] if arguments[:1] == ["--process"] else ""
+    if (
+        release.log_target == "journald" and (process or not arguments) and not release.container
+    ):  # there the engine's client does so
+        journal.redirect_to_journal(release, process)
     confine(release)
     os.execve(becomes[0], becomes, variables)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from slipway.runtime import application
+from slipway.runtime.frontends import chosen
 from slipway.runtime.release import Release, read
 
 HEADLINE = "slipway-headline:"  # what follows it in a line is what the operator reads first
@@ -81,14 +82,21 @@ def imported(name: str) -> Any:
         end(headline(error), hint + traceback_of(error))
 
 
-def hidden(app: Any, static: str) -> str:
+def hidden(app: Any, path: str, static: str) -> str:
     """Say which static file of the app's own Nginx would hide, since it has another of that name; empty for none.
 
     What Nginx finds in its folder it serves before the app is asked.
+
+    Args:
+        app: the app.
+        path: what the folder is served below, without a slash at its end.
+        static: the folder.
     """
     for route in getattr(app, "routes", []):
         folder = getattr(getattr(route, "app", None), "directory", None)
-        if getattr(route, "path", "") != "/static" or not folder or not os.path.isdir(static) or os.path.samefile(folder, static):
+        if getattr(route, "path", "") != path or not folder or not os.path.isdir(folder) or not os.path.isdir(static):
+            continue
+        if os.path.samefile(folder, static):
             continue
         for place, _, names in os.walk(folder):
             for name in names:
@@ -96,7 +104,7 @@ def hidden(app: Any, static: str) -> str:
                 other = os.path.join(static, file)
                 if os.path.isfile(other) and not filecmp.cmp(os.path.join(folder, file), other, shallow=False):
                     return (
-                        f"/static/{file} is one file for the app (in {folder}) and another for Nginx, which would serve {other}: "
+                        f"{path}/{file} is one file for the app (in {folder}) and another for Nginx, which would serve {other}: "
                         "set app_static to the folder that is meant, or to '' to have the app serve its own."
                     )
     return ""
@@ -128,11 +136,14 @@ def main(release: Release) -> NoReturn:
         end(f"the image lacks {', '.join(lacking)}: {remedy}")
     sys.path[0] = os.getcwd()  # not the directory of this file, which has modules of ours
     app = imported(release.module)
-    flaw = hidden(app, release.static) if release.static else ""
-    if flaw:
+    for flaw in filter(None, (hidden(app, path, folder) for path, folder in release.static.items())):
         end(flaw, code=UNFIT)
     for flaw in opened(app, release.closed_paths):
         end(flaw, code=OPEN)
+    try:
+        chosen(app, release.frontend)
+    except ValueError as error:
+        end(str(error), code=UNFIT)
     # Not by the usual way: threads that the app has started already are not waited for.
     sys.stdout.flush()
     os._exit(0)

@@ -38,9 +38,11 @@ class Release(NamedTuple):
         log_target: files or journald.
         secrets: the names of the settings that are secret.
         masked: a pattern of parameters in addresses whose values are secret, which follow its first group.
-        static: the folder that Nginx serves below /static; empty for none.
+        frontend: the folder of a front end of which Nginx serves all files; `auto` for those that the app has; empty for none.
+        static: the folders that Nginx serves, by the paths that they are served below.
         closed_paths: the paths that Nginx hands on for nobody.
         container: `engine`, `network`, `cpus` and `options` of the container that it runs in; empty without one.
+        processes: what runs beside the web server: by names, `command`, `hosts`, `instances`, `stop_seconds` and `memory_mb`.
     """
 
     app: str
@@ -67,9 +69,11 @@ class Release(NamedTuple):
     log_target: str
     secrets: list[str]
     masked: str
-    static: str
+    frontend: str
+    static: dict[str, str]
     closed_paths: list[str]
     container: dict[str, Any]
+    processes: dict[str, dict[str, Any]]
 
     @property
     def close_timeout(self) -> int:

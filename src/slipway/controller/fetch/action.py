@@ -18,8 +18,9 @@ from slipway.controller.fetch.cache import cache_directory, locked
 from slipway.controller.fetch.dependencies import Dependencies
 from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.image import pulled_image, recipe
-from slipway.controller.fetch.interpreter import check_interpreter
+from slipway.controller.fetch.interpreter import Choice, for_host, for_image
 from slipway.controller.fetch.pack import check_links, pack
+from slipway.controller.fetch.procfile import procfile
 from slipway.controller.fetch.pyproject import entrypoint
 from slipway.controller.fetch.source import Fetched, SourceRequest, fetch, pack_wheels
 from slipway.host.build.permissions import Allowed, Refused
@@ -34,7 +35,7 @@ class FetchAction(ActionBase):
     _VALID_ARGS = frozenset((
         "source", "version", "checksum", "git_key", "git_token", "directory", "module", "requirements", "installer", "elsewhere",
         "wheelhouse", "exclude", "timeout", "hooks", "hook_timeout", "image", "dockerfiles", "environment", "source_builds",
-        "interpreter", "base", "known",
+        "interpreter", "base", "known", "python", "minimum", "uv_version", "downloads", "processes",
     ))
     # fmt: on
 
@@ -56,8 +57,7 @@ class FetchAction(ActionBase):
         """Return what stands for the source: what is known of it from before in the same run, or what is fetched now."""
         known: dict[str, Any] | None = (self._task.args.get("known") or {}).get("source")
         if known:
-            self._check_interpreter(known.get("python", []), host)
-            return known
+            return {**known, **self._interpreter(known, host)}
         if self._text("image"):
             return pulled_image(self._text("image"), self._text("version"))
         request = SourceRequest.of(self._task.args)
@@ -70,8 +70,9 @@ class FetchAction(ActionBase):
             request.hook("after_fetch", fetched.root)
             check_links(fetched.root, request.exclude)
             app = "" if self._text("module") else entrypoint(fetched.root / request.directory)
+            processes = {} if self._task.args.get("processes") else procfile(fetched.root / request.directory, request.exclude)
             needs = self._needs(request, fetched)
-            self._check_interpreter(needs["python"], host)
+            needs.update(self._interpreter(needs, host))
             digest, archive = pack(fetched.root, request.exclude, cache_directory(), replaced=needs.pop("replaced", None))
         return {
             "archive": str(archive),
@@ -80,6 +81,7 @@ class FetchAction(ActionBase):
             "origin": fetched.origin,
             "directory": request.directory,
             "entrypoint": app,
+            "processes": processes,
             **needs,
             "wheels": pack_wheels(self._text("wheelhouse")),
         }
@@ -92,19 +94,25 @@ class FetchAction(ActionBase):
         needs = recipe(fetched.root, request.directory, list(arguments.get("dockerfiles") or [])) or Dependencies(
             fetched.root, request.directory, request.exclude, allowed
         ).facts(self._text("requirements"), bool(arguments.get("elsewhere")), environment)
-        python = needs.get("python", []) + fetched.demands
-        return {**needs, "python": python, "asks": interpreters.request(python)}
+        return {**needs, "python": needs.get("python", []) + fetched.demands}
 
-    def _check_interpreter(self, demands: list[dict[str, Any]], host: str) -> None:
-        """Refuse a source that asks for another Python than it would run with, as far as that is known yet.
+    def _interpreter(self, source: dict[str, Any], host: str) -> dict[str, Any]:
+        """Return what Python the app runs with, as far as that is known yet.
+
+        Returns:
+            `interpreter`, what uv is asked for on the host, empty if its own will do; `base`, the image that the app's own is
+            made from; and `asks`, what uv is asked for in that.
 
         Raises:
-            FetchError: when it does.
+            FetchError: when there is none that the source and the operator allow.
         """
-        if demands:
-            base, interpreter = self._text("base"), self._text("interpreter")
-            version = interpreters.of_image(base) if base else self._version(interpreter)
-            check_interpreter(demands, host, version, interpreter, base)
+        choice, demands = Choice.of(self._task.args), list(source.get("python") or [])
+        base, interpreter, request = self._text("base"), self._text("interpreter"), ""
+        if base and source["kind"] not in ("image", "dockerfile"):
+            base = for_image(demands, choice, base)
+        elif interpreter and (demands or choice.python):
+            request = for_host(demands, choice, host, self._version(interpreter), interpreter)
+        return {"interpreter": request, "base": base, "asks": choice.python or interpreters.request(demands)}
 
     def _version(self, interpreter: str) -> str:
         """Return the version of the host's `interpreter`; empty if it is not there yet, or none is named."""

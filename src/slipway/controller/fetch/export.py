@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from slipway.controller.fetch.cache import cache_directory
 from slipway.controller.fetch.error import FetchError
 from slipway.controller.fetch.pack import files_below
 from slipway.controller.fetch.project import Project
+from slipway.controller.uv import program
 from slipway.host.errors import ReleaseError
 from slipway.host.process import run
 
@@ -41,7 +41,7 @@ def export(source: Project, file: Path, start: Path, packages: Iterable[str], en
     Raises:
         FetchError: when there is no uv, or it refuses the lock.
     """
-    uv = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]))
+    uv = program()
     if not uv:
         raise FetchError(f"{file.name} needs uv, which is neither next to {sys.executable} nor in PATH: run script/bootstrap.")
     unset = [argument for name in os.environ if name.startswith("UV_") and name not in environment for argument in ("-u", name)]

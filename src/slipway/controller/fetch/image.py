@@ -20,7 +20,8 @@ def pulled_image(image: str, version: str) -> dict[str, Any]:
         image = f"{folders}{slash}{name.partition(':')[0]}:{version}"
     named = re.search(r"[@:]([^/]+)$", image)
     return {
-        **{**NONE, "kind": "image", "archive": "", "digest": "", "directory": ".", "python": [], "asks": "", "wheels": {}},
+        **{**NONE, "kind": "image", "archive": "", "digest": "", "directory": ".", "python": [], "wheels": {}},
+        **{"interpreter": "", "base": "", "asks": ""},
         **{"image": image, "origin": image, "revision": named[1][:19] if named else "latest"},
     }
 

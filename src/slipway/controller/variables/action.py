@@ -147,7 +147,10 @@ class ValidateAction(ActionBase):
 
     def _reason(self, expression: Any) -> str:
         """Work out what else there is to say of a value that breaks a rule; nothing where there is no such expression."""
-        text = self._templar.evaluate_expression(expression) if expression else ""
+        try:
+            text = self._templar.evaluate_expression(expression) if expression else ""
+        except Exception:  # of what it is worked out from, something is wrong itself
+            text = ""
         return f" {text}." if text else ""
 
     def _satisfied(self, condition: Any) -> bool:

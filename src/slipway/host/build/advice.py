@@ -24,13 +24,13 @@ ADVICE = (
     (
         r"no usable wheels|no wheels with a matching|no wheel|has no wheels|building source distributions|marked as `?--no-build"
         r"|no-binary|no-build|no binary distribution",
-        "A package has no wheel for this host. Pin a version that has one, provide one in app_wheelhouse, or set "
-        "app_source_builds: true to build it on this host.",
+        "A package has no wheel for this host and this Python. Pin a version that has one, provide one in app_wheelhouse, set "
+        "app_python to an older version that it has one for, or set app_source_builds: true to build it on this host.",
     ),
     (
         r"current Python version \([\d.\w]+\) does not satisfy|requires a different Python|requires-python",
-        "A package needs a different Python from this host's: set python_interpreter to one that fits, pin a version that runs "
-        "on this one, or set app_runtime: container.",
+        "A package needs a different Python from that of the app: set app_python to a version that fits, which "
+        "python_installer: uv installs, or pin a version of the package that runs on this one.",
     ),
     (
         r"no matching distribution|no solution found|not found in the package registry|was not found in the provided",

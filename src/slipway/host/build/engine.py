@@ -120,15 +120,26 @@ class Engine:
                 command = [*([f"--config={directory}"] if directory else []), "pull", "--quiet", reference]
             self.call(*command, seconds=BUILD_SECONDS, environment=environment)
 
+    def take_out(self, image: str, source: str, target: Path) -> bool:
+        """Copy a file or folder out of an image to the new `target`, and say whether it has one.
+
+        Raises:
+            ReleaseError: when the engine makes no container of the image.
+        """
+        return self._copied(image, source, target)
+
     def copy_out(self, image: str, source: str, target: Path) -> bool:
         """Copy a folder out of an image, and say whether it has one.
 
         Raises:
             ReleaseError: when the engine makes no container of the image.
         """
+        return self._copied(image, f"{source}/.", target)
+
+    def _copied(self, image: str, source: str, target: Path) -> bool:
         container = self.call("create", "--entrypoint=/", image).splitlines()[-1]
         try:
-            self.call("cp", f"{container}:{source}/.", target)
+            self.call("cp", f"{container}:{source}", target)
             return True
         except ReleaseError:
             return False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from slipway.host.build.hooks import hook, hooks_of
 from slipway.host.build.links import validate_links
 from slipway.host.build.parameters import SHARED
 from slipway.host.build.recipe import environment, recipe
+from slipway.host.build.shared_image import drop_links, link_in_image
 from slipway.host.build.times import freshen
 from slipway.host.errors import ReleaseError
 from slipway.host.files import fsync_directory, on_disk, remove, require_free_space, write
@@ -35,8 +38,8 @@ PARAMETERS: dict[str, Any] = {
     "recipe": "",
     # Build arguments.
     "arguments": {},
-    # The folder with static files, from the working directory of the image.
-    "static": "",
+    # The folders with static files, from the working directory of the image.
+    "static": [],
     # Files by name, which `recipe` finds in the folder .slipway beside the source.
     "files": {},
     # `username` and `password` for the registry.
@@ -50,8 +53,14 @@ def name_of(arguments: dict[str, Any]) -> str:
     """Return the name of the build: a digest of all that decides what is in the image."""
     source, hooks = arguments["source"], hooks_of(arguments)
     parts = [arguments[key] for key in ("recipe", "arguments", "environment")]
-    more = [value for value in (hooks, arguments["files"]) if value]
+    shared = {"shared": arguments["shared"]} if arguments["shared"] else {}
+    more = [value for value in (hooks, arguments["files"], shared) if value]
     return digest("image", source["digest"], source["directory"], source["requirements"], *parts, *more)
+
+
+def pulled_name(identity: str, shared: Mapping[str, str]) -> str:
+    """Return the name of the build that has a pulled image, known by its identity, with links for app_shared."""
+    return digest("image", identity, *([{"shared": shared}] if shared else []))
 
 
 class Images:
@@ -92,6 +101,7 @@ class Images:
             self.engine.call("load", "--input", self.arguments["image"], seconds=BUILD_SECONDS)
         else:
             self._build(partial, self.tag(name))
+        self._share(partial, name)
         hook("after_build", partial, self.arguments)
         self._finish(partial, name)
 
@@ -120,28 +130,29 @@ class Images:
         identity = self.engine.fact(reference, "{{.Id}}")
         if not identity:
             raise ReleaseError(f"The image {reference} (app_image) cannot be pulled.\n{failure}")
-        name = digest("image", identity)
+        name = pulled_name(identity, self.arguments["shared"])
         if not self.exists(name):
             partial = self._begin(name)
             partial.mkdir()
             self.engine.call("tag", reference, self.tag(name))
-            if self.arguments["static"]:
-                self._copy_static(partial, self.tag(name))
+            self._share(partial, name)
+            for folder in self.arguments["static"]:
+                self._copy_static(partial, self.tag(name), folder)
             self._finish(partial, name)
         if failure is None:
             self.engine.call("rmi", reference)  # the name, and not the image, which has another by now
         return name
 
-    def _copy_static(self, partial: Path, image: str) -> None:
-        static = partial / self.arguments["static"]
-        static.mkdir(parents=True)
-        inside = f"{self.engine.fact(image, '{{.Config.WorkingDir}}').rstrip('/')}/{self.arguments['static']}"
+    def _share(self, partial: Path, name: str) -> None:
+        link_in_image(self.engine, self.tag(name), partial, self.arguments["shared"], self.layout.home, self.environment)
+
+    def _copy_static(self, partial: Path, image: str, folder: str) -> None:
+        static = partial / folder
+        static.mkdir(parents=True, exist_ok=True)
+        inside = f"{self.engine.fact(image, '{{.Config.WorkingDir}}').rstrip('/')}/{folder}"
         if not self.engine.copy_out(image, inside, static):
             return
-        for folder, folders, files in os.walk(static):
-            for path in (Path(folder, entry) for entry in folders + files):
-                if path.is_symlink():  # it would lead Nginx to files of the host
-                    path.unlink()
+        drop_links(static)
         reclaim_ownership(partial)
 
     def _begin(self, name: str) -> Path:
@@ -154,9 +165,11 @@ class Images:
         facts = {key: self.source[key] for key in ("revision", "origin", "directory", "kind")}
         record = {
             **facts,
+            **({"shared": self.arguments["shared"]} if self.arguments["shared"] else {}),
             "build": name,
             "image": self.tag(name),
             "engine": self.engine.name,
+            "python_version": python_version(self.engine.fact(self.tag(name), "{{json .Config.Env}}")),
             "bytes": int(self.engine.fact(self.tag(name), "{{.Size}}") or 0),
             "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
@@ -166,6 +179,12 @@ class Images:
         remove(self.layout.builds / name)
         partial.rename(self.layout.builds / name)
         fsync_directory(self.layout.builds)
+
+
+def python_version(variables: str) -> str:
+    """Return the version of Python by the environment of an image, a list in JSON; empty unless it is made from `python`."""
+    found = re.search(r'"PYTHON_VERSION=(\d+\.\d+\.\d+\w*)"', variables)
+    return found[1] if found else ""
 
 
 def ensure_image(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[str, Any]:
@@ -191,7 +210,7 @@ def ensure_image(layout: Layout, arguments: dict[str, Any], dry: bool) -> dict[s
         raise
     pulled = arguments["source"]["kind"] == "image"
     if pulled and dry:
-        name = digest("image", images.engine.fact(arguments["source"]["image"], "{{.Id}}"))
+        name = pulled_name(images.engine.fact(arguments["source"]["image"], "{{.Id}}"), arguments["shared"])
         known = {json.loads(path.read_text(encoding="utf-8")).get("origin") for path in layout.builds.glob("*/.build.json")}
         return {"changed": arguments["source"]["origin"] not in known, "build": name, **needs}
     if pulled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from slipway.host.errors import ReleaseError
@@ -30,13 +31,22 @@ def outward(root: Path, apart: str = r"\.venv") -> str:
     return ""
 
 
-def validate_links(partial: Path) -> None:
+def validate_links(partial: Path, shared: Mapping[str, str] | None = None) -> None:
     """See that no link in a build leads out of it: Nginx, which serves static files from there, would follow it.
+
+    Args:
+        partial: the build.
+        shared: where those lead that lead to the app's shared directory, by their paths in the build.
 
     Raises:
         ReleaseError: when one does.
     """
-    found = outward(partial)
+    known = [
+        name
+        for name, target in (shared or {}).items()
+        if os.path.islink(partial / name) and os.readlink(partial / name) == target
+    ]
+    found = outward(partial, "|".join([r"\.venv", *map(re.escape, known)]))
     if found:
         raise ReleaseError(
             f"{found} in the build is a link that points outside it ({os.readlink(partial / found)}): let the source, or the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from slipway.host.build.builder import Builder
 from slipway.host.build.hooks import hook
 from slipway.host.build.links import validate_links
 from slipway.host.build.names import record_text
+from slipway.host.build.shared import link_shared, links
 from slipway.host.build.venv import complete, install, is_complete
 from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink, fsync_directory, on_disk, remove, write
@@ -40,8 +42,16 @@ def build(layout: Layout, name: str, venv_name: str, arguments: dict[str, Any]) 
     atomic_symlink(partial / ".venv", link)
     hook("after_build", partial, arguments, str(venv / "bin"))
     compile_code(partial, venv, arguments)
-    record = {**source, "build": name, "venv": venv_name, "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    finish(layout, partial, name, link, f"{record_text(record)}\n")
+    link_shared(partial, source, arguments["shared"], layout.home)
+    record = {
+        **source,
+        "shared": arguments["shared"],
+        "build": name,
+        "venv": venv_name,
+        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    shared = links(source["directory"], arguments["shared"], layout.home)
+    finish(layout, partial, name, link, shared, f"{record_text(record)}\n")
 
 
 def compile_code(partial: Path, venv: Path, arguments: dict[str, Any]) -> None:
@@ -52,7 +62,7 @@ def compile_code(partial: Path, venv: Path, arguments: dict[str, Any]) -> None:
         run(command, 300, own, partial, check=False, user=builder.user, confined=True)
 
 
-def finish(layout: Layout, partial: Path, name: str, link: str, record: str = "") -> None:
+def finish(layout: Layout, partial: Path, name: str, link: str, shared: Mapping[str, str], record: str = "") -> None:
     """Have the build `name` where builds are looked for, and on the disk.
 
     Args:
@@ -60,13 +70,14 @@ def finish(layout: Layout, partial: Path, name: str, link: str, record: str = ""
         partial: the build.
         name: its name.
         link: what its link to the environment leads to.
+        shared: where its links to the app's shared directory lead, by their paths in it.
         record: what is remembered of it; empty where it is there.
 
     Raises:
         ReleaseError: when a link in it leads out of it.
     """
     atomic_symlink(partial / ".venv", link)  # nobody else writes here any more
-    validate_links(partial)
+    validate_links(partial, shared)
     on_disk(partial)
     if record:
         write(partial / ".build.json", record)

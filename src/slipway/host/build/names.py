@@ -16,7 +16,7 @@ def names(arguments: dict[str, Any], version: str) -> tuple[str, str]:
         arguments: those of the step.
         version: that of the interpreter.
     """
-    source, hooks = arguments["source"], hooks_of(arguments)
+    source, hooks, shared = arguments["source"], hooks_of(arguments), arguments["shared"]
     more = {}
     if source.get("kind", "requirements") != "requirements":
         more["kind"] = source["kind"]
@@ -32,12 +32,14 @@ def names(arguments: dict[str, Any], version: str) -> tuple[str, str]:
         more["source"] = [source["digest"], source["directory"], source["packages"]]
     keys = ("interpreter", "installer", "server", "source_builds")
     venv = digest(source["lock"], version, *(arguments[key] for key in keys), *([more] if more else []))
-    return venv, digest(source["digest"], source["directory"], venv, *([hooks] if hooks else []))
+    return venv, digest(
+        source["digest"], source["directory"], venv, *([hooks] if hooks else []), *([{"shared": shared}] if shared else [])
+    )
 
 
 def record_text(record: dict[str, Any]) -> str:
     """Return what is remembered of a build as JSON; paths of the controller stay out of it."""
-    kept = {key: value for key, value in record.items() if key != "archive"}
+    kept = {key: value for key, value in record.items() if key != "archive" and (key != "shared" or value)}
     if record.get("wheels"):
         kept["wheels"] = record["wheels"]["digest"]
     return json.dumps(kept, indent=2, sort_keys=True)

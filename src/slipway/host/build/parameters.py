@@ -16,6 +16,8 @@ SHARED: dict[str, Any] = {
     "packed": "",
     # Where the build's user keeps what was downloaded for this app.
     "cache": str,
+    # Paths in the app's directory that lie in its shared directory, with their names there; an empty one is the path.
+    "shared": {},
     # Environment for the build, such as an index or a proxy.
     "environment": {},
     # The build's user, who has no rights. All code of others in a build runs as that.

@@ -10,6 +10,7 @@ from typing import Any
 from slipway.host.build.archive import sha256, unpack
 from slipway.host.build.builder import Builder
 from slipway.host.build.make import finish
+from slipway.host.build.shared import links
 from slipway.host.build.venv import complete, is_complete, validate_venv
 from slipway.host.errors import ReleaseError
 from slipway.host.files import remove
@@ -40,7 +41,8 @@ def install_prebuilt(layout: Layout, name: str, venv_name: str, arguments: dict[
         complete(venv)
     remove(partial)
     unpack_payload("build", partial, arguments)
-    finish(layout, partial, name, os.path.relpath(venv, layout.builds / name))
+    shared = links(arguments["source"]["directory"], arguments["shared"], layout.home)
+    finish(layout, partial, name, os.path.relpath(venv, layout.builds / name), shared)
 
 
 def unpack_payload(payload: str, directory: Path, arguments: dict[str, Any]) -> None:

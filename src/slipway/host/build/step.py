@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from slipway.host import pythons
+from slipway.host.build import interpreter as interpreters
 from slipway.host.build.archive import packed
+from slipway.host.build.interpreter import Interpreter
 from slipway.host.build.make import build
 from slipway.host.build.names import names
 from slipway.host.build.parameters import SHARED
@@ -26,8 +30,10 @@ PARAMETERS: dict[str, Any] = {
     "build": "",
     # The virtual environment that another host packed, on this host, where it lacks one.
     "venv": "",
-    # The Python that the virtual environment is made from.
+    # The host's own Python. The virtual environment is made from it, unless the source's `interpreter` asks uv for another one.
     "interpreter": str,
+    # Where uv gets that: a mirror, a list that ends with .json, or a directory of this host; empty for uv's own.
+    "downloads": "",
     # The oldest Python that is accepted, as `3.11`.
     "minimum": str,
     # What makes the virtual environment.
@@ -46,6 +52,9 @@ PARAMETERS: dict[str, Any] = {
     "source_builds": False,
 }
 
+# What is sent to this host where it is needed.
+PAYLOADS = ("archive", "wheels", "build", "venv")
+
 
 def ensure_build(layout: Layout, arguments: dict[str, Any], check: bool) -> dict[str, Any]:
     """Have the build, or say what is needed for it.
@@ -59,15 +68,32 @@ def ensure_build(layout: Layout, arguments: dict[str, Any], check: bool) -> dict
         ReleaseError: when it cannot be had.
         Locked: when another run has locked the app.
     """
+    if check and not (layout.builds.is_dir() and (Path(arguments["uv"]).exists() or not arguments["source"].get("interpreter"))):
+        return {"changed": True, "build": "not yet built", **{f"needs_{payload}": False for payload in PAYLOADS}}
+    found = interpreters.choose(arguments)
+    if found is None:
+        version = python_version(arguments["interpreter"], arguments["minimum"])
+        return make(layout, arguments, version, check)
+    arguments = {**arguments, "interpreter": str(found.program)}
+    if check:
+        return make(layout, arguments, found.version, check)
+    with pythons.in_use(layout.home):
+        return make(layout, arguments, found.version, check, found)
+
+
+def make(
+    layout: Layout, arguments: dict[str, Any], version: str, check: bool, interpreter: Interpreter | None = None
+) -> dict[str, Any]:
+    """Do that with a Python of the version `version`, which is installed if it is an `interpreter` of uv's that is not there."""
     source, prebuilt = arguments["source"], bool(arguments["prebuilt"])
-    needs: dict[str, Any] = {f"needs_{payload}": False for payload in ("archive", "wheels", "build", "venv")}
-    if check and not layout.builds.is_dir():
-        return {"changed": True, "build": "not yet built", **needs}
-    venv_name, name = names(arguments, python_version(arguments["interpreter"], arguments["minimum"]))
+    needs: dict[str, Any] = {f"needs_{payload}": False for payload in PAYLOADS}
+    venv_name, name = names(arguments, version)
     exists = (layout.builds / name / ".build.json").exists()
     if not exists and not check:
         require_free_space(layout, arguments["room"])
     needs.update(build_fingerprint=build_fingerprint(layout, name), lacks_venv=not is_complete(layout.venvs / venv_name))
+    if exists and interpreter:  # which somebody may have removed
+        return {"changed": interpreters.ensure(interpreter, arguments), "build": name, **needs}
     if exists or check or not arguments["build" if prebuilt else "archive"]:
         needs.update(needs_archive=not exists and not prebuilt, needs_build=not exists and prebuilt)
         if not exists and not check:
@@ -78,6 +104,8 @@ def ensure_build(layout: Layout, arguments: dict[str, Any], check: bool) -> dict
         return {"changed": not exists, "build": name, **needs}
     with lock(layout, arguments["run"], lease=LEASE_SECONDS):
         if not (layout.builds / name / ".build.json").exists():
+            if interpreter:
+                interpreters.ensure(interpreter, arguments)
             (install_prebuilt if prebuilt else build)(layout, name, venv_name, arguments)
     return {"changed": True, "build": name, **needs}
 

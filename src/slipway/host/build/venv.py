@@ -24,7 +24,7 @@ def python_version(interpreter: str, minimum: str) -> str:
         ReleaseError: when it does not run, is older than `minimum`, or cannot make virtual environments.
     """
     question = "import platform, venv, ensurepip; print(platform.python_version())"
-    remedy = f"Install Python {minimum} or newer on the host and set python_interpreter to it."
+    remedy = f"Set app_python to {minimum} or newer, or install one on the host and set python_interpreter to it."
     try:
         answer = run([interpreter, "-c", question], timeout=30)
     except ReleaseError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from slipway.host.doctor import certificate, host, release, services
+from slipway.host.doctor import certificate, host, interpreter, jobs, processes, release, services
 from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.finding import Finding, warning, worst_first
@@ -46,7 +46,15 @@ PARAMETERS: dict[str, Any] = {
     "drift": [],
 }
 
-CHECKS = (*services.CHECKS, *release.CHECKS, *certificate.CHECKS, *host.CHECKS)
+CHECKS = (
+    *services.CHECKS,
+    *release.CHECKS,
+    *processes.CHECKS,
+    *jobs.CHECKS,
+    *interpreter.CHECKS,
+    *certificate.CHECKS,
+    *host.CHECKS,
+)
 
 
 def examine(subject: Subject) -> list[dict[str, str]]:

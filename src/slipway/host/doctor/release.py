@@ -15,6 +15,7 @@ from typing import Any
 from slipway.host.doctor.subject import Subject, minute
 from slipway.host.endpoint import NO_ANSWER
 from slipway.host.finding import Finding, error, warning
+from slipway.host.release.shared import shared_by
 
 
 def programs(subject: Subject) -> Iterator[Finding]:
@@ -140,6 +141,12 @@ def rights(subject: Subject) -> Iterator[Finding]:
     owner = name_of_user(shared.stat().st_uid) if shared.exists() else "not there"
     if owner != user:
         yield error("The app cannot write to its shared directory", f"{shared}: {owner}", f"chown {user}:{user} {shared}")
+    for entry in shared_by(subject.layout, subject.live) if subject.live is not None else []:
+        path = shared / entry.name
+        owner = name_of_user(path.stat().st_uid) if path.exists() else "not there"
+        if owner != user and (entry.folder or path.exists()):
+            fix = f"chown -R {user}:{user} {path}" if path.exists() else f"install -d -m 0750 -o {user} -g {user} {path}"
+            yield error(f"The app cannot write to {entry.path} (app_shared)", f"{path}: {owner}", fix)
     for number in subject.layout.numbers():
         file = subject.layout.release(number) / "settings.json"
         if file.exists() and (file.stat().st_mode & 0o007 or file.stat().st_uid):

@@ -10,10 +10,14 @@ from pathlib import Path
 from slipway.host.build.times import freshen, renew
 from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink, remove
+from slipway.host.release.assets import publish, retire
 from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure, stop
 from slipway.host.release.gate import check_root, compare_interfaces, wait_until_healthy
+from slipway.host.release.jobs import apply_jobs
+from slipway.host.release.processes import ReleaseProcesses
 from slipway.host.release.record import GOOD, image_of, remember
+from slipway.host.release.shared import provide
 from slipway.host.release.watch import prove, watch
 from slipway.host.watch import Processes, Traffic
 from slipway.runtime.agreement import CACHED_CONNECTION_SECONDS
@@ -77,12 +81,16 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
     with recording_failure(context, number, old):
         before = Processes(context.masters(old))
         again = freshen_files(context, number)
+        provide(context, number)  # a release that is rolled back to may have other data
+        publish(context, number)
         context.supervisor.add(number, context.layout.release(number) / "program.conf")
         wait_until_healthy(context, number)
         if hooks[1] != "after_rollback":  # a rollback must not fail for what was good enough then
             check_root(context, number, old)
         compare_interfaces(context, number, old)
         context.hook(hooks[0], number, old, number)
+        processes = ReleaseProcesses(context, number)
+        processes.start(once=False)
         before.sample()
         traffic = Traffic(Path(context.arguments["access_log"]))
         # So that the same again, after an interruption, ends here, and the next run makes up for the hook.
@@ -93,17 +101,23 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
             switched = time.monotonic()  # and no later: a request may reach the release before the last rename has ended
             switch(context, number)
             prove(context, number)
-            watch(context, number, switched, traffic, before.rate, CACHED_CONNECTION_SECONDS if old is not None else 0.0)
+            processes.start(once=True)
+            drained = CACHED_CONNECTION_SECONDS if old is not None else 0.0
+            watch(context, number, switched, traffic, before.rate, drained, processes)
             in_time(context)
         except Exception:
             switch_back(context, old, again)
+            with contextlib.suppress(ReleaseError):  # the error that is raised already matters more
+                processes.restore()
             with contextlib.suppress(OSError):  # the error that is raised already matters more
                 remember(context, number, back_from=None, owed=None)
             time.sleep(context.arguments["drain"] if old is not None else 0)
             raise
     if back and old is not None and context.layout.release(old).is_dir():
         remember(context, old, outcome="rolled back", reason=f"{back} to release {number}")
-    remember(context, number, outcome=GOOD)
+    remember(context, number, outcome=GOOD, first=context.arguments["first"])
+    processes.end_others()
+    retire(context, number, time.time())
     # Not before all requests to the public endpoint reach this release.
     context.warnings.extend(context.endpoint.findings(context.token(number)) if context.token(number) else [])
     time.sleep(max(0.0, switched + context.arguments["drain"] - time.monotonic()) if old is not None else 0)
@@ -111,6 +125,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         if leftover != number:
             stop(context, leftover)
     remember(context, number, back_from=None)
+    apply_jobs(context, number)
     run_pending_hook(context, number)
 
 

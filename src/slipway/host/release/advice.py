@@ -10,19 +10,16 @@ import sys
 
 from slipway.host.logs import ends
 from slipway.host.release.context import Context
+from slipway.host.release.shared import advice, writes_beside_code
 from slipway.host.store import version_of
 
-# What says that code wanted to write where it lies, and that a database has been migrated further than code knows.
-READ_ONLY = (
-    r"unable to open database file|attempt to write a readonly database|Read-only file system"
-    r"|Permission denied: '(?!/)|Permission denied: '{home}/(?!shared)"
-)
 # What a loader says of a library that is not there: Python's own, cffi's and python-magic's.
 MISSING_LIBRARY = re.compile(
     r"(lib[\w+.-]*?\.so[\d.]*): cannot open shared object file|cannot load library '(lib[\w+.-]+)'|failed to find (lib\w+)"
 )
 # Debian's packages of libraries whose names do not follow from theirs.
 DEBIAN_PACKAGES = {"libglib-2.0": "libglib2.0-0", "libgobject-2.0": "libglib2.0-0", "libxml2": "libxml2"}
+# What says that a database has been migrated further than code knows.
 UNKNOWN_SCHEMA = re.compile(r"Can't locate revision identified by '([^']+)'")
 
 
@@ -42,16 +39,13 @@ def advised(context: Context, output: str, number: int, cause: str = "") -> str:
         number: the release.
         cause: what the message already says of it.
     """
-    shared = context.layout.home / "shared"
-    if re.search(READ_ONLY.format(home=re.escape(str(context.layout.home))), f"{cause}\n{output}"):
-        return (
-            f"The code directory is read-only: the app must write to {shared}, which its releases share. "
-            f"For SQLite that may be, in app_env, DATABASE_URL: sqlite:///{shared}/app.db\n{output}"
-        )
-    missing = MISSING_LIBRARY.search(f"{cause}\n{output}")
+    text = f"{cause}\n{output}"
+    if writes_beside_code(context, text):
+        return f"{advice(context, text, number)}\n{output}"
+    missing = MISSING_LIBRARY.search(text)
     if missing:
         return f"{library_advice(next(filter(None, missing.groups())), bool(shutil.which('dpkg')))}\n{output}"
-    unknown = UNKNOWN_SCHEMA.search(f"{cause}\n{output}")
+    unknown = UNKNOWN_SCHEMA.search(text)
     if unknown:
         return f"{migrated_further(context, number, unknown[1])}\n{output}"
     return output

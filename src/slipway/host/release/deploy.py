@@ -6,6 +6,7 @@ from typing import Any
 
 from slipway.host.release.activate import activate, run_pending_hook
 from slipway.host.release.context import Context
+from slipway.host.release.jobs import apply_jobs
 from slipway.host.release.plan import needed, plan, tidy
 from slipway.host.release.prepare import migrate, prepare
 from slipway.host.release.prune import prune
@@ -44,6 +45,7 @@ def release_step(context: Context, step: str) -> dict[str, Any]:
         reason = "another host of the app needs it"
     output = hook = ""
     if reason is None and step == "activate" and live is not None:
+        changed = apply_jobs(context, live) or changed
         hook = run_pending_hook(context, live)
         changed = changed or bool(hook)
     if reason is not None:
@@ -71,6 +73,7 @@ def rollback_step(context: Context, inspect_only: bool) -> dict[str, Any]:
         return {"changed": False, "release": target, "reason": None}
     changed = tidy(context)  # one that was interrupted after its switch has got there, and left the rest
     if target == live:
+        changed = apply_jobs(context, live) or changed
         hook = run_pending_hook(context, live)
         return {"changed": changed or bool(hook), "release": target, "reason": None, "hook": hook}
     number = roll_back(context, target, arguments["rollback_settings"], arguments["number"] or None)

@@ -11,15 +11,17 @@ from slipway.host.logs import ends
 from slipway.host.process import masked
 from slipway.host.release.context import Context
 from slipway.host.release.gate import answers
+from slipway.host.release.processes import end
 from slipway.host.release.record import remember
 
 
 def stop(context: Context, number: int) -> None:
-    """Stop release `number` and forget its program.
+    """Stop release `number` and forget its program. Its processes may end what they are at.
 
     Raises:
         ReleaseError: when Supervisor does not answer.
     """
+    end(context, [program for program in context.supervisor.programs() if program.release == number])
     context.supervisor.drop(number)
     context.container(number, "--remove")
     for socket in context.layout.runtime.glob(f"{number}.*"):  # not every server takes it away

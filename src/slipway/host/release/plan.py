@@ -11,7 +11,9 @@ from slipway.host.release.activate import run_pending_hook
 from slipway.host.release.context import Context
 from slipway.host.release.failure import stop
 from slipway.host.release.gate import answers
+from slipway.host.release.jobs import apply_jobs
 from slipway.host.release.prepare import prepared
+from slipway.host.release.processes import tidy_processes, unfit
 from slipway.host.release.record import GOOD, fingerprint, next_number, remember
 from slipway.host.release.rollback import find_target
 
@@ -27,11 +29,12 @@ def needed(context: Context) -> str | None:
         return f"Supervisor has no program for release {live}"
     if not answers(context, live, patience=10):
         return f"release {live} is unhealthy on its socket"
-    return None
+    reason = unfit(context, live)
+    return f"release {live} is not whole: {reason}" if reason else None
 
 
 def tidy(context: Context) -> bool:
-    """Clear what an interrupted run left: programs other than the live one, and links that lag behind.
+    """Clear what an interrupted run left: programs other than the live one's, processes included, and links that lag behind.
 
     Returns:
         Whether there was anything.
@@ -40,8 +43,9 @@ def tidy(context: Context) -> bool:
     leftovers = [number for number in context.supervisor.known() if number != live]
     for number in leftovers:
         stop(context, number)
+    ran = tidy_processes(context, live)
     if live is None:
-        return bool(leftovers)
+        return bool(leftovers) or ran
     target = f"releases/{live}"
     stale_link = not context.layout.current.is_symlink() or os.readlink(context.layout.current) != target
     if stale_link:
@@ -52,7 +56,10 @@ def tidy(context: Context) -> bool:
     unrecorded = bool(left) or context.layout.record(live).get("outcome") != GOOD
     if unrecorded:
         remember(context, live, outcome=GOOD, back_from=None)
-    return bool(leftovers) or stale_link or unrecorded
+    moved = context.layout.record(live).get("first", True) != context.arguments["first"]
+    if moved:
+        remember(context, live, first=context.arguments["first"])
+    return bool(leftovers) or ran or stale_link or unrecorded or moved
 
 
 def numbers(context: Context) -> dict[str, Any]:
@@ -73,7 +80,10 @@ def plan(context: Context) -> dict[str, Any]:
     """
     changed = tidy(context)
     reason, live = needed(context), context.layout.live()
-    hook = run_pending_hook(context, live) if reason is None and live is not None else ""
+    hook = ""
+    if reason is None and live is not None:
+        changed = apply_jobs(context, live) or changed
+        hook = run_pending_hook(context, live)
     return {"changed": changed or bool(hook), "release": live, "reason": reason, "hook": hook, **numbers(context)}
 
 

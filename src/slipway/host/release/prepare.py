@@ -11,12 +11,19 @@ from slipway.host.errors import ReleaseError
 from slipway.host.files import require_free_space, write
 from slipway.host.process import run, shell, tail
 from slipway.host.release.advice import UNKNOWN_SCHEMA, advised, migrated_further
+from slipway.host.release.assets import place, publish, read_frontends
 from slipway.host.release.context import Context
 from slipway.host.release.failure import recording_failure
+from slipway.host.release.jobs import check_jobs, warn_of_missing_commands, write_jobs
 from slipway.host.release.record import files, fingerprint, next_number, remember, runtime_settings
+from slipway.host.release.shared import provide
+from slipway.runtime.frontends import LINE
 
 # The line of preflight.py that says in a few words what is wrong.
 HEADLINE = re.compile(r"^slipway-headline: (.*)$\n?", re.MULTILINE)
+
+# The line with the folders of front ends.
+FRONTENDS = re.compile(rf"^{LINE} (.*)$", re.MULTILINE)
 
 # How preflight.py ends where the app can be imported, and would all the same not be served as it says.
 UNFIT = 3
@@ -39,9 +46,13 @@ def write_release(context: Context, number: int) -> None:
         (directory / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write(directory / name, text)
     write(directory / "program.conf", context.arguments["program"].replace("@RELEASE@", str(number)))
+    (directory / "processes").mkdir(mode=0o755)
+    for name, section in context.arguments["process_programs"].items():
+        write(directory / "processes" / f"{name}.conf", section.replace("@RELEASE@", str(number)))
     runtime = json.dumps(runtime_settings(context, number), indent=2, sort_keys=True) + "\n"
     write(directory / "runtime.json", runtime, mode=0o640, group=context.group)
     write(directory / "settings.json", context.arguments["settings"], mode=0o640, group=context.group)
+    write_jobs(context, number)
     write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=context.group)
     facts = {"revision": "revision", "version": "version", "source": "origin", "instances": "instances"}
     known = {name: context.arguments.get(argument, "") for name, argument in facts.items()}
@@ -87,14 +98,21 @@ def prepare(context: Context, agreed: int | None = None) -> int:
         )
     number = agreed or number
     with recording_failure(context, number, context.layout.live()):
+        check_jobs(context)
         write_release(context, number)
-        preflight(context, number)
-        remember(context, number, outcome="prepared", migration=schema_of(context, number))
+        provide(context, number)
+        places = place(context, number, preflight(context, number))
+        warn_of_missing_commands(context, number)
+        remember(context, number, outcome="prepared", migration=schema_of(context, number), frontend=places or None)
+        publish(context, number)  # before any host is live with it: its pages may ask another one for a file
     return number
 
 
-def preflight(context: Context, number: int) -> None:
+def preflight(context: Context, number: int) -> dict[str, str]:
     """Import the app as its user, with the settings of release `number`.
+
+    Returns:
+        The folders of its front ends, by the paths that they are served below.
 
     Raises:
         ReleaseError: when it cannot be imported; with the end of its traceback, or the settings that it refuses.
@@ -112,6 +130,8 @@ def preflight(context: Context, number: int) -> None:
         cause = headlines[-1] if headlines else output if output and "\n" not in output else ended
         output = "\n".join(line for line in output.splitlines() if line != cause)  # once is enough
         raise ReleaseError(f"the app cannot be imported: {cause}\n{advised(context, output, number, cause)}".rstrip())
+    found = FRONTENDS.findall(answer.stdout)
+    return read_frontends(found[-1]) if found else {}
 
 
 def schema_of(context: Context, number: int) -> str:

@@ -17,8 +17,11 @@ GOOD = "live"
 
 def fingerprint(context: Context) -> str:
     """Return the digest of all that makes this release what it is."""
-    keys = ("settings", "program")
-    return digest(files(context), runtime_settings(context, 0), *(context.arguments[key] for key in keys))
+    keys = ("settings", "program", "process_programs")
+    jobs = context.arguments.get("jobs")
+    return digest(
+        files(context), runtime_settings(context, 0), *(context.arguments[key] for key in keys), *([jobs] if jobs else [])
+    )
 
 
 def files(context: Context) -> dict[str, str]:

@@ -12,6 +12,7 @@ from slipway.host.release.activate import activate, switch_back
 from slipway.host.release.advice import migrated_by, migrating_back
 from slipway.host.release.context import Context
 from slipway.host.release.failure import stop
+from slipway.host.release.jobs import apply_jobs
 from slipway.host.release.prepare import prepare
 from slipway.host.release.record import GOOD, image_of, remember
 
@@ -133,3 +134,4 @@ def revert(context: Context, number: int, before: int | None) -> None:
     switch_back(context, None, {})
     remember(context, number, outcome="rolled back", reason="reverted: nothing was live before it")
     stop(context, number)
+    apply_jobs(context, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.host.canary import measure
 from slipway.host.certificate import days_left
-from slipway.host.configuration import UnknownApp, configured, load, save
+from slipway.host.configuration import UnknownApp, configured, load, save, save_first
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, Locked, LockTakenOver, lock, lock_owner
 from slipway.host.process import masked
@@ -117,7 +117,11 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
 
 def written(configuration: dict[str, Any] | None, name: str, check: bool) -> bool:
     """Write the app's configuration, if this step does that, and say whether it is another one than before."""
-    return configuration is not None and name in WRITING and save(configuration, check)
+    if configuration is None:
+        return False
+    if name == "plan":  # the only step of a run that finds nothing to release
+        return save_first(configuration, check)
+    return name in WRITING and save(configuration, check)
 
 
 def change(context: Context, given: dict[str, Any], check: bool, configuration: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from slipway.host.endpoint import NO_ANSWER
 from slipway.host.errors import ReleaseError
 from slipway.host.release.advice import log_tail
 from slipway.host.release.context import Context
+from slipway.host.release.processes import ReleaseProcesses
 from slipway.host.watch import LEAST_ERRORS, LEAST_SHARE, Processes, Traffic, hanging, waiting
 
 # What waits as long, in seconds, may hang.
@@ -37,7 +38,15 @@ def prove(context: Context, number: int, seconds: float = 10.0) -> None:
     )
 
 
-def watch(context: Context, number: int, switched: float, traffic: Traffic, usual_ends: float, drained: float) -> None:
+def watch(
+    context: Context,
+    number: int,
+    switched: float,
+    traffic: Traffic,
+    usual_ends: float,
+    drained: float,
+    beside: ReleaseProcesses,
+) -> None:
     """Watch release `number` for a while after the switch.
 
     Args:
@@ -47,10 +56,11 @@ def watch(context: Context, number: int, switched: float, traffic: Traffic, usua
         traffic: what Nginx logs, with what was usual before the switch.
         usual_ends: how many worker processes of the release before it ended in a second.
         drained: seconds after which nothing reaches the release before it any more; 0 where there was none.
+        beside: its processes beside the web server, which are watched as long.
 
     Raises:
-        ReleaseError: when it stops being healthy, its program starts again, more of its processes end than was usual, more of
-            its answers are errors than was usual, or requests hang that did not before.
+        ReleaseError: when it stops being healthy, its program starts again, one of its processes ends, more of its workers end
+            than was usual, more of its answers are errors than was usual, or requests hang that did not before.
     """
     since, seconds = time.time() - (time.monotonic() - switched), context.arguments["watch"]
     processes, workers = list[int](), Processes([])
@@ -67,6 +77,9 @@ def watch(context: Context, number: int, switched: float, traffic: Traffic, usua
             raise ReleaseError(f"its program ended {after} ({state}).\n{log_tail(context, number)}")
         if workers.sample() > allowed:
             raise ReleaseError(f"{workers.ended} of its worker processes ended {after}.\n{log_tail(context, number)}")
+        ended, how = beside.changed()
+        if ended:
+            raise ReleaseError(f"its process {ended} ended {after} ({how}).\n{beside.log_tail(number, ended)}")
         try:
             reason = context.check.unhealthy(context.check.ask_endpoint(context.endpoint))
         except NO_ANSWER as error:
@@ -85,7 +98,13 @@ def watch(context: Context, number: int, switched: float, traffic: Traffic, usua
         if not proved and passed >= drained:
             prove(context, number, seconds=5)
             proved = True
-        if proved and passed >= seconds and not bad and not may_hang(context, number, switched, traffic, hang, passed - seconds):
+        watched = time.monotonic() - max(switched, beside.started)
+        if (
+            proved
+            and watched >= seconds
+            and not bad
+            and not may_hang(context, number, switched, traffic, hang, watched - seconds)
+        ):
             return
         time.sleep(0.5 if bad else 1.0)
 
