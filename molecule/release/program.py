@@ -150,7 +150,8 @@ class Controller:
 
     def __init__(self, host: Host, variables: dict[str, Any]) -> None:
         known = variables_of_hosts()
-        alone = {"hostvars": known, "ansible_play_hosts": [host.name]}
+        hosts = {name: {**each, **variables} for name, each in known.items()}
+        alone = {"hostvars": hosts, "ansible_play_hosts": [host.name]}
         system = {"distribution_major_version": str(known[host.name]["test_image"]).removeprefix("debian")}
         self.host = host
         self.role = Rendered({**known[host.name], **alone, **variables}, host.name, system)

@@ -204,19 +204,18 @@ def test_only_the_first_host_has_what_one_host_may_run(
 
 
 @pytest.mark.parametrize(
-    ("inventory", "limit", "expected"),
-    [({"a": "shop", "b": "shop"}, None, "a"), ({"a": "shop", "b": "shop"}, "b", "a"), ({"a": "kiosk", "b": "shop"}, "b", "b")],
+    ("inventory", "expected"),
+    [({"a": "shop", "b": "shop"}, "a"), ({"a": "kiosk", "b": "shop"}, "b"), ({"a": "kiosk", "b": None}, "b")],
 )
-def test_the_first_host_is_that_of_the_inventory_whatever_hosts_a_run_is_for(
-    inventory: dict[str, str], limit: str | None, expected: str
+def test_the_first_host_is_that_of_the_inventory_whichever_hosts_a_run_is_for(
+    inventory: dict[str, str | None], expected: str
 ) -> None:
     found = rendering.Host({"app_name": "shop"}, name="b")
     found.variables["groups"] = {"web": ["a", "b"]}
-    found.variables["hostvars"] = {name: {"app_name": app, "inventory_hostname": name} for name, app in inventory.items()}
-    if limit:
-        found.variables["ansible_limit"] = limit
-    else:
-        found.variables["__app_names_by_host"] = inventory
+    found.variables["hostvars"] = {
+        name: {"inventory_hostname": name, **({"app_name": app} if app else {})} for name, app in inventory.items()
+    }
+    found.variables["__app_names_by_host"] = {"b": "shop"}
     assert found["__app_first_host"] == expected
 
 
