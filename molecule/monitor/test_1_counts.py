@@ -125,9 +125,9 @@ def test_rotations_lose_no_count() -> None:
 
 
 def test_nobody_was_told_of_anything() -> None:
-    """All the releases until now have been quiet ones. A busy machine may be slow, whatever is released on it."""
+    """All the releases until now have been quiet ones."""
     assert number("count(count by (release) (last_over_time(slipway_release_info[1h])))") >= 10
-    firing = query('max_over_time(ALERTS{alertstate="firing",alertname!~"AppSlow|HostDown|MetricsStale"}[1h])')
+    firing = query('max_over_time(ALERTS{alertstate="firing"}[1h])')
     assert [alert["metric"] for alert in firing] == []
 
 
