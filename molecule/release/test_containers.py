@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -345,7 +346,7 @@ def test_docker_does_the_same(host: Host, changed: Callable[[str], Path]) -> Non
 
 def test_a_job_has_a_container_of_its_own_which_outlives_its_release(host: Host, changed: Callable[[str], Path]) -> None:
     command = "echo begun; while [ ! -e $HOME/end ]; do sleep 0.2; done; python3 -c 'import main; print(main.NAME)'; exit 3"
-    jobs: dict[str, Any] = {"cleanup": {"schedule": "yearly", "command": command}}
+    jobs: dict[str, Any] = {"cleanup": {"schedule": "yearly", "command": command, "hosts": "all"}}
     run = ship(host, app_source=str(changed("NAME = 'old'")), app_jobs=jobs, app_keep_releases=1)
     assert run.code == 0, run.output[-3000:]
     host.run("rm -f /opt/shop/shared/end; systemctl start --no-block slipway-job-shop-cleanup.service")
@@ -359,8 +360,61 @@ def test_a_job_has_a_container_of_its_own_which_outlives_its_release(host: Host,
     assert '"message": "old"' in host.run(log)
     assert host.run("podman ps --all --quiet --filter=label=slipway.serves=job") == ""
     # One that ignores SIGTERM leaves no container behind, either.
-    jobs = {"cleanup": {"schedule": "yearly", "command": "trap '' TERM; sleep 300 & sleep 300", "timeout_seconds": 3}}
+    jobs = {"cleanup": {**jobs["cleanup"], "command": "trap '' TERM; sleep 300 & sleep 300", "timeout_seconds": 3}}
     run = ship(host, app_jobs=jobs)
     assert run.code == 0, run.output[-3000:]
     assert host.run("slipway run shop --job cleanup >/dev/null; echo $?").strip() == "124"
     assert host.run("podman ps --all --quiet --filter=label=slipway.serves=job") == ""
+
+
+def test_a_process_has_a_container_of_its_own_which_may_end_its_work(host: Host, changed: Callable[[str], Path]) -> None:
+    script = changed(
+        """
+def work():
+    import os, signal, time
+    def stop(number, frame):
+        print("was told to end", NAME, flush=True)
+        while not os.path.exists(f"{os.environ['HOME']}/may-end"):
+            time.sleep(0.1)
+        print("has ended", NAME, flush=True)
+        raise SystemExit
+    signal.signal(signal.SIGTERM, stop)
+    print("works", NAME, flush=True)
+    while True:
+        time.sleep(0.1)
+"""
+    )
+    host.run("rm -f /opt/shop/shared/may-end")
+    command = {"command": "python3 -c 'import main; main.work()'", "stop_seconds": 120, "memory_mb": 128}
+    processes: dict[str, Any] = {"worker": {**command, "instances": 2}}
+    log = "cat /var/log/shop/*.worker*.log"
+
+    def release(name: str) -> int:
+        (script / "main.py").write_text(
+            f"{(script / 'main.py').read_text(encoding='utf-8')}\nNAME = {name!r}\n", encoding="utf-8"
+        )
+        with polling(host, "/items/1") as failures:
+            run = ship(host, app_source=str(script), app_processes=processes)
+        assert (run.code, failures) == (0, []), run.output[-3000:]
+        return host.live()
+
+    def containers() -> Counter[str]:
+        lines = host.run("podman ps --all --filter=label=slipway.program --format='{{.Names}}'").splitlines()
+        return Counter(line.partition(".")[0] for line in lines)
+
+    old = release("old")
+    assert containers() == {f"shop-{old}": 2}
+    status = host.run(f"podman exec shop-{old}.worker.0 cat /proc/1/status")
+    assert f"Uid:\t{host.run('id -u shop').strip()}" in status and "NoNewPrivs:\t1" in status
+    new = release("new")
+    within(30, lambda: host.run(log).count("was told to end old") == 2)
+    assert containers() == {f"shop-{old}": 2, f"shop-{new}": 2}
+    run = program.rollback(host, **boxed(app_processes=processes))
+    assert run.code == 0, run.output[-3000:]
+    within(30, lambda: host.run(log).count("was told to end new") == 2)
+    host.run("touch /opt/shop/shared/may-end")
+    within(30, lambda: (host.run(log).count("has ended old"), host.run(log).count("has ended new")) == (2, 2))
+    within(30, lambda: containers() == {f"shop-{old}": 2})
+    run = ship(host, app_source=str(script), app_processes={})
+    assert run.code == 0, run.output[-3000:]
+    within(30, lambda: containers() == {})

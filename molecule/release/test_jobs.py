@@ -22,8 +22,8 @@ ALONE = "echo begin >>$HOME/turns; while [ ! -e $HOME/end ]; do sleep 0.1; done;
 
 
 def job(command: str, schedule: str = "yearly", **options: Any) -> dict[str, Any]:
-    """Return the jobs of an app, one."""
-    return {"cleanup": {"schedule": schedule, "command": command, **options}}
+    """Return the jobs of an app, one. The host is not the first of its app."""
+    return {"cleanup": {"schedule": schedule, "command": command, "hosts": "all", **options}}
 
 
 def release(host: Host, jobs: dict[str, Any], **variables: Any) -> int:
@@ -103,10 +103,10 @@ def test_a_job_runs_now_and_its_exit_code_is_that_of_the_command(host: Host) -> 
 
 
 def test_a_change_of_jobs_alone_drops_nothing_and_a_second_run_changes_nothing(host: Host) -> None:
-    release(host, job("true", hosts="all"))
+    release(host, job("true"))
     before = status(host)["run"]
     with polling(host, "/items/1") as failures:
-        wanted: dict[str, Any] = {"app_jobs": job("true", "0 3 13 * fri", hosts="all"), "app_watch_seconds": 0}
+        wanted: dict[str, Any] = {"app_jobs": job("true", "0 3 13 * fri"), "app_watch_seconds": 0}
         run = deploy(host, **wanted)
         assert (run.code, run.changed) == (0, {host.name: 1}), run.output[-3000:]
         for arguments in ((), ("--check",)):
@@ -119,13 +119,14 @@ def test_a_change_of_jobs_alone_drops_nothing_and_a_second_run_changes_nothing(h
 
 
 def test_a_run_for_one_host_knows_that_another_one_is_the_first_of_its_app(host: Host) -> None:
-    run = deploy(host, app_jobs=job("true"), app_watch_seconds=0)
+    first = job("true", hosts="first")
+    run = deploy(host, app_jobs=first, app_watch_seconds=0)
     assert run.code == 0, run.output[-3000:]
     assert units(host) == []
     assert "first, not this one" in slipway(host, "jobs shop")[1]
     code, output = slipway(host, "run shop --job cleanup")
     assert code == 1 and "runs on its first host alone" in output
-    release(host, job("true"))  # by a controller that knows of no other
+    release(host, first, groups={"web": [host.name]})  # the one before it has gone
     assert units(host) == [SERVICE, TIMER]
 
 

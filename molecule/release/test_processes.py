@@ -39,6 +39,30 @@ def long(seconds):
     time.sleep(seconds)
     note("long ends")
 """
+# arq promises that a job is done at least once: what it is at when it is told to end is begun again by another worker.
+REPORTS = """
+import asyncio, os
+from arq import create_pool
+from arq.connections import RedisSettings
+
+SETTINGS = RedisSettings()
+
+async def report(context, number):
+    await asyncio.sleep(0.2)
+    with open(f"{os.environ['HOME']}/reports", "a") as file:
+        file.write(f"report {number} {os.environ['RELEASE_ID']}\\n")
+
+async def order(count):
+    pool = await create_pool(SETTINGS)
+    for number in range(count):
+        await pool.enqueue_job("report", number)
+
+class Worker:
+    functions = [report]
+    redis_settings = SETTINGS
+    max_jobs = 2
+    keep_result = 0
+"""
 SCHEDULER = """
 import os, signal, sys, time
 
@@ -59,6 +83,7 @@ while True:
 """
 PROCESSES: dict[str, Any] = {
     "worker": {"command": "celery -A tasks worker --concurrency=2 --loglevel=warning", "instances": 2, "stop_seconds": 180},
+    "reports": "arq reports.Worker",
     "scheduler": {"command": "python scheduler.py", "hosts": "first", "stop_seconds": 10},
 }
 SECRET = "4711-not-to-be-read"
@@ -71,8 +96,9 @@ def queue(host: Host, tmp_path: Path) -> Path:
     source.mkdir()
     for file in SHOP.glob("*.*"):
         (source / file.name).write_bytes(file.read_bytes())
-    (source / "requirements.txt").write_text("fastapi==0.165.0\ncelery[redis]>=5.6\n", encoding="utf-8")
+    (source / "requirements.txt").write_text("fastapi==0.165.0\ncelery[redis]>=5.6\narq>=0.28\n", encoding="utf-8")
     (source / "tasks.py").write_text(TASKS, encoding="utf-8")
+    (source / "reports.py").write_text(REPORTS, encoding="utf-8")
     (source / "scheduler.py").write_text(SCHEDULER, encoding="utf-8")
     return source
 
@@ -98,10 +124,12 @@ def test_five_releases_and_rollbacks_with_a_full_queue(host: Host, queue: Path) 
     run = deploy(host, **wanted(queue, app_packages=["redis-server"]))
     assert run.code == 0, run.output[-3000:]
     first = host.live()
-    assert running(host) == sorted([f"shop-{first}", f"shop-{first}.scheduler", f"shop-{first}.worker"])
+    programs = [f"shop-{first}{name}" for name in ("", ".reports", ".scheduler", ".worker")]
+    assert running(host) == programs
     # 5,000 jobs, and one that lasts longer than two releases take.
-    send = "from tasks import count, long; long.delay(45); [count.delay(number) for number in range(5000)]"
+    send = "from tasks import count, long; long.delay(90); [count.delay(number) for number in range(5000)]"
     host.run(f"slipway run shop -- python -c '{send}'")
+    host.run("slipway run shop -- python -c 'import asyncio, reports; asyncio.run(reports.order(1000))'")
     with polling(host, "/items/1") as failures:
         for number in range(5):
             run = program.deploy(host, **wanted(queue, app_env={"GREETING": f"release {number}"}))
@@ -120,10 +148,12 @@ def test_five_releases_and_rollbacks_with_a_full_queue(host: Host, queue: Path) 
     assert {*counts.values()} == {1}
     assert [line for line in tasks if line.startswith("long")] == [f"long begins {first}", f"long ends {first}"]
     assert {line.split()[2] for line in tasks if line.startswith("count")} > {str(first)}
+    within(120, lambda: len({line.split()[1] for line in noted(host, "reports")}) == 1000)
+    assert {line.split()[2] for line in noted(host, "reports")} > {str(first)}
     # Never two at once, and each ended in its own time.
     schedule = [line.split()[0] for line in noted(host, "schedule")]
     assert schedule == [*["begins", "ends"] * 10, "begins"]
-    within(60, lambda: running(host) == sorted([f"shop-{first}", f"shop-{first}.scheduler", f"shop-{first}.worker"]))
+    within(60, lambda: running(host) == programs)
     # The same again changes nothing, and what has ended is forgotten.
     program.deploy(host, **wanted(queue, app_packages=["redis-server"]))
     again = deploy(host, **wanted(queue, app_packages=["redis-server"]))
@@ -140,7 +170,7 @@ def test_what_processes_print_is_logged_without_secrets_and_they_are_seen(host: 
     assert SECRET not in host.run("slipway logs shop --lines 500")
     (row,) = json.loads(host.run("slipway status shop --json"))
     assert row["health"] == "ok"
-    assert row["processes_summary"] == "scheduler 1/1, worker 2/2"
+    assert row["processes_summary"] == "reports 1/1, scheduler 1/1, worker 2/2"
     user = host.run(f"ps -o user= -p $(supervisorctl pid shop-{live}.scheduler:shop-{live}.scheduler)").split()
     assert user == ["shop"]
     assert "scheduler" in host.run("slipway logs shop")
@@ -168,7 +198,7 @@ def test_a_process_that_fails_takes_its_release_back(host: Host, queue: Path) ->
         assert words in flat(run), kind
         assert f"Release {live} still serves" in flat(run), kind
         assert failures == [], kind
-        within(30, lambda: running(host) == before)
+        within(60, lambda: running(host) == before)
     assert "no such queue" in host.run("cat /var/log/shop/*.worker*.log")
 
 
