@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from molecule.conftest import INVENTORY, ROOT, Run, play, podman, within
+from molecule.conftest import INVENTORY, ROOT, Run, play, podman, polling, within
 from molecule.fleet.conftest import BALANCERS, EDGE, FLEET, NAMES, SPARE, drain, ledger, loaded, running, start_again
 from molecule.snapshot import boot
 
@@ -222,6 +222,36 @@ def test_a_balancer_that_is_killed_comes_back_by_itself() -> None:
         start_again(EDGE, address)
         within(60, lambda: EDGE.active() and EDGE.uses(*NAMES), pause=0.5)
     assert EDGE.ask("/items/1").status == 200
+
+
+def test_a_load_balancer_is_replaced_while_the_other_one_serves() -> None:
+    with loaded(EDGE, streams=False):
+        # A bare server at the same name, of which DNS has no record: the CA reaches the other one alone, which asks this one.
+        image = subprocess.check_output([ROOT / "script" / "image", "debian13"], text=True).strip()
+        boot(image, SPARE, f"--volume=slipway-packages-{SPARE.name}:/var/cache/apt/archives")
+        run = play("--limit=fleet,balancer")
+        assert run.code == 0, run.output[-3000:]
+        within(20, lambda: SPARE.uses(*NAMES))
+        assert SPARE.serial() != EDGE.serial()  # verified, and of its own
+    with loaded(SPARE):
+        run = play("--limit=fleet,balancer")
+        assert (run.code, set(run.changed.values())) == (0, {0}), run.output[-3000:]
+
+
+def test_a_load_balancer_gets_another_name(tmp_path: Path) -> None:
+    inventory = yaml.safe_load((INVENTORY / "hosts.yml").read_text(encoding="utf-8"))
+    hosts = inventory["balancer"]["hosts"]
+    hosts["other-balancer.test"] = {**hosts.pop(SPARE.name), "ansible_host": SPARE.name}
+    renamed = tmp_path / "hosts.yml"
+    renamed.write_text(yaml.safe_dump(inventory), encoding="utf-8")
+    before = [balancer.serial() for balancer in BALANCERS]
+    with loaded(EDGE), polling(SPARE, "/healthz") as failures:
+        for file in (renamed, INVENTORY):
+            run = play("--limit=fleet,balancer", inventory=file)
+            assert run.code == 0, run.output[-3000:]
+            assert all(balancer.uses(*NAMES) for balancer in BALANCERS)
+    assert failures == []
+    assert [balancer.serial() for balancer in BALANCERS] == before
 
 
 def test_without_a_healthy_host_clients_get_a_page() -> None:

@@ -175,6 +175,19 @@ def test_a_host_without_a_known_certificate_is_left_out() -> None:
     assert host["__haproxy_unread"] == ["two.test"], "an operator is not told"
 
 
+def test_another_address_of_a_name_is_another_configuration() -> None:
+    def rendered(*found: dict[str, Any]) -> str:
+        names = {"results": [{"item": "a name", "ansible_facts": {"getent_ahosts": each}} for each in found]}
+        host = member("edge.test", "balancer", __haproxy_names=names, __haproxy_backend_certificates=PINNED)
+        return host.render("haproxy", "haproxy.cfg.j2")
+
+    socket = [["STREAM", "spare.test"], ["DGRAM"], ["RAW"]]
+    before = rendered({"192.0.2.2": socket}, {"nosuch.test": None}, {"192.0.2.1": socket, "2001:db8::1": socket})
+    assert "# Names were looked up then: 192.0.2.1 192.0.2.2 2001:db8::1\n" in before
+    assert rendered({"2001:db8::1": socket, "192.0.2.1": socket}, {"192.0.2.2": socket}) == before, "the order counts"
+    assert rendered({"192.0.2.3": socket}) != before
+
+
 def test_only_requests_that_may_be_repeated_are() -> None:
     found = configuration()
     assert "retry-on conn-failure" in found["backend app_once"]
