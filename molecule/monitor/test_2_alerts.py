@@ -104,6 +104,21 @@ def test_a_job_that_fails(somebody: Told) -> None:
     within(60, lambda: not firing("JobFailed"), pause=0.5)
 
 
+def test_a_process_beside_the_web_server_that_ends_again_and_again_and_one_that_is_down(somebody: Told) -> None:
+    source = {"app_source": str(SHOP), "app_module": "main:app", "app_static": ""}
+    assert deploy(WATCHED, app_processes={"worker": "sleep 86400"}, **source).code == 0
+
+    def kill_it() -> bool:
+        WATCHED.run("pkill -9 -fx 'sleep 86400'", check=False)
+        return "ProcessRestarting" in somebody.firing
+
+    within(120, kill_it, pause=4)
+    WATCHED.run(f"supervisorctl stop {APP}-{WATCHED.live()}.worker:*")
+    somebody.hears("ProcessDown")
+    assert deploy(WATCHED, **source).code == 0
+    within(60, lambda: not firing("ProcessDown"), pause=0.5)
+
+
 def test_processes_that_end_again_and_again(somebody: Told) -> None:
     def kill_one() -> bool:
         master = WATCHED.master()

@@ -145,7 +145,7 @@ def test_five_releases_and_rollbacks_with_a_full_queue(host: Host, queue: Path) 
     tasks = noted(host, "tasks")
     counts = Counter(line.split()[1] for line in tasks if line.startswith("count"))
     assert {*counts} == {str(number) for number in range(5000)}
-    # Celery with late acknowledgements promises at least once: with Redis it may do a job again that ends as its worker is told to.
+    # What Celery promises here is at least once: a job that ends as its worker is told to may be done again.
     assert sum(counts.values()) - 5000 <= 10, [each for each in counts.most_common() if each[1] > 1]
     assert [line for line in tasks if line.startswith("long")] == [f"long begins {first}", f"long ends {first}"]
     assert {line.split()[2] for line in tasks if line.startswith("count")} > {str(first)}
