@@ -1141,6 +1141,25 @@ def test_a_hook_that_leaves_a_link_out_of_the_build_fails(
     assert [path.stat() for path in (victim, victim / "file")] == before_it
 
 
+@pytest.mark.parametrize("name", ["before_build", "after_build"])
+def test_a_hook_may_leave_a_link_into_the_environment_of_the_build(
+    open_layout: Layout,
+    index: tuple[Path, dict[str, str]],
+    builder: tuple[str, str],
+    module: Any,
+    short: Path,
+    environment: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(make, "install", lambda venv, *words: venv.symlink_to(environment))
+    monkeypatch.setattr(make, "compile_code", lambda *words: None)
+    usual = hooked(open_layout, index, builder, **{name: "ln -s ../.venv/lib skills"})
+    result = module(**usual, archive=str(pack(short / "x.tar.gz", *BACKEND)))
+    assert not result.get("failed"), result["msg"]
+    assert (open_layout.builds / result["build"] / "backend/skills").samefile(environment / "lib")
+
+
 def test_what_a_hook_starts_ends_with_it_and_gains_nothing(
     open_layout: Layout, index: tuple[Path, dict[str, str]], builder: tuple[str, str], module: Any, short: Path
 ) -> None:

@@ -94,6 +94,26 @@ def test_a_build_has_links_and_keeps_apart_what_the_source_has(tmp_path: Path) -
         validate_links(build, links("backend", shared, home))
 
 
+def test_a_link_into_the_environment_of_its_build_leads_to_nothing_else(tmp_path: Path) -> None:
+    venv = tmp_path / "venvs" / "v1"
+    build = tree(tmp_path / "builds" / "b1", "web/main.py")
+    skill = tree(venv, "lib/fastapi/skill.md") / "lib" / "fastapi" / "skill.md"
+    (build / ".venv").symlink_to("../../venvs/v1")
+    (build / "skills").symlink_to(".venv/lib/fastapi")
+    (build / "web" / "dangling").symlink_to("../.venv/lib/python3.99/fastapi")
+    validate_links(build, venv=venv)
+    assert (build / "skills" / "skill.md").samefile(skill)
+    with pytest.raises(ReleaseError, match="in the build is a link that points outside it"):
+        validate_links(build)
+    (venv / "bin").mkdir()
+    (venv / "bin" / "python").symlink_to("/usr/bin/python3")
+    for target in (".venv/bin/python", ".venv/../v2/secret", "../../venvs", str(venv / "lib" / "fastapi")):
+        (build / "skills").unlink()
+        (build / "skills").symlink_to(target)
+        with pytest.raises(ReleaseError, match="skills in the build is a link that points outside it"):
+            validate_links(build, venv=venv)
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [

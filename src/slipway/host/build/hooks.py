@@ -40,7 +40,7 @@ def hook(name: str, partial: Path, arguments: dict[str, Any], path: str = "") ->
             user=builder.user,
             confined=True,
         )
-    validate_links(partial)
+    validate_links(partial, venv=Path(path).parent if path else None)
 
 
 def hooks_of(arguments: dict[str, Any]) -> dict[str, str]:

@@ -77,7 +77,7 @@ def finish(layout: Layout, partial: Path, name: str, link: str, shared: Mapping[
         ReleaseError: when a link in it leads out of it.
     """
     atomic_symlink(partial / ".venv", link)  # nobody else writes here any more
-    validate_links(partial, shared)
+    validate_links(partial, shared, partial / link)
     on_disk(partial)
     if record:
         write(partial / ".build.json", record)
