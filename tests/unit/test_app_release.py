@@ -2136,6 +2136,12 @@ def test_a_missing_library_is_named_with_the_variable_and_the_package(
     assert advised(host.context(), said, 1) == f"{advice}({debian}).\n{said}"
 
 
+def test_a_front_end_that_is_not_built_is_built_before_the_release_or_by_a_hook(host: Host) -> None:
+    said = "RuntimeError: Frontend directory '/opt/shop/builds/1/app/frontend' does not exist."
+    assert "by the hook after_fetch (app_hooks)" in advised(host.context(), "a traceback", 1, said).splitlines()[0]
+    assert advised(host.context(), "a traceback", 1, "RuntimeError: Frontend") == "a traceback"
+
+
 def test_a_release_that_hangs_at_its_root_does_not_become_live(host: Host) -> None:
     host.run()
     words = r"it hangs: GET / had no answer after 0\.5 s \(app_watch_hang_seconds\), twice, and release 1"

@@ -19,8 +19,15 @@ MISSING_LIBRARY = re.compile(
 )
 # Debian's packages of libraries whose names do not follow from theirs.
 DEBIAN_PACKAGES = {"libglib-2.0": "libglib2.0-0", "libgobject-2.0": "libglib2.0-0", "libxml2": "libxml2"}
+# What says that app.frontend() has nothing to serve.
+MISSING_FRONTEND = re.compile(r"Frontend directory '[^']+' does not exist")
 # What says that a database has been migrated further than code knows.
 UNKNOWN_SCHEMA = re.compile(r"Can't locate revision identified by '([^']+)'")
+
+UNBUILT_FRONTEND = (
+    "The source has no front end that is built: build it there before the release, or on the controller by the hook after_fetch "
+    "(app_hooks), such as `npm ci && npm run build`."
+)
 
 
 def log_tail(context: Context, number: int) -> str:
@@ -45,6 +52,8 @@ def advised(context: Context, output: str, number: int, cause: str = "") -> str:
     missing = MISSING_LIBRARY.search(text)
     if missing:
         return f"{library_advice(next(filter(None, missing.groups())), bool(shutil.which('dpkg')))}\n{output}"
+    if MISSING_FRONTEND.search(text):
+        return f"{UNBUILT_FRONTEND}\n{output}"
     unknown = UNKNOWN_SCHEMA.search(text)
     if unknown:
         return f"{migrated_further(context, number, unknown[1])}\n{output}"
