@@ -2142,6 +2142,14 @@ def test_a_front_end_that_is_not_built_is_built_before_the_release_or_by_a_hook(
     assert advised(host.context(), "a traceback", 1, "RuntimeError: Frontend") == "a traceback"
 
 
+def test_an_app_that_does_not_take_production_is_told_which_variable_changes_it(host: Host) -> None:
+    for newline in ("\n", "\\n"):
+        said = f"1 validation error for Settings{newline}FASTAPI_ENV{newline}  Input should be 'development'"
+        assert 'app_env: {FASTAPI_ENV: ""}' in advised(host.context(), said, 1).splitlines()[0]
+    said = "1 validation error for Settings\nFASTAPI_MODE\n  Input should be 'development'"
+    assert advised(host.context(), said, 1) == said
+
+
 def test_a_release_that_hangs_at_its_root_does_not_become_live(host: Host) -> None:
     host.run()
     words = r"it hangs: GET / had no answer after 0\.5 s \(app_watch_hang_seconds\), twice, and release 1"

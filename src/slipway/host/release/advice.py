@@ -21,12 +21,18 @@ MISSING_LIBRARY = re.compile(
 DEBIAN_PACKAGES = {"libglib-2.0": "libglib2.0-0", "libgobject-2.0": "libglib2.0-0", "libxml2": "libxml2"}
 # What says that app.frontend() has nothing to serve.
 MISSING_FRONTEND = re.compile(r"Frontend directory '[^']+' does not exist")
+# What pydantic says of an app that does not take `production`, in a log of lines or of records.
+OTHER_ENVIRONMENT = re.compile(r"FASTAPI_ENV(\s|\\n)+Input should be")
 # What says that a database has been migrated further than code knows.
 UNKNOWN_SCHEMA = re.compile(r"Can't locate revision identified by '([^']+)'")
 
 UNBUILT_FRONTEND = (
     "The source has no front end that is built: build it there before the release, or on the controller by the hook after_fetch "
     "(app_hooks), such as `npm ci && npm run build`."
+)
+UNUSUAL_ENVIRONMENT = (
+    "The app does not take the value production of FASTAPI_ENV, which Slipway sets. Set another one, or none: "
+    'app_env: {FASTAPI_ENV: ""}'
 )
 
 
@@ -54,6 +60,8 @@ def advised(context: Context, output: str, number: int, cause: str = "") -> str:
         return f"{library_advice(next(filter(None, missing.groups())), bool(shutil.which('dpkg')))}\n{output}"
     if MISSING_FRONTEND.search(text):
         return f"{UNBUILT_FRONTEND}\n{output}"
+    if OTHER_ENVIRONMENT.search(text):
+        return f"{UNUSUAL_ENVIRONMENT}\n{output}"
     unknown = UNKNOWN_SCHEMA.search(text)
     if unknown:
         return f"{migrated_further(context, number, unknown[1])}\n{output}"
