@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,17 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     """Fail if the app would take something over, and return what later tasks need to know of the host.
 
     Returns:
-        `ansible_facts`: the names of the installed packages as `slipway_packages`, and the version of this program as
-        `slipway_program`.
+        `ansible_facts`: the names of the installed packages as `slipway_packages`, the memory in MiB as `slipway_memory_mb`, and
+        the version of this program as `slipway_program`.
 
     Raises:
         ReleaseError: when an account or a directory of the app's name is another's.
     """
     if given["app"]:
         account.check(given["app"], given["user"])
-    facts = {"slipway_packages": packages.installed(), "slipway_program": Path(sys.argv[0]).parent.name}
+    facts = {
+        "slipway_packages": packages.installed(),
+        "slipway_memory_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
+        "slipway_program": Path(sys.argv[0]).parent.name,
+    }
     return {"changed": False, "ansible_facts": facts}

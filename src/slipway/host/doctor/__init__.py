@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from slipway.host.doctor import certificate, host, interpreter, jobs, processes, release, services
+from slipway.host.doctor import certificate, database, host, interpreter, jobs, processes, release, services
 from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.finding import Finding, warning, worst_first
@@ -36,6 +36,10 @@ PARAMETERS: dict[str, Any] = {
     "authority": bool,
     # The app's names.
     "domains": list,
+    # The name of its database on this host; empty for none.
+    "database": "",
+    # The directory of the database server's socket.
+    "database_directory": "",
     # Names to the addresses that the controller finds them at.
     "resolved": dict,
     # The addresses of this host.
@@ -48,6 +52,7 @@ PARAMETERS: dict[str, Any] = {
 
 CHECKS = (
     *services.CHECKS,
+    *database.CHECKS,
     *release.CHECKS,
     *processes.CHECKS,
     *jobs.CHECKS,
