@@ -110,6 +110,22 @@ def asked(**owners: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(("system", "edits"), [("Debian", []), ("RedHat", ["include_dir = 'conf.d'"])])
+def test_the_server_reads_the_directory_of_the_file(system: str, edits: list[str]) -> None:
+    facts = {"os_family": system, "slipway_memory_mb": 2000}
+    (arguments,) = Host(OWN, facts=facts).arguments("postgresql", "configuration", "configure.yml", __postgresql_asked=asked())
+    first, *others = arguments["files"]
+    assert first["path"] == "/etc/postgresql/17/main/conf.d/slipway.conf"
+    assert [line for other in others for line in other["edit"].values()] == edits
+    assert arguments["test"][4:] == [
+        "/usr/lib/postgresql/17/bin/postgres",
+        "-D",
+        "/etc/postgresql/17/main",
+        "-C",
+        "data_directory",
+    ]
+
+
 @pytest.mark.parametrize(
     ("owners", "allowed", "restarts"), [({}, False, True), ({"shop": "shop"}, False, False), ({"shop": "shop"}, True, True)]
 )

@@ -41,8 +41,8 @@ def database(subject: Subject) -> Iterator[Finding]:
         evidence = f"{user} asked for {name}: {tail(text, 3)}"
         yield error("The app cannot use its database", evidence, "ansible-playbook site.yml --tags postgresql")
     elif text:
-        fix = f"{RESTART}: requests that need the database fail meanwhile"
-        yield warning("The database server waits for a restart", f"It takes {text} then.", fix)
+        evidence = f"It takes {text} then. Requests that need the database fail meanwhile."
+        yield warning("The database server waits for a restart", evidence, RESTART)
 
 
 CHECKS = (database,)
