@@ -31,7 +31,7 @@ def molecule(scenario: str, lane: str, minutes: float, packages: dict[str, list[
 
 
 UNIT = pytest("tests/unit", "unit.xml", "-n=auto", "--dist=loadfile")
-SERVERS = Step("real servers", pytest("tests/servers", "servers.xml"), report="servers.xml", lane="first", minutes=3)
+SERVERS = Step("real servers", pytest("tests/servers", "servers.xml"), report="servers.xml", lane="second", minutes=3)
 PODMAN = Step("podman", ["script/bootstrap", "--dev", "--containers"])
 FAST = [
     # Much of the first is a single process.
@@ -53,10 +53,10 @@ ALL = [
         lane="second",
         minutes=4,
     ),
-    molecule("release", "first", 20),
+    molecule("release", "first", 32),
     molecule("default", "first", 18, CHROMIUM),
-    molecule("fleet", "second", 16),
-    molecule("monitor", "second", 14, CHROMIUM),
+    molecule("fleet", "second", 19),
+    molecule("monitor", "second", 15, CHROMIUM),
     molecule("acme", "second", 8),
 ]
 SCENARIOS = {step.word: step for step in ALL + MAIN if step not in (*FAST, SERVERS, PODMAN)}
