@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from slipway.host.build.engine import Engine
 from slipway.host.build.image import Images
 from slipway.host.build.shared import SEEDS
 from slipway.host.errors import ReleaseError
@@ -34,8 +35,11 @@ case "$*" in
 *"pull --quiet "*) test ! -e refused || {{ echo unauthorized; exit 1; }}; for name; do :; done; echo "$name" >>names ;;
 "tag "*) grep -qx "$2" names && echo "$3" >>names ;;
 "create "*) echo "a warning"; echo c1 ;;
-"cp c1:/srv/app/uploads "*) test -d inside && cp -r inside "$3" ;;
-"cp c1:/srv/app/static/. "*) test -d inside && cp -r inside/. "$3" ;;
+"cp c1:"*)
+    test ! -e full || {{ mkdir "$3"; echo "no space left on device"; exit 1; }}
+    test ! -e link || {{ ln -s / "$3"; exit; }}
+    test -d inside || {{ echo "Error: $2 could not be found on container c1"; exit 1; }}
+    case "$2" in */.) cp -r inside/. "$3" ;; *) cp -r inside "$3" ;; esac ;;
 "build "*) for file; do :; done; cat "$file/Dockerfile" >recipe; ls "$file" >built; echo "$SLIPWAY_BUILDER" >>built ;;
 esac
 """
@@ -95,6 +99,18 @@ def record(layout: Layout, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((layout.builds / name / ".build.json").read_text(encoding="utf-8"))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.pop("built"))
     return found
+
+
+def test_what_is_taken_out_of_an_image_is_a_whole_copy_and_no_link(engine: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    assert not Engine("docker").take_out("shop", "/srv/app/uploads", target)
+    (engine / "link").touch()
+    assert not Engine("docker").take_out("shop", "/var/run", target)
+    assert not target.is_symlink(), "root would follow it"
+    (engine / "link").unlink()
+    (engine / "full").touch()
+    with pytest.raises(ReleaseError, match="no space left on device"):
+        Engine("docker").take_out("shop", "/srv/app/uploads", target)
 
 
 @pytest.mark.parametrize("name", ["podman", "docker"])

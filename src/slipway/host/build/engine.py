@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,9 @@ from slipway.host.process import run
 # Seconds in which an engine answers what does not move an image.
 ANSWER_SECONDS = 60
 BUILD_SECONDS = 1800
+
+# What podman and docker say of a path that an image does not have.
+ABSENT = re.compile(r"no such file|not a directory|could not (be found|find)", re.IGNORECASE)
 
 # Where a service's PATH may not lead.
 PLACES = "/usr/local/bin:/usr/bin:/bin"
@@ -121,27 +125,33 @@ class Engine:
             self.call(*command, seconds=BUILD_SECONDS, environment=environment)
 
     def take_out(self, image: str, source: str, target: Path) -> bool:
-        """Copy a file or folder out of an image to the new `target`, and say whether it has one.
+        """Copy a file or folder out of an image to the new `target`, and say whether it has one; a link is none.
 
         Raises:
-            ReleaseError: when the engine makes no container of the image.
+            ReleaseError: when the engine makes no container of the image, or the copy fails.
         """
-        return self._copied(image, source, target)
+        done = self._copied(image, source, target)
+        if target.is_symlink():  # docker copies it as one, and here it would lead to something else
+            target.unlink()
+            return False
+        return done
 
     def copy_out(self, image: str, source: str, target: Path) -> bool:
         """Copy a folder out of an image, and say whether it has one.
 
         Raises:
-            ReleaseError: when the engine makes no container of the image.
+            ReleaseError: when the engine makes no container of the image, or the copy fails.
         """
         return self._copied(image, f"{source}/.", target)
 
     def _copied(self, image: str, source: str, target: Path) -> bool:
         container = self.call("create", "--entrypoint=/", image).splitlines()[-1]
         try:
-            self.call("cp", f"{container}:{source}", target)
+            self.call("cp", f"{container}:{source}", target, seconds=BUILD_SECONDS)
             return True
-        except ReleaseError:
+        except ReleaseError as error:
+            if not ABSENT.search(str(error)):  # half of a folder is not what the image has
+                raise
             return False
         finally:
             self.call("rm", "--force", container)
