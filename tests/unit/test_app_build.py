@@ -45,7 +45,7 @@ from slipway.host.build.builder import Builder
 from slipway.host.build.make import build
 from slipway.host.build.names import names
 from slipway.host.build.permissions import Allowed
-from slipway.host.build.venv import complete, install, is_complete, python_version
+from slipway.host.build.venv import complete, install, is_complete, python_version, validate_venv
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import Locked, lock
 from slipway.host.paths import Layout
@@ -1139,6 +1139,24 @@ def test_a_hook_that_leaves_a_link_out_of_the_build_fails(
     assert "app_hooks" in result["msg"]
     assert list(open_layout.builds.glob("[!.]*")) == []
     assert [path.stat() for path in (victim, victim / "file")] == before_it
+
+
+def test_only_links_to_the_interpreter_lead_out_of_an_environment(tmp_path: Path) -> None:
+    for folder in ("bin", "lib"):
+        (tmp_path / folder).mkdir()
+    for name, target in {
+        "bin/python": sys.executable,
+        "bin/python3": "python",
+        "lib64": "lib",
+        "bin/python3.99": "/usr/bin/python3.99",
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    validate_venv(tmp_path)
+    for name, target in {"bin/host": "/", "bin/python9": "/", "bin/pythons": "/etc/passwd", "lib/python": sys.executable}.items():
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(ReleaseError, match=f"{name} in the virtual environment is a link"):
+            validate_venv(tmp_path)
+        (tmp_path / name).unlink()
 
 
 @pytest.mark.parametrize("name", ["before_build", "after_build"])

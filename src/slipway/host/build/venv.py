@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,18 @@ def validate_venv(venv: Path) -> None:
     Raises:
         ReleaseError: when one does.
     """
-    found = outward(venv, r"bin/[^/]+")
+    names = [entry.name for entry in os.scandir(venv / "bin") if is_interpreter(entry.path)]
+    found = outward(venv, f"bin/({'|'.join(map(re.escape, names))})")
     if found:
         raise ReleaseError(
             f"{found} in the virtual environment is a link that points outside it: a package must have created it."
         )
+
+
+def is_interpreter(path: str) -> bool:
+    """Say whether a link in an environment is one of those to its Python."""
+    real = os.path.realpath(path)
+    return all(os.path.basename(name).startswith("python") for name in (path, real)) and not os.path.isdir(real)
 
 
 def complete(venv: Path) -> None:
