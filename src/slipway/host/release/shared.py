@@ -125,7 +125,7 @@ def admit_all(handle: int, group: int) -> None:
                 admit_all(inner, group)
             elif found.st_uid == owner and stat.S_ISREG(found.st_mode):
                 os.fchown(inner, -1, group)
-                os.fchmod(inner, stat.S_IMODE(found.st_mode) | 0o040)
+                os.fchmod(inner, found.st_mode & 0o777 | 0o040)  # without setgid, which would be the other group now
         finally:
             os.close(inner)
 
