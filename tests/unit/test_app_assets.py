@@ -190,6 +190,15 @@ def test_links_and_other_folders_are_not_served(app: App, tmp_path: Path) -> Non
     assert assets.place(app.step, 1, {"": str(tmp_path / "elsewhere"), "/x": "/etc"}) == {}
 
 
+def test_what_nginx_is_not_to_serve_any_more_goes_at_once(app: App) -> None:
+    app.release(1, ONE)
+    app.arguments["runtime"]["frontend"] = ""
+    app.layout.release(2).mkdir()
+    assets.publish(app.step, 2)
+    assets.retire(app.step, 2, 1000.0)
+    assert app.served() == set()
+
+
 def test_nginx_finds_the_folder_that_is_set(app: App) -> None:
     app.release(1, "index.html")
     assert not (app.layout.release(1) / "frontend").exists()

@@ -106,7 +106,7 @@ def publish(context: Context, number: int) -> None:
 
 
 def retire(context: Context, live: int, now: float) -> None:
-    """Remove hashed files that have not been in the live release for a day.
+    """Remove hashed files that have not been in the live release for a day, or all if they are not Nginx's to serve any more.
 
     Args:
         context: the step, and its host.
@@ -116,6 +116,7 @@ def retire(context: Context, live: int, now: float) -> None:
     state, root = _state(context), context.layout.home / "assets"
     used = {path for path, _ in hashed(context.layout.record(live).get("frontend") or {})}
     left: dict[str, float] = {}
+    keep = KEEP_SECONDS if context.arguments["runtime"]["frontend"] else -1.0
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
             file = Path(folder, name)
@@ -123,7 +124,7 @@ def retire(context: Context, live: int, now: float) -> None:
             if path in used:
                 continue
             left[path] = min(now, state["left"].get(path, now))
-            if now - left[path] > KEEP_SECONDS:
+            if now - left[path] > keep:
                 with contextlib.suppress(OSError):  # it is tried again at the next release
                     file.unlink()
                     del left[path]
