@@ -16,6 +16,7 @@ from slipway.controller.secrets import split
 from slipway.host import pythons
 from slipway.host.build import interpreter
 from slipway.host.build.interpreter import choose, ensure, listed
+from slipway.host.build.venv import complete
 from slipway.host.errors import ReleaseError
 from slipway.host.paths import Layout
 
@@ -92,6 +93,18 @@ def test_a_directory_offers_what_is_in_it_and_its_digests_are_checked(
     with pythons.in_use(tmp_path), pytest.raises(ReleaseError, match=r"does not match the digest that uv knows"):
         ensure(found, given)
     assert not (place / found.name).exists()
+
+
+def test_one_that_is_installed_needs_no_archive(tmp_path: Path, place: Path) -> None:
+    (tmp_path / "pythons").mkdir()
+    given = asking("==3.14.2,>=3.11", downloads=str(tmp_path / "pythons"))
+    with pytest.raises(ReleaseError, match="has no archive"):
+        choose(given)
+    found = choose({**given, "downloads": ""})
+    assert found is not None
+    found.directory.mkdir(parents=True)
+    complete(found.directory)
+    assert choose(given) == found
 
 
 def test_one_that_cannot_be_downloaded_names_what_to_set(tmp_path: Path, place: Path) -> None:

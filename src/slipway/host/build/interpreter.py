@@ -128,7 +128,7 @@ def choose(arguments: dict[str, Any]) -> Interpreter | None:
         )
         raise ReleaseError(f"The app needs a Python that is {request}, and {where} none: set app_python to another version.")
     files = files_in(folder)
-    there = [one for one in found if one.archive[1] in files]
+    there = [one for one in found if one.archive[1] in files or is_complete(one.directory)]
     if there:
         return there[0]
     example = f" Put one there, such as {found[0].archive[1]}." if found else ""
