@@ -121,6 +121,9 @@ def test_a_host_behind_balancers_answers_them_alone_and_believes_them() -> None:
         handed = location.find("proxy_pass") and "unix" not in str(location.find("proxy_pass"))
         if handed or name == "^~ /static/":
             assert location.find("if") == [["($slipway_from_one_test", "=", "stranger)", [["return", "403"]]]], name
+    files = server(member("one.test", "web", app_frontend="dist")).locations()
+    for name in ("/", "@slipway_frontend", "@slipway_assets", "@slipway_app"):
+        assert ["($slipway_from_one_test", "=", "stranger)", [["return", "403"]]] in files[name].find("if"), name
     assert host["certbot_mode"] == "selfsigned"
     backend = next(
         words[-1] for words in site.find("server") if words[-1].find("server_name") == [["one.test.backend.slipway.internal"]]

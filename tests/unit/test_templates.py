@@ -332,8 +332,9 @@ def test_a_static_file_is_looked_for_in_its_folder_and_not_beside_it() -> None:
         assert location.one("alias") == f"{directory}/"
         assert location.one("expires") == "-1", "a file may change at any release"
         assert location.find("proxy_pass") == []
-        # The app has what is not there.
-        assert location.find("error_page") == [["403", "404", "405", "=", "@slipway_app"]]
+        # The app has what is neither there nor among the files of a front end.
+        assert location.find("error_page") == [["403", "404", "405", "=", "@slipway_assets"]]
+        assert main_server(host).locations()["@slipway_assets"].find("error_page") == [["403", "404", "405", "=", "@slipway_app"]]
         assert location.one("disable_symlinks") == ["if_not_owner", f"from={directory}"]
         app = main_server(host).locations()["@slipway_app"]
         assert app.find("proxy_pass") == main_server(host).locations()["/"].find("proxy_pass")
@@ -379,6 +380,12 @@ def test_hashed_files_are_kept_for_a_year_and_pages_are_not() -> None:
     assert pages.one("expires") == locations["@slipway_frontend"].one("expires") == "-1"
     assert locations["@slipway_frontend"].find("set") == [["$slipway_hashed", ""]]
     assert locations["@slipway_app"].one("proxy_cache") == "api-example-com"
+    assert locations["@slipway_app"].find("set") == [["$slipway_hashed", ""]], (
+        "a cached answer of the app would be kept for a year"
+    )
+    # Its scripts may lie in a folder of that name, as create-react-app has them.
+    assert locations["^~ /static/"].find("error_page") == [["403", "404", "405", "=", "@slipway_assets"]]
+    assert locations["@slipway_assets"] == hashed
     for location in (pages, locations["@slipway_frontend"]):
         assert location.find("error_page") == [["403", "404", "405", "=", "@slipway_app"]]
         assert location.find("add_header") == [], "it would be instead of those of the server"
