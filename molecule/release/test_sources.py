@@ -435,6 +435,8 @@ def built(shop: Path, mark: str, code: str = "") -> dict[str, Any]:
     (shop / "dist" / "assets").mkdir(parents=True)
     script = f"assets/index-BfX9k2a{mark}.js"
     (shop / "dist" / script).write_text(f"// {mark}", encoding="ascii")
+    (shop / "dist" / "static" / "js").mkdir(parents=True)
+    (shop / "dist" / "static" / "js" / f"main.3f2a1b9{mark}.js").write_text(f"// {mark}", encoding="ascii")
     (shop / "dist" / "index.html").write_text(f'<script type="module" src="/{script}"></script>', encoding="ascii")
     (shop / "dist" / "logo-branding.svg").write_text("<svg/>", encoding="ascii")
     (shop / "main.py").write_text((SHOP / "main.py").read_text(encoding="utf-8") + code, encoding="utf-8")
@@ -443,12 +445,10 @@ def built(shop: Path, mark: str, code: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("setting", ["auto", "dist"])
 def test_an_open_page_of_a_front_end_survives_a_release(host: Host, shop: Path, setting: str) -> None:
-    settings: dict[str, Any] = {"app_frontend": setting, "app_static": ""}
+    settings: dict[str, Any] = {"app_frontend": setting, "app_static": "app/static"}
+    run = deploy(host, "--tags=nginx", playbook="site.yml", **settings)
+    assert run.code == 0, run.output[-3000:]
     workers = host.run("pgrep -x nginx")
-    if setting != "auto":  # what an app serves itself is found at each release, and Nginx is not told
-        run = deploy(host, "--tags=nginx", playbook="site.yml", **settings)
-        assert run.code == 0, run.output[-3000:]
-        workers = host.run("pgrep -x nginx")
     code = FRONTEND if setting == "auto" else ""
     page = {"Accept": "text/html"}
 
@@ -463,6 +463,8 @@ def test_an_open_page_of_a_front_end_survives_a_release(host: Host, shop: Path, 
         script = host.ask(f"/assets/index-BfX9k2a{mark}.js")
         assert (script.status, script.body, script.headers["cache-control"]) == (200, f"// {mark}", YEAR)
         assert "x-release" not in script.headers, "Nginx serves it"
+        below = host.ask(f"/static/js/main.3f2a1b9{mark}.js")  # where app_static is, too
+        assert (below.status, below.body, below.headers["cache-control"]) == (200, f"// {mark}", YEAR)
         assert script.headers["x-content-type-options"] == "nosniff"
         again = host.ask(f"/assets/index-BfX9k2a{mark}.js", headers={"If-None-Match": script.headers["etag"]})
         assert (again.status, again.headers["cache-control"]) == (304, YEAR)
