@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -58,10 +59,15 @@ def link_in_image(
     drop_links(partial / SEEDS)
     reclaim_ownership(partial / SEEDS)
     targets = json.dumps({each.path: f"{home}/shared/{each.name}" for each in entries(shared)})
+    before = engine.fact(image, "{{.Id}}")
     recipe = f"FROM {image}\nUSER 0\nRUN {json.dumps(['python3', '-c', LINK, targets])}\n"
     with tempfile.TemporaryDirectory(prefix="slipway-") as context:
         write(Path(context, "Dockerfile"), recipe)
         engine.build(Path(context), Path(context, "Dockerfile"), image, {}, environment, None)
+    # It is in the new one, whose name it had. One that was pulled has a name of its own.
+    if before and engine.fact(before, "{{len .RepoTags}}") == "0":
+        with contextlib.suppress(ReleaseError):  # it goes with the new one then
+            engine.call("rmi", before)
 
 
 def drop_links(folder: Path) -> None:
