@@ -192,6 +192,8 @@ class Supervisor:
         return True
 
     def _stopProcessGroup(self, name: str, wait: bool = True) -> list[dict[str, Any]]:
+        if (self.stopping / name).exists():  # what is stopping already counts as running no longer, and is not waited for
+            return []
         (self.stopping / name).touch()
         for pid in self.pids(name):
             with contextlib.suppress(ProcessLookupError):

@@ -135,6 +135,15 @@ def test_what_runs_once_ends_before_the_next_begins(shop: Shop) -> None:
     assert shop.noted() == ["beat 1 begins", "beat 1 ends", "beat 2 begins"]
 
 
+def test_what_runs_once_and_is_at_its_last_task_is_waited_for_by_a_later_release(shop: Shop) -> None:
+    shop.release(once=("beat",), beat="slow")
+    shop.until("beat 1 begins")
+    shop.release(settings='{"A": "1"}')
+    assert shop.release(once=("beat",), beat="slow", settings='{"A": "2"}') == 3
+    shop.until("beat 3 begins")
+    assert shop.noted() == ["beat 1 begins", "beat 1 ends", "beat 3 begins"]
+
+
 def test_an_old_process_is_not_waited_for_and_keeps_its_release(shop: Shop) -> None:
     shop.release(worker="slow")
     shop.until("worker 1 begins")

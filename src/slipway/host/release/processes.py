@@ -21,6 +21,9 @@ START_SECONDS = 30.0
 # Seconds in which a process of the live release that has just ended may be started again by Supervisor.
 PATIENCE_SECONDS = 10.0
 
+# Seconds after a program's time is over in which Supervisor has killed it.
+KILL_SECONDS = 60.0
+
 
 def unfit(context: Context, number: int) -> str:
     """Say which process of the live release `number` does not run as it should, and is not about to; empty where all do."""
@@ -54,10 +57,19 @@ def end(context: Context, programs: Iterable[Program], wait: bool = False) -> bo
         elif wait or program.state != "STOPPING":
             ran = ran or program.state != "STOPPING"
             given = defined(context.layout, program.release, True).get(program.process, {})
-            context.supervisor.end(program.name, float(given.get("stop_seconds", 30)) if wait else 0.0)
+            seconds = float(given.get("stop_seconds", 30))
+            context.supervisor.end(program.name, seconds if wait else 0.0)
             if wait:
+                _await_end(context, program.name, seconds + KILL_SECONDS)
                 forget(context, program)
     return ran
+
+
+def _await_end(context: Context, name: str, seconds: float) -> None:
+    """Wait until a program has ended: Supervisor itself waits for none that it was told to stop before."""
+    deadline = time.monotonic() + seconds
+    while any(each.name == name and not each.ended for each in context.supervisor.programs()) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def forget(context: Context, program: Program) -> None:
