@@ -269,12 +269,28 @@ def program(process: str = "worker", release: int = 7, **more: Any) -> Program:
         ([program(states=["RUNNING", "FATAL"])], "its process worker is FATAL"),
         ([program(states=["STOPPING"])], "its process worker does not run"),
         ([program(states=["STOPPING"]), program(name="shop-7.worker.c2")], ""),
+        ([program(), program(name="shop-7.worker.c2", states=["STOPPED", "STOPPING"])], ""),
         ([program(release=6)], "its process worker does not run"),
         ([], "its process worker does not run"),
     ],
 )
 def test_what_a_release_lacks(programs: list[Program], words: str) -> None:
     assert lacking(["worker"], programs, 7) == words
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        (["STOPPED", "STOPPING"], "STOPPING"),
+        (["EXITED", "STOPPING"], "STOPPING"),
+        (["STOPPED", "STOPPED"], "STOPPED"),
+        (["STOPPED", "RUNNING"], "STOPPED"),
+        (["STOPPED", "STOPPING", "RUNNING"], "STOPPED"),
+        (["BACKOFF", "STOPPING"], "BACKOFF"),
+    ],
+)
+def test_a_program_is_stopping_until_its_last_instance_has_ended(states: list[str], expected: str) -> None:
+    assert program(states=states).state == expected
 
 
 def test_an_overview_has_what_is_at_its_last_task() -> None:

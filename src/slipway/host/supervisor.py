@@ -51,7 +51,9 @@ class Program(NamedTuple):
 
     @property
     def state(self) -> str:
-        """The state of the instance that is worst off."""
+        """The state of the instance that is worst off; of those that were told to end, STOPPING until the last of them has."""
+        if "STOPPING" in self.states and not {*self.states} & {"BACKOFF", "STARTING", "RUNNING"}:
+            return "STOPPING"
         return min(self.states, key=STATES.index, default="UNKNOWN")
 
     @property
