@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -431,14 +432,16 @@ def run(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         (package / file.name).write_bytes(file.read_bytes())
     (tmp_path / "process.py").write_bytes((runtime / "process.py").read_bytes())
 
-    def start(command: str, hosts: str = "all", **more: Any) -> subprocess.Popen[str]:
+    def start(
+        command: str, hosts: str = "all", stop_seconds: int = 30, through: tuple[str, ...] = (), **more: Any
+    ) -> subprocess.Popen[str]:
         facts = {"app": "shop", "number": 7, "revision": "", "build": "b", "user": "", "home": "", "sockets": str(tmp_path)}
-        definitions = {"worker": {"command": command, **USUAL, "hosts": hosts}}
+        definitions = {"worker": {"command": command, **USUAL, "hosts": hosts, "stop_seconds": stop_seconds}}
         settings = {**RUNTIME, **facts, "processes": definitions, "secrets": ["KEY"], **more}
         (tmp_path / "runtime.json").write_text(json.dumps(settings), encoding="utf-8")
         environment = {**os.environ, "KEY": "hunter2hunter2", "PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(
-            [sys.executable, str(tmp_path / "process.py"), "worker"],
+            [*through, sys.executable, str(tmp_path / "process.py"), "worker"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -505,6 +508,72 @@ def test_signals_reach_the_command_and_it_may_finish(
     output, _ = process.communicate(timeout=30)
     assert process.returncode == code
     assert "has stopped" in output
+
+
+SUPERVISOR = "import subprocess, sys; subprocess.call(sys.argv[1:], start_new_session=True)"
+
+
+@pytest.mark.parametrize("told_before", [False, True])
+def test_a_process_ends_its_command_when_supervisor_is_killed(
+    run: Callable[..., subprocess.Popen[str]], tmp_path: Path, told_before: bool
+) -> None:
+    (tmp_path / "worker.py").write_text(WORKER.replace("0.5", "1"), encoding="utf-8")
+    supervisor = run(f"{sys.executable} {tmp_path}/worker.py", through=(sys.executable, "-c", SUPERVISOR))
+    assert supervisor.stdout is not None
+    assert "runs" in supervisor.stdout.readline()
+    output = ""
+    if told_before:  # by a stop of Supervisor that took too long
+        (process,) = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text(encoding="ascii").split()
+        os.kill(int(process), signal.SIGTERM)
+        output = supervisor.stdout.readline()
+    supervisor.kill()
+    output += supervisor.communicate(timeout=30)[0]
+    assert (output.count('"stops"'), output.count('"has stopped"')) == (1, 1), output
+
+
+def group(leader: int) -> list[str]:
+    """Return those of a group of processes that live."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of = place.read_text(encoding="utf-8").rpartition(")")[2].split()[:3]
+            found += [place.parent.name] if of == str(leader) and state != "Z" else []
+    return found
+
+
+@pytest.mark.parametrize("command", ["{python} {worker}", "cd / && {python} {worker}; true"])
+def test_a_command_that_does_not_end_in_its_time_is_killed_with_all_that_it_started(
+    run: Callable[..., subprocess.Popen[str]], tmp_path: Path, command: str
+) -> None:
+    deaf = "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nos.fork()\nos.write(1, b'runs\\n')\n"
+    (tmp_path / "worker.py").write_text(f"{deaf}time.sleep(60)\n", encoding="utf-8")
+    process = run(command.format(python=sys.executable, worker=tmp_path / "worker.py"), stop_seconds=1)
+    assert process.stdout is not None
+    for _ in range(2):
+        assert "runs" in process.stdout.readline()
+    begin = time.monotonic()
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert 0.9 < time.monotonic() - begin < 15
+    deadline = time.monotonic() + 10
+    while group(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_process_that_waits_for_the_one_before_ends_when_it_is_told_to(run: Callable[..., subprocess.Popen[str]]) -> None:
+    former = run("echo begins && sleep 30", "first")
+    assert former.stdout is not None
+    assert "begins" in former.stdout.readline()
+    waiting = run("echo begins", "first")
+    assert waiting.stdout is not None
+    assert "waits until the worker of another release has ended" in waiting.stdout.readline()
+    waiting.terminate()
+    assert waiting.communicate(timeout=30)[0] == ""
+    assert waiting.returncode == 143  # by its own hand: as the first process of a container, no signal would end it
+    os.killpg(former.pid, signal.SIGKILL)
+    former.communicate(timeout=30)
 
 
 def test_a_process_that_runs_once_waits_for_the_one_before_even_if_what_ran_that_was_killed(

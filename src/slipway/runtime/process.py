@@ -64,7 +64,7 @@ def wait_for_the_only(release: Release, name: str, log: logging.Logger) -> list[
 
 
 def end_with_parent() -> None:
-    """Have the kernel stop the command when this process is killed: another one is started in its place."""
+    """Have the kernel stop this process when its parent is killed: another one is started in its place."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
@@ -82,6 +82,13 @@ def run(release: Release, name: str) -> int:
     Returns:
         Its exit code; 128 and the number of the signal if one ended it, as a shell does.
     """
+    # Until there is a command to hand it to. The first process of a container would not end by itself.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    parent = os.getppid()
+    if not release.container:  # whose engine looks after it
+        end_with_parent()
+        if os.getppid() == 1:  # Supervisor was killed before
+            return 128 + signal.SIGTERM
     definition = release.processes[name]
     log = own(name, release)
     log.setLevel(logging.INFO)
@@ -97,7 +104,16 @@ def run(release: Release, name: str) -> int:
     )
     asked = list[int]()
 
+    def kill(number: int, frame: FrameType | None) -> None:
+        """End all that is left: Supervisor may be gone, or reach the engine's client alone."""
+        os.killpg(0, signal.SIGKILL)
+        os._exit(128 + signal.SIGKILL)  # the first process of a container is not killed from within
+
     def forward(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM and number not in asked:
+            signal.alarm(definition["stop_seconds"])
+        elif number == signal.SIGTERM and os.getppid() != parent:  # many give up their task at the second one
+            return
         asked.append(number)
         if single:
             child.send_signal(number)
@@ -105,6 +121,7 @@ def run(release: Release, name: str) -> int:
             signal.signal(number, signal.SIG_IGN)
             os.killpg(0, number)
 
+    signal.signal(signal.SIGALRM, kill)
     for number in FORWARDED:
         signal.signal(number, forward)
     assert child.stdout is not None
