@@ -28,7 +28,7 @@ from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.processes import in_words, lacking, overview
 from slipway.host.release import processes as release_processes
-from slipway.host.release.plan import needed
+from slipway.host.release.plan import needed, plan
 from slipway.host.release.rollback import roll_back
 from slipway.host.supervisor import Program
 from slipway.runtime.process import is_single
@@ -220,6 +220,19 @@ def test_what_runs_once_runs_on_the_first_host_alone_and_follows_it(shop: Shop) 
     assert shop.release(first=False, **both) is None
     assert shop.host.supervisor.beside() == ["shop-2.worker"]
     shop.until("beat 2 ends")
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_what_runs_once_has_ended_on_the_former_first_host_before_another_starts_its_own(shop: Shop, stopping: bool) -> None:
+    shop.release(once=("beat",), beat="slow", worker="slow")
+    shop.until("beat 1 begins", "worker 1 begins")
+    both = {"beat": "slow", "worker": "slow"}
+    if stopping:  # a run that was interrupted told it to end
+        shop.host.supervisor._stopProcessGroup("shop-1.beat", wait=False)
+    found = plan(shop.host.context(**shop.arguments(both, ("beat",), first=False, settings="{}")))
+    assert "beat 1 ends" in shop.noted()
+    assert (found["reason"], found["changed"]) == (None, True)
+    assert shop.host.supervisor.beside() == ["shop-1.worker"]
 
 
 def test_a_process_that_was_lost_is_repaired_by_the_next_run(shop: Shop) -> None:

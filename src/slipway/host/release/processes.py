@@ -88,17 +88,28 @@ def forget(context: Context, program: Program) -> None:
 def tidy_processes(context: Context, live: int | None) -> bool:
     """End the processes that do not belong to the live release, or not on this host any more, and forget those that have ended.
 
+    What may run on the first host alone has ended when this returns on another.
+
     Returns:
         Whether one of them was to go on running.
 
     Raises:
         ReleaseError: when Supervisor does not answer.
     """
-    expected = defined(context.layout, live, context.arguments["first"]) if live is not None else {}
-    return end(
-        context,
-        [each for each in context.supervisor.programs() if each.release != live or each.process not in expected or each.ended],
-    )
+    first = context.arguments["first"]
+    expected = defined(context.layout, live, first) if live is not None else {}
+    programs = context.supervisor.programs()
+    surplus = [each for each in programs if each.release != live or each.process not in expected or each.ended]
+    # The new first host starts its own once all hosts have a plan; the lock that keeps two apart is on one host alone.
+    moved = [each for each in surplus if not first and _runs_once(context, each)]
+    ran = end(context, moved, wait=True)
+    return end(context, [each for each in surplus if each not in moved]) or ran
+
+
+def _runs_once(context: Context, program: Program) -> bool:
+    """Say whether a program may run on one host of the app alone."""
+    definition = defined(context.layout, program.release, True).get(program.process, {})
+    return definition.get("hosts") == "first"
 
 
 class ReleaseProcesses:
