@@ -98,6 +98,16 @@ def test_a_release_schedules_its_jobs_and_a_second_run_changes_nothing(
     assert systemd.asked() == []
 
 
+def test_a_job_that_was_missed_starts_after_what_it_may_need() -> None:
+    (job,) = (definition.Job(name=name, **job) for name, job in jobs().items())
+    unit = units.texts("shop", job, 0)[SERVICE].partition("\n[Service]\n")[0].splitlines()
+    assert "Wants=network-online.target" in unit
+    after = {name for line in unit if line.startswith("After=") for name in line.partition("=")[2].split()}
+    databases = {"postgresql.service", "redis-server.service", "redis.service", "valkey.service"}
+    others = {"docker.service", "podman.service", "supervisor.service", "supervisord.service"}
+    assert {"network-online.target", *databases, *others} <= after
+
+
 def test_an_app_without_jobs_asks_systemd_nothing(host: Host, deploy: Callable[..., int | None], systemd: Systemd) -> None:
     assert deploy() == 1
     assert not (systemd.place / "asked").exists()

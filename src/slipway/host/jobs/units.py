@@ -34,6 +34,10 @@ SERVICE = """\
 [Unit]
 Description=Job {job} of {app}
 {owner}{app}
+# One that was missed starts with the host: not before what it may need. Units that are not there do no harm.
+Wants=network-online.target
+After=network-online.target postgresql.service redis-server.service redis.service valkey.service
+After=docker.service podman.service supervisor.service supervisord.service
 StartLimitIntervalSec=0
 
 [Service]
