@@ -354,6 +354,29 @@ def test_a_job_runs_in_the_live_release_and_all_that_it_prints_is_logged(host: H
     assert (found[-1]["result"], found[-1]["code"]) == ("failed", 3)
 
 
+def test_a_job_goes_by_its_release_whatever_a_later_one_that_failed_was_to_be(
+    host: Host, deploy: Callable[..., int | None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = host.layout.builds / "b1" / "clean.sh"
+    script.write_text("#!/bin/sh\necho old-sesame in $(pwd -P)\n", encoding="utf-8")
+    script.chmod(0o755)
+    runtime = host.arguments()["runtime"]
+    old: dict[str, Any] = {"directory": ".", "settings": '{"OLD": "old-sesame"}', "secret_names": ["OLD"]}
+    deploy(jobs=jobs("./clean.sh"), runtime={**runtime, "secrets": ["OLD"]}, **old)
+    new: dict[str, Any] = {"directory": "x", "settings": '{"NEW": "new-sesame"}', "secret_names": ["NEW"]}
+    configuration.save({**configuration.load("shop"), **new}, check=False)
+
+    def launch(context: Context, number: int) -> dict[str, Any]:
+        return {**LAUNCH(context, number), "through": ["/bin/sh", "-c"], "user": None}
+
+    monkeypatch.setattr(Context, "launch", launch)
+    assert runner.run_job("shop", "cleanup") == 0
+    runner.end_job("shop", "cleanup", ended("success"))
+    messages = [record["message"] for record in records(host)]
+    assert messages[1] == f"******** in {host.layout.builds.resolve()}/b1"
+    assert list(doctor.jobs(subject(tmp_path, layout=configuration.load("shop")["layout"]))) == []
+
+
 def test_a_job_knows_its_name_and_its_run(host: Host, released: Callable[[str], int]) -> None:
     released("echo $SLIPWAY_JOB $SLIPWAY_RUN")
     assert runner.run_job("shop", "cleanup") == 0

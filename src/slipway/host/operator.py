@@ -187,7 +187,7 @@ def live_release(app: str, run: dict[str, Any]) -> tuple[Context, int]:
     live = context.layout.live()
     if live is None:
         raise ReleaseError(f"No release of {app} is live on this host. To deploy one: playbooks/deploy.yml")
-    context.keep_secret((context.layout.release(live) / "settings.json").read_text(encoding="utf-8"))
+    context.keep_secrets_of(live)
     return context, live
 
 

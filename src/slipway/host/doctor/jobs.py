@@ -29,7 +29,8 @@ def jobs(subject: Subject) -> Iterator[Finding]:
             yield error(f"The job {name} will not run: its timer is not active", timer, f"systemctl enable --now {timer}")
     for name, job in jobs_of(layout, subject.live).items():
         assert subject.live is not None
-        program = missing_program(layout.release(subject.live), configured(app).get("directory", "."), job.command)
+        directory = layout.record(subject.live).get("directory", configured(app).get("directory", "."))
+        program = missing_program(layout.release(subject.live), directory, job.command)
         if program:
             yield error(
                 f"The live release lacks the command of the job {name}",

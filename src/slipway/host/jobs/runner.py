@@ -145,7 +145,7 @@ def end_job(app: str, name: str, environment: Mapping[str, str]) -> int:
     if run.result == OK:
         run.success = run.end
     with contextlib.suppress(FileNotFoundError):  # its release may have been pruned since
-        context.keep_secret((release / "settings.json").read_text(encoding="utf-8"))
+        context.keep_secrets_of(run.release)
         output = output_of(context, name, run)
         facts: dict[str, Any] = {"result": run.result, "code": run.code, "seconds": round(run.end - run.start, 3)}
         text = f"The job {name} ended after {run.end - run.start:.1f} s: {described(run)}."

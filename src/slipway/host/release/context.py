@@ -7,7 +7,7 @@ import grp
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,21 @@ class Context:
         context.keep_secret(arguments["settings"] or "{}")
         return context
 
-    def keep_secret(self, settings: str) -> None:
-        """Have the secrets in `settings`, a JSON object, shown nowhere."""
+    def keep_secret(self, settings: str, names: Iterable[str] = ()) -> None:
+        """Have the secrets in `settings`, a JSON object, shown nowhere: those of the configuration, and `names`."""
         values = json.loads(settings)
-        self.secrets.extend(values[name] for name in self.arguments["secret_names"] if name in values)
+        self.secrets.extend(values[name] for name in {*self.arguments["secret_names"], *names} if name in values)
+
+    def keep_secrets_of(self, number: int) -> None:
+        """Have the secrets of release `number` shown nowhere: a later configuration need not name them.
+
+        Raises:
+            OSError: when the release is not there.
+            ValueError: when one of its files is no JSON.
+        """
+        release = self.layout.release(number)
+        settings, runtime = ((release / name).read_text(encoding="utf-8") for name in ("settings.json", "runtime.json"))
+        self.keep_secret(settings, json.loads(runtime).get("secrets", []))
 
     @property
     def group(self) -> int:
@@ -97,9 +108,11 @@ class Context:
         release = self.layout.release(number)
         if (release / "container.py").exists():  # that runs it as the app's user
             return {"through": [sys.executable, str(release / "container.py"), "--shell"], "directory": release, "user": None}
+        # A later configuration, even of a release that failed, may name another one.
+        directory = self.layout.record(number).get("directory", self.arguments["directory"])
         return {
             "through": [str(release / "build" / ".venv" / "bin" / "python"), str(release / "launch.py"), "--shell"],
-            "directory": (release / "build" / self.arguments["directory"]).resolve(),
+            "directory": (release / "build" / directory).resolve(),
             "user": self.arguments["user"],
         }
 

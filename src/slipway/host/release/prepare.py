@@ -54,8 +54,8 @@ def write_release(context: Context, number: int) -> None:
     write(directory / "settings.json", context.arguments["settings"], mode=0o640, group=context.group)
     write_jobs(context, number)
     write(directory / "door.token", secrets.token_hex(16), mode=0o640, group=context.group)
-    facts = {"revision": "revision", "version": "version", "source": "origin", "instances": "instances"}
-    known = {name: context.arguments.get(argument, "") for name, argument in facts.items()}
+    facts = ("revision", "version", "instances", "directory")
+    known = {"source": context.arguments.get("origin", ""), **{name: context.arguments.get(name, "") for name in facts}}
     remember(context, number, outcome="started", digest=fingerprint(context), health=context.health, **known)
 
 

@@ -92,7 +92,7 @@ def roll_back(context: Context, target: int, settings: str, agreed: int | None =
     record = context.layout.record(target)
     for release in {target, target if live is None else live}:  # what these print may hold secrets that have been changed since
         with contextlib.suppress(OSError, ValueError):
-            context.keep_secret((context.layout.release(release) / "settings.json").read_text(encoding="utf-8"))
+            context.keep_secrets_of(release)
     number = target
     if settings == "current":
         if bool(image_of(context, record["build"])) != bool(context.arguments["runtime"]["container"]):
