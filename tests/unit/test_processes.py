@@ -346,6 +346,8 @@ def test_an_overview_has_what_is_at_its_last_task() -> None:
         ({"worker": {"command": "x", "instances": 1.5}}, "worker: `instances` must be from 1 to 64"),
         ({"worker": {"command": "x", "instances": True}}, "worker: `instances` must be from 1 to 64"),
         ({"worker": {"command": "x", "stop_seconds": 0}}, "worker: `stop_seconds` must be from 1 to 86400"),
+        ({"beat": {"command": "x", "hosts": "first", "stop_seconds": 301}}, "beat: `stop_seconds` must be from 1 to 300 with"),
+        ({"beat": {"command": "x", "hosts": "first", "stop_seconds": "300"}}, ""),
         ({"worker": {"command": "x", "stop_seconds": "10m"}}, "worker: `stop_seconds` must be from 1 to 86400"),
         ({"worker": {"command": "x", "memory_mb": 8}}, "worker: `memory_mb` must be from 16 to 1048576, or 0 for no limit"),
         ({"worker": {"command": "x", "memory_mb": -1}}, "worker: `memory_mb` must be from 16 to 1048576, or 0 for no limit"),
@@ -397,6 +399,19 @@ def test_what_is_set_wins_over_a_procfile() -> None:
     fetched = {"source": {"processes": {"worker": "from the file"}}}
     assert worked_out("__app_processes", __app_fetched=fetched)["worker"]["command"] == "from the file"
     assert list(worked_out("__app_processes", __app_fetched=fetched, app_processes={"beat": "b"})) == ["beat"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "more"),
+    [
+        ({"worker": {"command": "x", "stop_seconds": 600}}, 0),
+        ({"worker": "x", "beat": {"command": "y", "hosts": "first", "stop_seconds": "200"}}, 460),
+        ({"a": {"command": "y", "hosts": "first", "stop_seconds": 5}, "b": {"command": "y", "hosts": "first"}}, 130),
+    ],
+)
+def test_a_step_on_a_host_among_others_may_take_as_long_as_what_runs_once(processes: dict[str, Any], more: int) -> None:
+    name = "__app_fleet_settings.step_seconds"
+    assert int(worked_out(name, app_processes=processes)) - int(worked_out(name)) == more
 
 
 def test_each_process_has_a_section_of_its_own() -> None:

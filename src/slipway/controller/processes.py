@@ -15,6 +15,8 @@ DEFAULTS: dict[str, Any] = {"hosts": "all", "instances": 1, "stop_seconds": 30}
 HOSTS = ("all", "first")
 MOST_INSTANCES = 64
 LONGEST_STOP_SECONDS = 24 * 60 * 60
+# Of a process that may run only once: a release that is live already waits for it, and is not watched meanwhile.
+LONGEST_WAIT_SECONDS = 300
 LEAST_MEMORY_MB = 16
 
 
@@ -61,7 +63,10 @@ def _errors(given: Mapping[str, Any]) -> list[str]:
     if hosts not in HOSTS:
         found.append("`hosts` must be all, or first for a process that may run only once")
     found += _of_range(given, "instances", 1, MOST_INSTANCES)
-    found += _of_range(given, "stop_seconds", 1, LONGEST_STOP_SECONDS)
+    if hosts == "first":
+        found += _of_range(given, "stop_seconds", 1, LONGEST_WAIT_SECONDS, " with `hosts: first`, since a release waits for it")
+    else:
+        found += _of_range(given, "stop_seconds", 1, LONGEST_STOP_SECONDS)
     if given.get("memory_mb") not in (0, "0"):
         found += _of_range(given, "memory_mb", LEAST_MEMORY_MB, 2**20, ", or 0 for no limit")
     if hosts == "first" and str(given.get("instances", 1)) != "1":
