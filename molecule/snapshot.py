@@ -1,6 +1,7 @@
 """Converged hosts as images: a test file starts a host of its own from one in seconds, and nothing it does stays.
 
-An image is made once for each state of what a converged host is made of, by site.yml, and replaces the one before it.
+An image is made once for each state of what a converged host is made of, by site.yml, and replaces the one before it of the same
+working tree.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Any
 from molecule.conftest import ROOT, Host, inventory, play, podman, within
 
 CACHE = Path.home() / ".cache" / "slipway"
+
+# Tells the containers and images of this working tree from those of another, whose tests may run at the same time.
+TREE = hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]
 
 # What lets a host run containers of its own beside cgroups of version 1, and what is there where the machine has those.
 NEST = ROOT / "molecule" / "nest.sh"
@@ -120,10 +124,10 @@ def snapshot(name: str) -> str:
         text=True,
         check=True,
     ).stdout.strip()
-    repository = f"localhost/slipway-snapshot-{name}"
+    repository = f"localhost/slipway-snapshot-{TREE}-{name}"
     image = f"{repository}:{state(bare)}"
     if subprocess.run(["podman", "image", "exists", image], check=False).returncode:
-        make(bare, Host(name, container=f"snapshot-{name}"), image)
+        make(bare, Host(name, container=f"snapshot-{TREE}-{name}"), image)
         # But for those that a container uses; none where another process removes one while they are listed.
         listing = ["podman", "images", "--format={{.Repository}}:{{.Tag}}", f"--filter=reference={repository}"]
         for each in subprocess.run(listing, capture_output=True, text=True, check=False).stdout.split():
@@ -140,9 +144,9 @@ def started(name: str, label: str) -> Iterator[Host]:
         name: what the inventory calls the host.
         label: what tells its container from others of the same snapshot.
     """
-    host = Host(name, variables(name).get("app_name"), container=f"{label}-{name}")
+    host = Host(name, variables(name).get("app_name"), container=f"{label}-{TREE}-{name}")
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"snapshot-{name}.lock").open("w", encoding="utf-8") as lock:
+    with (CACHE / f"snapshot-{TREE}-{name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process makes it, and none removes it before it is used
         subprocess.run(["podman", "network", "create", "slipway"], capture_output=True, check=False)  # or it is there
         boot(snapshot(name), host, *CHANGED)
