@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from molecule.conftest import INVENTORY, play, within
+from molecule.conftest import INVENTORY, Run, play, within
 from molecule.fleet.conftest import FLEET, loaded
 
 FIRST, SECOND, THIRD = FLEET
@@ -21,7 +21,7 @@ def running(seconds: int) -> list[str]:
 
 
 def test_what_runs_once_goes_to_the_next_host_and_comes_back(tmp_path: Path) -> None:
-    def deploy(*gone: str, **variables: object) -> None:
+    def deploy(*gone: str, **variables: object) -> Run:
         """Deploy with an inventory in which no other host has an app of that name, and some of the fleet are gone."""
         inventory = yaml.safe_load((INVENTORY / "hosts.yml").read_text(encoding="utf-8"))
         groups = inventory["web"]["children"]
@@ -32,16 +32,26 @@ def test_what_runs_once_goes_to_the_next_host_and_comes_back(tmp_path: Path) -> 
         file = tmp_path / "hosts.yml"
         file.write_text(yaml.safe_dump(inventory, sort_keys=False), encoding="utf-8")  # their order is what matters
         settings = {"app_watch_seconds": 1, **variables}
-        run = play("--limit=fleet", f"--extra-vars={json.dumps(settings)}", playbook="playbooks/deploy.yml", inventory=file)
+        return play("--limit=fleet", f"--extra-vars={json.dumps(settings)}", playbook="playbooks/deploy.yml", inventory=file)
+
+    def done(run: Run) -> None:
         assert run.code == 0, run.output[-3000:]
 
     with loaded():
-        deploy(app_processes=PROCESSES)
+        done(deploy(app_processes=PROCESSES))
         assert (running(4711), running(4712)) == (["one.test"], ["one.test", "two.test", "three.test"])
-        deploy("one.test", app_processes=PROCESSES)
+        done(deploy("one.test", app_processes=PROCESSES))
         # A host that is not in the inventory is left as it is: an operator stops it.
         assert running(4711) == ["one.test", "two.test"]
-        deploy(app_processes=PROCESSES)
-        within(30, lambda: running(4711) == ["one.test"])
-        deploy()
+        FIRST.run("supervisorctl stop $(supervisorctl status | awk '/scheduler/ {print $1}')")
+        # It is back, and its release fails: what ran elsewhere goes on there.
+        failed = deploy(app_processes={**PROCESSES, "worker": f"[ $(hostname) != {FIRST.name} ] && exec sleep 4712"})
+        assert f"failed on {FIRST.name}: its process worker" in " ".join(failed.output.split()), failed.output[-3000:]
+        assert (running(4711), running(4712)) == (["two.test"], ["one.test", "two.test", "three.test"])
+        run = deploy(app_processes=PROCESSES)
+        done(run)
+        assert "runs on one.test now, and no longer on two.test" in " ".join(run.output.split())
+        assert running(4711) == ["one.test"]
+        assert not any(deploy(app_processes=PROCESSES).changed.values())
+        done(deploy())
         within(60, lambda: running(4711) + running(4712) == [])

@@ -61,7 +61,8 @@ def serves(host: Host) -> int:
     number = host.live()
     assert host.ask("/healthz").headers["x-release"] == str(number)
     assert programs(host) == [f"{host.app}-{number}"]
-    assert host.run(f"ls /run/{host.app}").split() == [f"{number}.metrics", f"{number}.sock"]
+    # What runs once keeps its lock, so that no two processes ever hold one that they think is the same.
+    assert host.run(f"ls --ignore='*.lock' /run/{host.app}").split() == [f"{number}.metrics", f"{number}.sock"]
     assert host.run("ls /etc/supervisor/conf.d").split() == [f"{host.app}-{number}.conf"]
     return number
 

@@ -191,7 +191,7 @@ def test_several_instances_are_served_and_switched_as_one(host: Host) -> None:
     with polling(host, "/items/1") as failures:
         first = int(host.run(f"supervisorctl pid shop-{host.live()}:shop-{host.live()}-0"))
         host.run(f"kill -9 {first}")
-        within(10, lambda: len(sockets()) == 3)
+        within(30, lambda: len(sockets()) == 3)
     assert failures == []
     with polling(host, "/items/1") as failures:
         run = deploy(host, playbook="site.yml", app_watch_seconds=1)

@@ -14,7 +14,8 @@ verb, *words = sys.argv[1:]
 names = [word for word in words if word[0] != "-"]
 with (place / "asked").open("a") as file:
     file.write(" ".join([verb, *words]) + "\\n")
-if (place / "refused").exists() and verb != "show":
+refused = (place / "refused").read_text().split() if (place / "refused").exists() else ["none"]
+if verb != "show" and verb in (refused or [verb]):
     sys.exit("Failed to do that")
 for name in names:
     link = units / "timers.target.wants" / name
@@ -23,7 +24,7 @@ for name in names:
         link.is_symlink() or link.symlink_to(units / name)
         states[name] = "active"
     elif verb == "disable":
-        link.unlink()
+        link.unlink(missing_ok=True)
         states[name] = "inactive"
     elif verb == "stop":
         states[name] = "inactive"

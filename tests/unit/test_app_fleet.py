@@ -9,6 +9,7 @@ import pytest
 
 from slipway.controller import canary, fleet, progress
 from slipway.controller.fleet import Plan
+from slipway.controller.moves import with_moves
 
 
 def plan(live: int | None, needs: bool, free: int, prepared: int | None = None, again: int | None = None) -> dict[str, Any]:
@@ -220,7 +221,7 @@ def test_progress_is_the_same_after_ansible_has_kept_it() -> None:
     first = begun()
     kept = json.loads(json.dumps(first.values()))
     assert progress.Progress.of(kept) == first
-    assert kept["hosts"]["b"] == {"number": 8, "to": "", "before": 7, "limit": 101, "note": ""}
+    assert kept["hosts"]["b"] == {"number": 8, "to": "", "before": 7, "limit": 101, "note": "", "first_host": "no"}
 
 
 def test_only_hosts_whose_phase_has_begun_are_reverted() -> None:
@@ -230,11 +231,13 @@ def test_only_hosts_whose_phase_has_begun_are_reverted() -> None:
     now = now.after(fine)
     failed = now.after({**fine, "b": {"failed": True, "msg": "no"}})
     assert (failed.failures, failed.reverted) == ({"b": "no"}, [])
+    assert {failed.on_failure(host) for host in "abc"} == {"unlock"}
     now = now.after(fine)
     # The batch of the first host is next: should its result get lost, it may have switched.
     assert (now.phase, now.reverted) == (2, ["a"])
     failed = now.after(fine).after({**fine, "b": {"unreachable": True, "msg": "gone"}})
     assert (failed.failures, failed.reverted) == ({"b": "host is unreachable: gone"}, ["a", "b"])
+    assert [failed.on_failure(host) for host in "abc"] == ["revert", "revert", "unlock"]
     # Only the first failures count, and nothing goes on.
     assert failed.after({**fine, "c": {"failed": True, "msg": "no"}}) == failed
 
@@ -355,6 +358,102 @@ def test_hosts_that_keep_their_first_release_are_told_of_and_a_plan_that_failed_
     assert kept in progress.report(results, first, {"c": "x"}, "shop").splitlines()
     none = Plan({"a": 7}, command="deploy")
     assert progress.report({"a": {"release": 7}}, none, {"a": "x"}, "shop").startswith("The release of shop failed on a: x.\n")
+
+
+def placed(live: int | None, needs: bool = False, first: bool = False, had: bool | None = None, free: int = 9) -> dict[str, Any]:
+    """Return what a host says in the step `plan` of where it is in the inventory, and of what only one host may run."""
+    return {**plan(live, needs, free), "first": first, "runs_once": had}
+
+
+@pytest.mark.parametrize(
+    ("answers", "until", "moves", "starters"),
+    [
+        pytest.param([placed(7, True, True, True), placed(7, True)], "a", "", "", id="it stays"),
+        pytest.param([placed(None, True, True), placed(None, True)], "a", "", "a", id="the first release of all"),
+        pytest.param([placed(7, True, True, None), placed(7, True, False, None)], "a", "", "a", id="the first release with it"),
+        pytest.param([placed(None, True, True), placed(7, had=True)], "b", "b>a", "a", id="a host is added before it"),
+        pytest.param([placed(7, False, True, False), placed(7, had=True)], "b", "b>a", "a", id="the order has changed"),
+        pytest.param([placed(7, True, True, False), placed(7, True, had=True)], "b", "b>a", "a", id="the order, and a release"),
+        pytest.param([placed(7, False, True, False), placed(7, had=False)], "", ">a", "a", id="the former one has gone"),
+        pytest.param([placed(7, True, True, False), placed(7, True, had=False)], "a", "", "a", id="it has gone, and a release"),
+        pytest.param([placed(7, False, True, True), placed(7, had=True)], "ab", "b>", "", id="it runs twice"),
+        pytest.param([placed(7, True, had=True), placed(7, True, had=False)], "a", "", "", id="the first one is not in the run"),
+        pytest.param([placed(7, False, True), placed(7)], "", "", "", id="there is nothing of the kind"),
+    ],
+)
+def test_what_only_one_host_may_run_moves_when_all_serve_the_release(
+    answers: list[dict[str, Any]], until: str, moves: str, starters: str
+) -> None:
+    results = dict(zip("ab", answers, strict=True))
+    agreed = with_moves(fleet.release_plan(results, "1", 0), results)
+    assert [host for host, first in agreed.first.items() if first] == [*until]
+    assert ">".join("".join(hosts) for hosts in (agreed.givers, agreed.takers)) == (moves or ">")
+    assert agreed.starters == [*starters]
+    steps = [phase.steps for phase in phased(agreed)]
+    expected = [dict.fromkeys(agreed.givers, "hand_over"), dict.fromkeys(agreed.takers, "take_over")]
+    expected = [each for each in expected if each]
+    assert steps[len(steps) - len(expected) :] == expected
+    assert (len(steps) > len(expected)) is bool(agreed.hosts)
+    # To see what would change, those steps are taken alone.
+    checked = [phase.steps for phase in phased(agreed, check=True)]
+    assert [sorted(each) for each in checked] == [sorted({*agreed.hosts, *agreed.givers, *agreed.takers})][: len(checked)]
+    assert bool(checked) is bool(steps)
+
+
+def test_nothing_moves_in_a_rollback_to_a_first_host_that_serves_nothing() -> None:
+    asked = {
+        "a": {**inspected(None), "first": True, "runs_once": None},
+        "b": {**inspected(8, 7, 8), "first": False, "runs_once": True},
+    }
+    now = begun("rollback", **asked)
+    assert (now.plan.givers, now.plan.takers, now.plan.first) == ([], [], {"a": False, "b": True})
+
+
+def moving(phases: int) -> progress.Progress:
+    """Return the progress of a host that is added before another one, after so many phases."""
+    now = begun(a=placed(None, True, True, free=1), b=placed(7, had=True))
+    assert [phase.name for phase in now.plan.phases[-3:]] == ["activate a", "hand over", "take over"]
+    assert [now.arguments(host)["first_host"] for host in "ab"] == ["no", "yes"]
+    for _ in range(len(now.plan.phases) - 3 + phases):
+        now = now.after({host: {"release": 7} for host in "ab"})
+    return now
+
+
+SEVEN: dict[str, Any] = {"release": 7}
+ILL: dict[str, Any] = {"failed": True, "msg": "its process beat ended"}
+LOST: dict[str, Any] = {"unreachable": True, "msg": "gone"}
+
+
+@pytest.mark.parametrize(
+    ("phases", "now", "then", "steps", "says"),
+    [
+        (0, {"a": ILL, "b": SEVEN}, SEVEN, ["unlock", "unlock"], "Release 7 of shop failed on a: its process beat ended."),
+        (1, {"a": SEVEN, "b": ILL}, SEVEN, ["unlock", "take_over"], "It runs on b, as before."),
+        (2, {"a": ILL, "b": SEVEN}, SEVEN, ["unlock", "take_over"], "It runs on b, as before."),
+        (
+            2,
+            {"a": ILL, "b": SEVEN},
+            ILL,
+            ["unlock", "take_over"],
+            "b cannot be asked whether it runs there.\nIt runs on no host.",
+        ),
+        (2, {"a": LOST, "b": SEVEN}, SEVEN, ["unlock", "unlock"], "It was not started on b again: it may run on a."),
+    ],
+)
+def test_where_it_cannot_move_it_runs_where_it_did(
+    phases: int, now: dict[str, dict[str, Any]], then: dict[str, Any], steps: list[str], says: str
+) -> None:
+    failed = moving(phases).after(now)
+    assert [failed.on_failure(host) for host in "ab"] == steps
+    said = failed.reported({"a": SEVEN, "b": then}).reports["a"]
+    assert says in said
+    assert ("is live on all of its hosts, and stays" in said) is (phases > 0)
+    assert said.splitlines()[-1].startswith("To find the cause: playbooks/doctor.yml -l ")
+
+
+def test_a_move_is_told_of() -> None:
+    done = moving(2).after({"a": SEVEN, "b": SEVEN})
+    assert done.messages == ["What only one host of shop may run (hosts: first) runs on a now, and no longer on b."]
 
 
 def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, restarts: int = 0) -> dict[str, Any]:

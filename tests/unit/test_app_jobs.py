@@ -194,23 +194,49 @@ def test_a_job_that_runs_keeps_its_service_until_it_has_ended(
     assert systemd.names() == []
 
 
+def be_no_longer_first(host: Host) -> None:
+    """Have the host be another than the first one of the app."""
+    file = host.layout.release(host.layout.live() or 0) / "release.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "first": False}), encoding="utf-8")
+
+
 def test_only_the_first_host_has_what_one_host_may_run(
     host: Host, deploy: Callable[..., int | None], systemd: Systemd, run_step: Callable[..., dict[str, Any]]
 ) -> None:
     both = normalized({name: {"schedule": "daily", "command": "true", "hosts": name} for name in ("first", "all")})
-    deploy(jobs=both, first=False)
+    deploy(jobs=both, first_host="no")
     everywhere = ["slipway-job-shop-all.service", "slipway-job-shop-all.timer"]
     assert systemd.names() == everywhere
     # A host before it has gone. No release is needed, so that `plan` is the only step.
-    told = configuration.load("shop") | {"first": True}
-    plan = {"app": "shop", "step": "plan", "run": ANN, "configuration": told}
-    assert run_step("release", check=True, **plan)["changed"]
+    told = {"app": "shop", "run": ANN, "configuration": configuration.load("shop") | {"first": True}}
+    found = run_step("release", step="plan", **told)
+    assert (found["reason"], found["changed"], found["first"], found["runs_once"]) == (None, False, True, False)
     assert systemd.names() == everywhere
-    result = run_step("release", **plan)
-    assert (result["reason"], result["changed"]) == (None, True)
+    given = {**told, "step": "take_over", "first_host": "yes"}
+    assert run_step("release", check=True, **given)["changed"]
+    assert systemd.names() == everywhere
+    assert run_step("release", **given)["changed"]
     assert len(systemd.names()) == 4
-    assert configuration.load("shop")["first"]
-    assert not run_step("release", **plan)["changed"]
+    assert not run_step("release", **given)["changed"]
+    assert not run_step("release", check=True, **given)["changed"]
+    # On a host alone, it is no step by itself.
+    assert run_step("release", step="activate", first_host="no", **told)["changed"]
+    assert systemd.names() == everywhere
+    assert run_step("release", step="activate", first_host="yes", **told)["changed"]
+    assert len(systemd.names()) == 4
+    assert not run_step("release", step="activate", first_host="yes", **told)["changed"]
+
+
+def test_jobs_that_cannot_be_scheduled_on_the_next_host_are_left_on_none(
+    host: Host, deploy: Callable[..., int | None], systemd: Systemd, run_step: Callable[..., dict[str, Any]]
+) -> None:
+    deploy(jobs=normalized({"cleanup": {"schedule": "daily", "command": "true"}}), first_host="no")
+    assert systemd.names() == []
+    (systemd.place / "refused").write_text("enable", encoding="ascii")
+    result = run_step("release", app="shop", step="take_over", first_host="yes", run=ANN)
+    assert "jobs could not be scheduled" in result["msg"]
+    assert systemd.names() == []
+    assert host.layout.was_first() is False
 
 
 @pytest.mark.parametrize(
@@ -526,6 +552,7 @@ def test_who_follows_a_run_gets_its_result_when_the_next_one_has_begun(host: Hos
 
 
 def test_what_cannot_be_run_now_is_named(
+    host: Host,
     released: Callable[[str], int],
     slipway: Callable[..., Answer],
     service: list[threading.Thread],
@@ -533,7 +560,7 @@ def test_what_cannot_be_run_now_is_named(
 ) -> None:
     released("true")
     assert slipway("run", "shop", "--job", "clean")[::2] == (1, "Release 3 of shop has no job clean; it has cleanup.\n")
-    configuration.save({**configuration.load("shop"), "first": False}, check=False)
+    be_no_longer_first(host)
     assert "runs on its first host alone (hosts: first), and this is another one" in slipway("run", "shop", "--job", "cleanup")[2]
     assert slipway("run", "shop", "--job", "cleanup", "--", "id")[0] == 2
     code, _, error = slipway("job", "shop", "cleanup")
@@ -574,7 +601,7 @@ def test_jobs_are_listed_with_their_last_result_and_next_time(
     assert "1 of 1 failed: cleanup" in slipway("status", "shop")[1]
     result = run_step("jobs", layout=configuration.load("shop")["layout"], name="shop")
     assert result["table"] == table
-    configuration.save({**configuration.load("shop"), "first": False}, check=False)
+    be_no_longer_first(host)
     assert "first, not this one" in slipway("jobs", "shop")[1]
     assert json.loads(slipway("status", "shop", "--json")[1])[0]["jobs_summary"] == ""
 
@@ -625,7 +652,7 @@ def test_the_doctor_finds_jobs_that_failed_or_will_not_run(
     systemd.set_state(TIMER, "inactive")
     (idle,) = doctor.jobs(subject(tmp_path, **examined))
     assert idle.what == "The job cleanup will not run: its timer is not active"
-    configuration.save({**configuration.load("shop"), "first": False}, check=False)
+    be_no_longer_first(host)
     (surplus,) = doctor.jobs(subject(tmp_path, **examined))
     assert (surplus.severity, surplus.evidence) == ("warning", TIMER)
 

@@ -28,7 +28,8 @@ from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.processes import in_words, lacking, overview
 from slipway.host.release import processes as release_processes
-from slipway.host.release.plan import needed, plan
+from slipway.host.release.deploy import run_step
+from slipway.host.release.plan import needed, place, plan
 from slipway.host.release.rollback import roll_back
 from slipway.host.supervisor import Program
 from slipway.runtime.process import is_single
@@ -94,7 +95,7 @@ class Shop:
 
     def release(self, *, once: tuple[str, ...] = (), first: bool = True, settings: str = "{}", **modes: str) -> int | None:
         """Release an app with these processes, and return the number of the new release; None where none was needed."""
-        return self.host.run(**self.arguments(modes, once, first=first, settings=settings))
+        return self.host.run(**self.arguments(modes, once, first_host="yes" if first else "no", settings=settings))
 
     def noted(self) -> list[str]:
         """Return what the processes noted, in order."""
@@ -212,7 +213,8 @@ def test_what_runs_once_runs_on_the_first_host_alone_and_follows_it(shop: Shop) 
     both: dict[str, Any] = {"once": ("beat",), "beat": "calm", "worker": "calm"}
     shop.release(first=False, **both)
     assert shop.host.supervisor.beside() == ["shop-1.worker"]
-    asked = shop.host.context(**shop.arguments({"worker": "calm", "beat": "calm"}, ("beat",), settings="{}"))
+    modes = {"worker": "calm", "beat": "calm"}
+    asked = shop.host.context(**shop.arguments(modes, ("beat",), first_host="yes", settings="{}"))
     assert "beat does not run" in str(needed(asked))
     assert shop.release(**both) == 2
     assert shop.host.supervisor.beside() == ["shop-2.beat", "shop-2.worker"]
@@ -226,13 +228,44 @@ def test_what_runs_once_runs_on_the_first_host_alone_and_follows_it(shop: Shop) 
 def test_what_runs_once_has_ended_on_the_former_first_host_before_another_starts_its_own(shop: Shop, stopping: bool) -> None:
     shop.release(once=("beat",), beat="slow", worker="slow")
     shop.until("beat 1 begins", "worker 1 begins")
-    both = {"beat": "slow", "worker": "slow"}
+    both: dict[str, Any] = shop.arguments({"beat": "slow", "worker": "slow"}, ("beat",), first=False, settings="{}")
+    # A run for all hosts leaves it where it is, until they serve the release.
+    found = plan(shop.host.context(**both))
+    assert (found["reason"], found["changed"], found["first"], found["runs_once"]) == (None, False, False, True)
+    assert shop.host.supervisor.beside() == ["shop-1.beat", "shop-1.worker"]
     if stopping:  # a run that was interrupted told it to end
         shop.host.supervisor._stopProcessGroup("shop-1.beat", wait=False)
-    found = plan(shop.host.context(**shop.arguments(both, ("beat",), first=False, settings="{}")))
+    given = shop.host.context(**both, first_host="no")
+    assert run_step(given, "hand_over")["changed"]
     assert "beat 1 ends" in shop.noted()
-    assert (found["reason"], found["changed"]) == (None, True)
     assert shop.host.supervisor.beside() == ["shop-1.worker"]
+    assert (place(given)["runs_once"], run_step(given, "hand_over")["changed"]) == (False, False)
+    # Where it could not start on the next one, it is started here again, and no second time.
+    taken = shop.host.context(**both, first_host="yes")
+    assert run_step(taken, "take_over")["changed"]
+    assert (place(taken)["runs_once"], run_step(taken, "take_over")["changed"]) == (True, False)
+    assert shop.host.supervisor.beside() == ["shop-1.beat", "shop-1.worker"]
+
+
+def test_a_host_whose_scheduler_was_stopped_by_hand_has_none(shop: Shop) -> None:
+    shop.release(once=("beat",), beat="calm", worker="calm")
+    assert place(shop.host.context()) == {"first": True, "runs_once": True}
+    shop.host.supervisor.kill("shop-1.beat")
+    assert place(shop.host.context()) == {"first": True, "runs_once": False}
+    shop.release(worker="calm")
+    assert place(shop.host.context()) == {"first": True, "runs_once": None}
+
+
+def test_what_does_not_start_on_the_next_host_is_left_on_none_of_it(shop: Shop) -> None:
+    both: dict[str, Any] = {"once": ("beat", "clock"), "beat": "calm", "clock": "fragile", "worker": "calm"}
+    shop.release(first=False, **both)
+    modes = {name: mode for name, mode in both.items() if name != "once"}
+    asked = shop.host.context(**shop.arguments(modes, ("beat", "clock"), first_host="yes", settings="{}"))
+    shop.log.with_suffix(".break").touch()
+    with pytest.raises(ReleaseError, match="its process clock"):
+        run_step(asked, "take_over")
+    assert shop.host.supervisor.beside() == ["shop-1.worker"]
+    assert place(asked)["runs_once"] is False
 
 
 def test_a_process_that_was_lost_is_repaired_by_the_next_run(shop: Shop) -> None:
@@ -562,10 +595,10 @@ def test_a_process_ends_its_command_when_supervisor_is_killed(
 def group(leader: int) -> list[str]:
     """Return those of a group of processes that live."""
     found = []
-    for place in Path("/proc").glob("[0-9]*/stat"):
+    for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, _, of = place.read_text(encoding="utf-8").rpartition(")")[2].split()[:3]
-            found += [place.parent.name] if of == str(leader) and state != "Z" else []
+            state, _, of = file.read_text(encoding="utf-8").rpartition(")")[2].split()[:3]
+            found += [file.parent.name] if of == str(leader) and state != "Z" else []
     return found
 
 

@@ -40,7 +40,15 @@ def store(tmp_path: Path) -> Store:
 
 def context(store: Store, **more: Any) -> Context:
     """Return the context of a step, with nothing in it that is not told."""
-    told: dict[str, Any] = {"arguments": {}, "supervisor": None, "endpoint": None, "health": {}, "deadline": 0.0, **more}
+    told: dict[str, Any] = {
+        "arguments": {},
+        "supervisor": None,
+        "endpoint": None,
+        "health": {},
+        "first": True,
+        "deadline": 0.0,
+        **more,
+    }
     return Context(layout=store, warnings=[], secrets=[], **told)
 
 

@@ -77,6 +77,10 @@ class Plan:
         reasons: why each of them switches.
         batches: which of them switch together, one batch after the other.
         revert: whether a failure reverts hosts: if no host has an earlier release, one that serves is better than none.
+        first: whether each host runs what only one host may, until that moves.
+        givers: hosts from which that moves, once all hosts serve the release: they are not the first one any more.
+        takers: the host that it moves to.
+        starters: where it starts, without having run there before.
         canaries: the hosts that are measured while they alone serve the release.
         compared: the hosts that they are compared with.
         no_canary: why none is measured, if there were to be canaries.
@@ -94,6 +98,10 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)
     batches: list[list[str]] = field(default_factory=list)
     revert: bool = False
+    first: dict[str, bool] = field(default_factory=dict)
+    givers: list[str] = field(default_factory=list)
+    takers: list[str] = field(default_factory=list)
+    starters: list[str] = field(default_factory=list)
     canaries: list[str] = field(default_factory=list)
     compared: list[str] = field(default_factory=list)
     no_canary: str = ""
@@ -232,8 +240,16 @@ def phases(plan: Plan, settings: Settings, check: bool = False) -> list[Phase]:
         check: whether nothing may change.
     """
     seconds = settings.step_seconds
-    if not plan.hosts or check:
-        return [Phase("check", dict.fromkeys(plan.hosts, plan.change_step), seconds)] if plan.hosts else []
+    moves = [
+        Phase("hand over", dict.fromkeys(plan.givers, "hand_over"), seconds),
+        Phase("take over", dict.fromkeys(plan.takers, "take_over"), seconds),
+    ]
+    if check:
+        steps = {host: step for phase in moves for host, step in phase.steps.items()}
+        steps |= dict.fromkeys(plan.hosts, plan.change_step)
+        return [Phase("check", steps, seconds)] if steps else []
+    if not plan.hosts:
+        return leased([phase for phase in moves if phase.steps])
     first = {host: plan.prepare_step if host in plan.hosts else "lock" for host in plan.before}
     leader = plan.leader
     found = [
@@ -247,7 +263,7 @@ def phases(plan: Plan, settings: Settings, check: bool = False) -> list[Phase]:
         if plan.canaries and index == 0:
             measured = dict.fromkeys([*plan.canaries, *plan.compared], "measure")
             found.append(Phase("measure", measured, settings.canary_seconds + 90))
-    return leased([phase for phase in found if phase.steps])
+    return leased([phase for phase in [*found, *moves] if phase.steps])
 
 
 def leased(planned: Sequence[Phase]) -> list[Phase]:

@@ -8,7 +8,11 @@ from typing import Any
 
 from slipway.controller.canary import verdict
 from slipway.controller.fleet import Phase, Plan, Results, Settings, failed, phases, release_plan, rollback_plan
+from slipway.controller.moves import with_moves
 from slipway.host.tables import text_table
+
+# What the failure of a host that could not be reached begins with.
+UNREACHABLE = "host is unreachable"
 
 FIGURES = {
     **{"host": "HOST", "role": "ROLE", "release": "RELEASE", "requests": "REQUESTS", "errors": "5XX", "p95": "P95"},
@@ -65,6 +69,8 @@ class Progress:
             plan = rollback_plan(results, name, chosen.to, chosen.renew, chosen.batch)
             if plan.refusal:
                 plan = replace(plan, refusal=f"{plan.refusal}\nNothing was changed on any host of {name}.")
+        if not plan.refusal and not failures(results):
+            plan = with_moves(plan, results)
         plan = replace(plan, phases=phases(plan, chosen, check))
         return cls(name, plan, chosen, failures=failures(results))
 
@@ -72,24 +78,44 @@ class Progress:
     def of(cls, values: Mapping[str, Any]) -> Progress:
         """Return the progress that `values` returned."""
         plan = {**values["plan"], "phases": [Phase(**phase) for phase in values["plan"]["phases"]]}
-        known = {key: value for key, value in values.items() if key not in ("hosts", "reverted")}
+        known = {key: value for key, value in values.items() if key not in ("hosts", "on_failure")}
         return cls(**{**known, "plan": Plan(**plan), "settings": Settings(**values["settings"])})
 
     def values(self) -> dict[str, Any]:
-        """Return it for tasks: with the arguments of each host's steps in `hosts`, and in `reverted` the hosts to revert."""
-        return {**asdict(self), "hosts": {host: self.arguments(host) for host in self.plan.before}, "reverted": self.reverted}
+        """Return it for tasks: with each host's arguments of all steps in `hosts`, its step after a failure in `on_failure`."""
+        hosts = {host: self.arguments(host) for host in self.plan.before}
+        return {**asdict(self), "hosts": hosts, "on_failure": {host: self.on_failure(host) for host in hosts}}
 
     def arguments(self, host: str) -> dict[str, Any]:
         """Return the arguments that all steps of a host have."""
         plan = self.plan
-        note = self.judgement if host in plan.canaries else ""
-        before = plan.before[host] or 0
-        return {"number": plan.release, "to": plan.to, "before": before, "limit": self.settings.step_seconds, "note": note}
+        return {
+            **{"number": plan.release, "to": plan.to, "before": plan.before[host] or 0, "limit": self.settings.step_seconds},
+            "note": self.judgement if host in plan.canaries else "",
+            "first_host": "yes" if plan.first.get(host) else "no",
+        }
+
+    @property
+    def moving(self) -> bool:
+        """Whether all hosts serve the release, and what only one may run moves."""
+        steps = self.plan.phases[self.phase].steps if self.phase < len(self.plan.phases) else {}
+        return any(step in ("hand_over", "take_over") for step in steps.values())
+
+    def on_failure(self, host: str) -> str:
+        """Return the step of a host after a failure."""
+        if self.moving:
+            return "take_over" if host in self.plan.givers and not self.doubtful else "unlock"
+        return "revert" if host in self.reverted else "unlock"
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a host was lost while it took over what only one may run: nobody knows whether it runs there."""
+        return any(host in self.plan.takers and UNREACHABLE in message for host, message in self.failures.items())
 
     @property
     def reverted(self) -> list[str]:
         """The hosts that may have switched, if a failure is to revert them."""
-        begun = self.plan.phases[: self.phase + 1] if self.plan.revert else []
+        begun = self.plan.phases[: self.phase + 1] if self.plan.revert and not self.moving else []
         return [host for phase in begun for host, step in phase.steps.items() if step == self.plan.change_step]
 
     def after(self, results: Results) -> Progress:
@@ -106,6 +132,9 @@ class Progress:
             judgement = judged["message"]
             messages = [judgement, *text_table(judged["rows"], FIGURES)]
             found = {} if judged["promoted"] else {", ".join(self.plan.canaries): judgement}
+        if not found and "take_over" in steps.values():
+            moved = f"What only one host of {self.name} may run (hosts: first) runs on {', '.join(self.plan.takers)} now"
+            messages.append(f"{moved}, and no longer on {', '.join(self.plan.givers)}." if self.plan.givers else f"{moved}.")
         phase = self.phase if found else self.phase + 1
         return replace(self, phase=phase, failures=dict(found), judgement=judgement, messages=messages)
 
@@ -117,10 +146,29 @@ class Progress:
         plan = self.plan
         if plan.refusal:
             return replace(self, reports=dict.fromkeys(plan.before, plan.refusal))
+        text = self._report_of_move(results) if self.moving else report(results, plan, self.failures, self.name)
         short = f"See the message of {plan.leader}, which reports for all hosts of {self.name}."
-        return replace(
-            self, reports={**dict.fromkeys(plan.before, short), plan.leader: report(results, plan, self.failures, self.name)}
+        return replace(self, reports={**dict.fromkeys(plan.before, short), plan.leader: text})
+
+    def _report_of_move(self, results: Results) -> str:
+        """Report a failure after all hosts serve the release."""
+        plan, takers, givers = self.plan, ", ".join(self.plan.takers), ", ".join(self.plan.givers)
+        lines = [f"Release {plan.release} of {self.name} is live on all of its hosts, and stays."] if plan.release else []
+        where, to = f" from {givers}" if givers else "", takers or "the first host"
+        lines.append(f"What only one host of {self.name} may run (hosts: first) could not move{where} to {to}:")
+        lines += [f"{host}: {message}." for host, message in self.failures.items()]
+        if self.doubtful:
+            again = f"It was not started on {givers} again: it" if givers else "It"
+            lines.append(f"{again} may run on {takers}.")
+        else:
+            lost = [host for host in plan.givers if failed(results[host])]
+            lines += [f"{host} cannot be asked whether it runs there." for host in lost]
+            kept = ", ".join(host for host in plan.givers if host not in lost)
+            lines.append(f"It runs on {kept}, as before." if kept else "It runs on no host.")
+        lines.append(
+            f"To find the cause: playbooks/doctor.yml -l {','.join(self.failures)}. Fix it and run {plan.command} again."
         )
+        return "\n".join(lines)
 
 
 def failures(results: Results) -> dict[str, str]:
@@ -132,7 +180,7 @@ def failures(results: Results) -> dict[str, str]:
             message = next(iter(lines), "it gave no message").removeprefix("Task failed: ").rstrip(".: ")
             if "deserialization" in message:  # what Ansible says of a module that was cut off
                 message = f"the step broke off (exit code {result.get('rc', '?')}): the connection or the host was lost"
-            found[host] = f"host is unreachable: {message}" if result.get("unreachable") else message
+            found[host] = f"{UNREACHABLE}: {message}" if result.get("unreachable") else message
     return found
 
 

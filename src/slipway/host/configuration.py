@@ -157,24 +157,6 @@ def save(configuration: dict[str, Any], check: bool) -> bool:
     return changed
 
 
-def save_first(configuration: dict[str, Any], check: bool) -> bool:
-    """Write only whether this is the first host of the app, and say whether that has changed since the app was configured.
-
-    Args:
-        configuration: a whole one.
-        check: whether nothing may change.
-    """
-    file = DIRECTORY / f"{configuration['name']}.json"
-    try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    changed: bool = configuration["first"] != before.get("first", True)
-    if changed and not check:
-        _write(file, {**before, "first": configuration["first"]})
-    return changed
-
-
 def _write(file: Path, configuration: dict[str, Any]) -> None:
     DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
     write(file, json.dumps(configuration, indent=2, sort_keys=True) + "\n", mode=0o600)

@@ -60,6 +60,11 @@ class Store(Layout):
             return {}
         return record
 
+    def was_first(self) -> bool | None:
+        """Say whether this host runs what only one host of the app may, as its first one; None before the first release."""
+        live = self.live()
+        return None if live is None else bool(self.record(live).get("first", True))
+
     def note(self, entry: dict[str, Any]) -> None:
         """Add an entry to the app's history, which outlives the releases themselves."""
         entry = {"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **entry}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from slipway.host.doctor.subject import Subject, minute
 from slipway.host.finding import Finding, error, warning
 from slipway.host.jobs.command import missing_program
-from slipway.host.jobs.definition import configured, is_first, jobs_of
+from slipway.host.jobs.definition import configured, jobs_of
 from slipway.host.jobs.report import end_of_log, has_failed, rows
 from slipway.host.jobs.units import installed, required_units, unit
 
@@ -37,7 +37,7 @@ def jobs(subject: Subject) -> Iterator[Finding]:
                 f"{program} is not in release {subject.live}: {job.command}",
                 "Fix the command in app_jobs, or the source, then: ansible-playbook playbooks/deploy.yml",
             )
-    surplus = set(installed(app)) - set(required_units(layout, app, subject.live, is_first(app)))
+    surplus = set(installed(app)) - set(required_units(layout, app, subject.live, layout.was_first() is not False))
     timers = sorted(name for name in surplus if name.endswith(".timer"))
     if timers:
         yield warning(

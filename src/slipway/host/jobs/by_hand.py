@@ -10,7 +10,7 @@ from typing import Any
 
 from slipway.host import configuration
 from slipway.host.errors import ReleaseError
-from slipway.host.jobs.definition import OK, Run, identifier, is_first, jobs_of, last_run, log_of
+from slipway.host.jobs.definition import OK, Run, identifier, jobs_of, last_run, log_of
 from slipway.host.jobs.report import rows, table
 from slipway.host.jobs.units import RUNNING_STATES, show, systemctl, unit
 from slipway.host.logs import File, Journal, readable
@@ -53,7 +53,7 @@ def run_now(app: str, name: str, who: dict[str, Any], write: Callable[[str], Non
     jobs = jobs_of(layout, live)
     if name not in jobs:
         raise ReleaseError(f"Release {live} of {app} has no job {name}; it has {', '.join(jobs) or 'none'}.")
-    if jobs[name].hosts == "first" and not is_first(app):
+    if jobs[name].hosts == "first" and layout.was_first() is False:
         raise ReleaseError(f"The job {name} of {app} runs on its first host alone (hosts: first), and this is another one.")
     service, before = unit(app, name, "service"), last_run(layout, name)
     if before.run and not before.end and is_running(service):

@@ -93,11 +93,6 @@ def configured(app: str) -> dict[str, Any]:
     return known
 
 
-def is_first(app: str) -> bool:
-    """Say whether this is the first host of an app, as far as the last run of a playbook knew."""
-    return bool(configured(app).get("first", True))
-
-
 def last_run(layout: Layout, name: str) -> Run:
     """Return the last run of a job; an empty one before the first."""
     try:

@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any
 
-from slipway.host.jobs.definition import OK, identifier, is_first, jobs_of, last_run, log_of
+from slipway.host.jobs.definition import OK, identifier, jobs_of, last_run, log_of
 from slipway.host.jobs.units import RUNNING_STATES, is_scheduled, next_time, show, unit
 from slipway.host.logs import File, Journal, readable
 from slipway.host.store import Store
@@ -39,7 +39,7 @@ def rows(layout: Store, app: str) -> list[dict[str, Any]]:
     jobs = jobs_of(layout, layout.live())
     if not jobs:
         return []
-    first = is_first(app)
+    first = layout.was_first() is not False
     known = show(unit(app, name, kind) for name in jobs for kind in ("service", "timer"))
     found = []
     for name, job in jobs.items():

@@ -115,7 +115,7 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
             raise
     if back and old is not None and context.layout.release(old).is_dir():
         remember(context, old, outcome="rolled back", reason=f"{back} to release {number}")
-    remember(context, number, outcome=GOOD, first=context.arguments["first"])
+    remember(context, number, outcome=GOOD, first=context.first)
     processes.end_others()
     retire(context, number, time.time())
     # Not before all requests to the public endpoint reach this release.

@@ -31,6 +31,7 @@ class Context:
         supervisor: the programs of its releases.
         endpoint: its public endpoint on this host.
         health: what a healthy release answers, and how long one is waited for.
+        first: whether what only one host of the app may run belongs on this one in this step.
         deadline: when the run gives up on this host, in seconds of the monotonic clock.
         warnings: further messages for the operator; each part adds to them.
         secrets: what is shown nowhere.
@@ -41,6 +42,7 @@ class Context:
     supervisor: Supervisor
     endpoint: PublicEndpoint
     health: dict[str, Any]
+    first: bool
     deadline: float
     warnings: list[str]
     secrets: list[str]
@@ -48,14 +50,17 @@ class Context:
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Context:
         """Return the context of the step with `arguments`, which begins now."""
+        layout, given = Store(**arguments["layout"]), arguments.get("first_host") or ""
+        before = layout.was_first()
         context = cls(
             arguments=arguments,
-            layout=Store(**arguments["layout"]),
+            layout=layout,
             supervisor=Supervisor(
                 arguments["name"], arguments["program_directory"], arguments["program_suffix"], arguments["stop"]
             ),
             endpoint=PublicEndpoint(**arguments["endpoint"]),
             health=arguments["health"],
+            first=given == "yes" if given else before if before is not None else arguments["first"],
             deadline=time.monotonic() + (arguments["limit"] or float("inf")),
             warnings=[],
             secrets=[],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipway.host.release.activate import activate, run_pending_hook
+from slipway.host.release.activate import activate
 from slipway.host.release.context import Context
-from slipway.host.release.jobs import apply_jobs
-from slipway.host.release.plan import needed, plan, tidy
+from slipway.host.release.plan import keep, move, needed, place, plan, tidy
 from slipway.host.release.prepare import migrate, prepare
 from slipway.host.release.prune import prune
 from slipway.host.release.rollback import find_target, revert, roll_back
@@ -38,6 +37,7 @@ def release_step(context: Context, step: str) -> dict[str, Any]:
         ReleaseError: when a step failed; what was live still is.
     """
     live = number = context.layout.live()
+    runs_once = place(context)["runs_once"]
     agreed = context.arguments["number"] or None
     changed = tidy(context)
     reason = needed(context)
@@ -45,9 +45,8 @@ def release_step(context: Context, step: str) -> dict[str, Any]:
         reason = "another host of the app needs it"
     output = hook = ""
     if reason is None and step == "activate" and live is not None:
-        changed = apply_jobs(context, live) or changed
-        hook = run_pending_hook(context, live)
-        changed = changed or bool(hook)
+        kept, hook = keep(context, live)
+        changed = kept or changed
     if reason is not None:
         changed = True
         if step == "activate":
@@ -57,7 +56,7 @@ def release_step(context: Context, step: str) -> dict[str, Any]:
             number = prepare(context, agreed)
         if step == "migrate":
             output = migrate(context, number)
-    return {"changed": changed, "release": number, "reason": reason, "output": output, "hook": hook}
+    return {"changed": changed, "release": number, "reason": reason, "output": output, "hook": hook, "runs_once": runs_once}
 
 
 def rollback_step(context: Context, inspect_only: bool) -> dict[str, Any]:
@@ -71,13 +70,13 @@ def rollback_step(context: Context, inspect_only: bool) -> dict[str, Any]:
     target = find_target(context, arguments["to"], arguments["across_migrations"])
     if inspect_only:
         return {"changed": False, "release": target, "reason": None}
+    runs_once = place(context)["runs_once"]
     changed = tidy(context)  # one that was interrupted after its switch has got there, and left the rest
     if target == live:
-        changed = apply_jobs(context, live) or changed
-        hook = run_pending_hook(context, live)
-        return {"changed": changed or bool(hook), "release": target, "reason": None, "hook": hook}
+        kept, hook = keep(context, live)
+        return {"changed": kept or changed, "release": target, "reason": None, "hook": hook, "runs_once": runs_once}
     number = roll_back(context, target, arguments["rollback_settings"], arguments["number"] or None)
-    return {"changed": True, "release": number, "reason": f"rolled back from release {live}"}
+    return {"changed": True, "release": number, "reason": f"rolled back from release {live}", "runs_once": runs_once}
 
 
 def revert_step(context: Context) -> dict[str, Any]:
@@ -106,6 +105,8 @@ def run_step(context: Context, step: str) -> dict[str, Any]:
         return {"changed": False, "release": context.layout.live(), "reason": None}
     if step == "plan":
         return plan(context)
+    if step in ("hand_over", "take_over"):
+        return move(context)
     if step == "revert":
         return revert_step(context)
     return rollback_step(context, inspect_only=False) if step == "rollback" else release_step(context, step)

@@ -47,9 +47,8 @@ def apply_jobs(context: Context, live: int | None) -> bool:
     Raises:
         ReleaseError: when systemd refuses; the next step tries it again.
     """
-    first = bool(context.arguments.get("first", True))
     try:
-        return units.apply(context.layout, context.arguments["name"], live, first)
+        return units.apply(context.layout, context.arguments["name"], live, context.first)
     except (ReleaseError, OSError) as error:
         what = f"Release {live} is live, but its jobs could not be scheduled" if live else "The jobs could not be removed"
         raise ReleaseError(f"{what}. The next run of playbooks/deploy.yml tries it again.\n{error}") from error

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from dataclasses import replace
 from typing import Any
 
 from slipway.host.errors import ReleaseError
 from slipway.host.files import atomic_symlink
+from slipway.host.jobs.definition import jobs_of
+from slipway.host.processes import defined
 from slipway.host.release.activate import run_pending_hook
 from slipway.host.release.context import Context
 from slipway.host.release.failure import stop
 from slipway.host.release.gate import answers
 from slipway.host.release.jobs import apply_jobs
 from slipway.host.release.prepare import prepared
-from slipway.host.release.processes import tidy_processes, unfit
+from slipway.host.release.processes import ReleaseProcesses, tidy_processes, unfit
 from slipway.host.release.record import GOOD, fingerprint, next_number, remember
 from slipway.host.release.rollback import find_target
 
@@ -56,10 +60,53 @@ def tidy(context: Context) -> bool:
     unrecorded = bool(left) or context.layout.record(live).get("outcome") != GOOD
     if unrecorded:
         remember(context, live, outcome=GOOD, back_from=None)
-    moved = context.layout.record(live).get("first", True) != context.arguments["first"]
-    if moved:
-        remember(context, live, first=context.arguments["first"])
-    return bool(leftovers) or ran or stale_link or unrecorded or moved
+    gone = bool(context.layout.was_first()) and not context.first
+    if gone:
+        remember(context, live, first=False)
+    return bool(leftovers) or ran or stale_link or unrecorded or gone
+
+
+def keep(context: Context, live: int) -> tuple[bool, str]:
+    """Bring up to date what the live release runs at times, and run the hook that it still owes.
+
+    Returns:
+        Whether anything was changed, and the hook's name; empty where none was due.
+
+    Raises:
+        ReleaseError: when that failed; the next run tries it again.
+    """
+    changed = _schedule(context, live)
+    hook = run_pending_hook(context, live)
+    return changed or bool(hook), hook
+
+
+def _schedule(context: Context, live: int) -> bool:
+    """Have this host run the live release's jobs, remember that it is the app's first host if so, and say if that changed."""
+    changed, took = apply_jobs(context, live), context.first and not context.layout.was_first()
+    if took:
+        remember(context, live, first=True)
+    return changed or took
+
+
+def move(context: Context) -> dict[str, Any]:
+    """Have this host run what only one host of the app may run, or no longer, without another release.
+
+    Raises:
+        ReleaseError: when a process does not stay, or its jobs cannot be scheduled; this host runs nothing of it then.
+    """
+    changed, live = tidy(context), context.layout.live()
+    if live is not None:
+        processes = ReleaseProcesses(context, live)
+        try:
+            changed = (context.first and processes.take_over()) or changed
+            changed = _schedule(context, live) or changed
+        except ReleaseError:
+            with contextlib.suppress(ReleaseError):  # the error that is raised already matters more
+                if context.first:
+                    processes.end_once()
+                    apply_jobs(replace(context, first=False), live)
+            raise
+    return {"changed": changed, "release": live, "reason": None}
 
 
 def numbers(context: Context) -> dict[str, Any]:
@@ -71,20 +118,35 @@ def numbers(context: Context) -> dict[str, Any]:
     }
 
 
+def place(context: Context) -> dict[str, Any]:
+    """Return where what only one host may run is, for an agreement with the others.
+
+    Returns:
+        `first`: whether it is to run on this one; `runs_once`: whether it does, None where the live release has none of it.
+    """
+    layout, live = context.layout, context.layout.live()
+    processes = [name for name, each in defined(layout, live, True).items() if each["hosts"] == "first"] if live else []
+    if not processes and all(job.hosts == "all" for job in jobs_of(layout, live).values()):
+        return {"first": context.arguments["first"], "runs_once": None}
+    # One that an operator has stopped may run on another host by now.
+    runs = not processes or any(each.process in processes and each.pids for each in context.supervisor.programs())
+    return {"first": context.arguments["first"], "runs_once": bool(layout.was_first()) and runs}
+
+
 def plan(context: Context) -> dict[str, Any]:
     """Say what the host has, and whether it needs a release, for an agreement with the others.
 
     Returns:
         `next` is the first number that is free on this host; `prepared` a release that lies there ready, `again` one that was
-        reverted; both match the requested build and settings.
+        reverted; both match the requested build and settings. What `place` says is in it, too.
     """
     changed = tidy(context)
     reason, live = needed(context), context.layout.live()
     hook = ""
     if reason is None and live is not None:
-        changed = apply_jobs(context, live) or changed
-        hook = run_pending_hook(context, live)
-    return {"changed": changed or bool(hook), "release": live, "reason": reason, "hook": hook, **numbers(context)}
+        kept, hook = keep(context, live)
+        changed = kept or changed
+    return {"changed": changed, "release": live, "reason": reason, "hook": hook, **numbers(context), **place(context)}
 
 
 def choices(context: Context) -> dict[str, Any]:
@@ -110,4 +172,5 @@ def choices(context: Context) -> dict[str, Any]:
         "choices": [number for number in layout.numbers() if layout.record(number).get("outcome") == GOOD],
         "rejections": rejections,
         **numbers(context),
+        **place(context),
     }

@@ -27,7 +27,7 @@ KILL_SECONDS = 60.0
 
 def unfit(context: Context, number: int) -> str:
     """Say which process of the live release `number` does not run as it should, and is not about to; empty where all do."""
-    expected = defined(context.layout, number, context.arguments["first"])
+    expected = defined(context.layout, number, context.first)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         found = lacking(expected, context.supervisor.programs(), number) if expected else ""
@@ -96,12 +96,11 @@ def tidy_processes(context: Context, live: int | None) -> bool:
     Raises:
         ReleaseError: when Supervisor does not answer.
     """
-    first = context.arguments["first"]
-    expected = defined(context.layout, live, first) if live is not None else {}
+    expected = defined(context.layout, live, context.first) if live is not None else {}
     programs = context.supervisor.programs()
     surplus = [each for each in programs if each.release != live or each.process not in expected or each.ended]
-    # The new first host starts its own once all hosts have a plan; the lock that keeps two apart is on one host alone.
-    moved = [each for each in surplus if not first and _runs_once(context, each)]
+    # The new first host starts its own after this step; the lock that keeps two apart is on one host alone.
+    moved = [each for each in surplus if not context.first and _runs_once(context, each)]
     ran = end(context, moved, wait=True)
     return end(context, [each for each in surplus if each not in moved]) or ran
 
@@ -127,7 +126,7 @@ class ReleaseProcesses:
         self.context = context
         self.number = number
         self.started = 0.0
-        self._definitions = defined(context.layout, number, context.arguments["first"])
+        self._definitions = defined(context.layout, number, context.first)
         self._known: dict[str, list[int]] = {}  # the process ids of those that run
         self._replaced: list[Program] = []
 
@@ -158,6 +157,26 @@ class ReleaseProcesses:
         for program in self._replaced:
             self._start(program.release, [program.process])
 
+    def take_over(self) -> bool:
+        """Start those of the live release that may run only once, as far as they do not run here, and say whether any did not.
+
+        Raises:
+            ReleaseError: when one does not stay.
+        """
+        running = {each.process for each in self._own()}
+        missing = sorted(self._once() - running)
+        self._start(self.number, missing)
+        return bool(missing)
+
+    def end_once(self) -> None:
+        """Have those of this release end that may run only once, and wait for that.
+
+        Raises:
+            ReleaseError: when Supervisor does not answer.
+        """
+        own = [each for each in self.context.supervisor.programs() if each.release == self.number]
+        end(self.context, [each for each in own if each.process in self._once()], wait=True)
+
     def end_others(self) -> None:
         """Have the processes of all other releases end, and wait for none.
 
@@ -186,6 +205,10 @@ class ReleaseProcesses:
         """Return the programs of this release, but for those that are about to end."""
         programs = self.context.supervisor.programs()
         return [each for each in programs if each.release == self.number and each.state != "STOPPING" and not each.ended]
+
+    def _once(self) -> set[str]:
+        """Return the names of those that may run only once."""
+        return {name for name, each in self._definitions.items() if each["hosts"] == "first"}
 
     def _others(self) -> list[Program]:
         """Return the programs of all other releases."""

@@ -7,13 +7,13 @@ from typing import Any
 
 from slipway.host.canary import measure
 from slipway.host.certificate import days_left
-from slipway.host.configuration import UnknownApp, configured, load, save, save_first
+from slipway.host.configuration import UnknownApp, configured, load, save
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, Locked, LockTakenOver, lock, lock_owner
 from slipway.host.process import masked
 from slipway.host.release.context import Context
 from slipway.host.release.deploy import rollback_step, run_step
-from slipway.host.release.plan import choices, needed, numbers
+from slipway.host.release.plan import choices, needed, numbers, place
 from slipway.host.store import version_of
 
 # The arguments of the step: a type stands for what must be given, and anything else is the default.
@@ -24,7 +24,8 @@ PARAMETERS: dict[str, Any] = {
     # does whatever of it is not done yet, and makes the release live. `inspect` finds the release to roll back to and changes
     # nothing; `rollback` rolls back to it. The others are for apps on several hosts: `plan` returns what a host has and needs,
     # `lock` keeps others from changing the app, `measure` measures what clients get of the live release, `revert` makes the
-    # previous release live again, and `unlock` ends the lock.
+    # previous release live again, and `unlock` ends the lock. `hand_over` ends what only one host may run,
+    # on the host that was the first one of the app, and `take_over` starts it on the one that is.
     "step": str,
     # The release to roll back to; empty for the last good one before the live one.
     "to": "",
@@ -32,6 +33,8 @@ PARAMETERS: dict[str, Any] = {
     "number": 0,
     # What `revert` makes live again; 0 for nothing.
     "before": 0,
+    # Whether what only one host may run belongs on this one in this step: yes or no; empty for as it is.
+    "first_host": "",
     # Seconds that the app stays locked for the next step; 0 for the default.
     "lease": 0.0,
     # Seconds after which no release is activated any more; 0 for no limit.
@@ -67,7 +70,9 @@ def trial(context: Context, step: str) -> dict[str, Any]:
         return {**found, "changed": changed, "then": str(found["release"]) if changed else ""}
     reason = needed(context)
     if step == "plan":
-        return {"changed": False, "release": live, "reason": reason, "then": "", **numbers(context)}
+        return {"changed": False, "release": live, "reason": reason, "then": "", **numbers(context), **place(context)}
+    if step in ("hand_over", "take_over"):
+        return {"changed": context.layout.was_first() is not context.first, "release": live, "reason": None, "then": ""}
     changed = reason is not None or agreed not in (0, live)
     return {"changed": changed, "release": live, "reason": reason, "then": "a new one" if changed else ""}
 
@@ -117,11 +122,7 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
 
 def written(configuration: dict[str, Any] | None, name: str, check: bool) -> bool:
     """Write the app's configuration, if this step does that, and say whether it is another one than before."""
-    if configuration is None:
-        return False
-    if name == "plan":  # the only step of a run that finds nothing to release
-        return save_first(configuration, check)
-    return name in WRITING and save(configuration, check)
+    return configuration is not None and name in WRITING and save(configuration, check)
 
 
 def change(context: Context, given: dict[str, Any], check: bool, configuration: dict[str, Any] | None) -> dict[str, Any]:
