@@ -1,7 +1,7 @@
 """Templates that are compiled once: Ansible compiles each anew for each host, and tests work the same ones out for hundreds.
 
-As a program it is ansible-playbook with that. Ansible forks for each host and task: what one process has compiled the next ones
-find in the directory COMPILED, and what the first host needs is compiled before.
+As a program it is ansible-playbook with that. Ansible forks for each host and task: what one process has compiled the others find
+in the directory COMPILED.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from typing import Any
 
 # First, since it prepares what the rest of Ansible is imported with.
 import ansible.cli.playbook
-from ansible._internal import _task
 from ansible._internal._templating import _jinja_bits as bits
-from ansible.executor.process.worker import WorkerProcess
-from ansible.executor.task_executor import TaskExecutor
 from jinja2 import nodes
 from jinja2.environment import TemplateExpression
 
 Environment = bits.AnsibleEnvironment
-COMPILE, COMPILE_EXPRESSION, START = Environment.compile, Environment.compile_expression, WorkerProcess.start
+COMPILE, COMPILE_EXPRESSION = Environment.compile, Environment.compile_expression
 CODE: dict[tuple[object, ...], CodeType] = {}
 
 
@@ -71,18 +68,7 @@ def compiled_expression(self: Any, source: str, undefined_to_none: bool = True) 
     return TemplateExpression(self.template_class.from_code(self, code, self.make_globals(None), None), undefined_to_none)
 
 
-def started(self: Any) -> None:
-    """Start the process of a task for a host, the first one after it was worked out here."""
-    WorkerProcess.start = START
-    with _task.TaskContext.create(task=self._task.copy(), task_vars=self._task_vars, host_name=self._host.name):
-        TaskExecutor(
-            self._host, self._play_context, self._loader, self._shared_loader_obj, self._final_q, self._variable_manager
-        ).run()
-    START(self)
-
-
 Environment.compile, Environment.compile_expression = compiled, compiled_expression
 
 if __name__ == "__main__":
-    WorkerProcess.start = started
     ansible.cli.playbook.main(sys.argv)
