@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible import constants as C
-from ansible.plugins.loader import connection_loader, init_plugin_loader
+from ansible.plugins.loader import connection_loader
 
 from slipway.controller.display import RunCallback
 
@@ -439,12 +439,11 @@ def test_the_ways_to_hosts_are_loaded_before_the_first_task_forks(monkeypatch: p
     inventory = SimpleNamespace(
         groups={"all": SimpleNamespace(vars={"ansible_connection": "local"}), "web": SimpleNamespace(vars={})},
         hosts={
-            "a": SimpleNamespace(vars={"ansible_connection": "containers.podman.podman"}),
+            "a": SimpleNamespace(vars={"ansible_connection": "psrp"}),
             "b": SimpleNamespace(vars={"ansible_connection": "{{ way }}"}),
             "c": SimpleNamespace(vars={"ansible_connection": "nowhere.such.plugin"}),
         },
     )
-    init_plugin_loader()
     found = {}
     get = connection_loader.get
 
@@ -454,6 +453,6 @@ def test_the_ways_to_hosts_are_loaded_before_the_first_task_forks(monkeypatch: p
 
     monkeypatch.setattr(connection_loader, "get", note)
     RunCallback.preload_connections(SimpleNamespace(get_variable_manager=lambda: SimpleNamespace(_inventory=inventory)))
-    assert found.keys() == {"ssh", "local", "containers.podman.podman", "nowhere.such.plugin"}
+    assert found.keys() == {"ssh", "local", "psrp", "nowhere.such.plugin"}
     assert found["nowhere.such.plugin"] is None
-    assert C.config.has_configuration_definition("connection", found["containers.podman.podman"]._load_name)
+    assert C.config.has_configuration_definition("connection", found["psrp"]._load_name)

@@ -63,7 +63,7 @@ class RunCallback(CallbackBase):
 
     @staticmethod
     def preload_connections(play: Any) -> None:
-        """Load the ways to the hosts, for the same reason: the options of one are in its documentation, which takes long to read."""
+        """Load the ways to the hosts, for the same reason: its options are in its documentation, which takes long to read."""
         inventory = play.get_variable_manager()._inventory
         places = [*inventory.groups.values(), *inventory.hosts.values()] if inventory else []
         for name in {C.DEFAULT_TRANSPORT, *(place.vars.get("ansible_connection") for place in places)}:
