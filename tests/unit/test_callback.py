@@ -12,10 +12,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from ansible import constants as C
+from ansible.plugins.loader import connection_loader
+
+from slipway.controller.display import RunCallback
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAR = "\r\x1b[2K"
@@ -428,3 +433,26 @@ def test_a_run_goes_on_if_its_result_cannot_be_written_or_is_not_wanted(play: Pl
     assert (run.code, run.result, len(run.summary())) == (0, None, 4)
     run = play(SLIPWAY_RESULT_FILE="")
     assert (run.code, run.result, len(run.summary())) == (0, None, 4)
+
+
+def test_the_ways_to_hosts_are_loaded_before_the_first_task_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = SimpleNamespace(
+        groups={"all": SimpleNamespace(vars={"ansible_connection": "local"}), "web": SimpleNamespace(vars={})},
+        hosts={
+            "a": SimpleNamespace(vars={"ansible_connection": "psrp"}),
+            "b": SimpleNamespace(vars={"ansible_connection": "{{ way }}"}),
+            "c": SimpleNamespace(vars={"ansible_connection": "nowhere.such.plugin"}),
+        },
+    )
+    found = {}
+    get = connection_loader.get
+
+    def note(name: str, **options: Any) -> Any:
+        found[name] = get(name, **options)
+        return found[name]
+
+    monkeypatch.setattr(connection_loader, "get", note)
+    RunCallback.preload_connections(SimpleNamespace(get_variable_manager=lambda: SimpleNamespace(_inventory=inventory)))
+    assert found.keys() == {"ssh", "local", "psrp", "nowhere.such.plugin"}
+    assert found["nowhere.such.plugin"] is None
+    assert C.config.has_configuration_definition("connection", found["psrp"]._load_name)

@@ -93,8 +93,8 @@ GONE = "{{ 'ssh' if (directory ~ '/' ~ inventory_hostname ~ '.gone') is file els
 class Fleet:
     """Hosts of one app or more, and runs on them."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, compiled: Path) -> None:
+        self.directory, self.compiled = directory, compiled
         (directory / "library").mkdir()
         (directory / "library" / "slipway.py").write_text(MODULE, encoding="utf-8")
         (directory / "play.yml").write_text(PLAY, encoding="utf-8")
@@ -134,9 +134,9 @@ class Fleet:
         settings = {
             **{"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LIBRARY": str(self.directory / "library")},
             **{"HOSTS": str(self.directory), "ANSIBLE_NOCOLOR": "1", "SLIPWAY_RESULT_FILE": ""},
-            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+            **{"ANSIBLE_ROLES_PATH": str(ROOT / "roles"), "COMPILED": str(self.compiled)},
         }
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "hosts.yml", "play.yml", *options]
+        command = [sys.executable, str(Path(__file__).with_name("compiled.py")), "-i", "hosts.yml", "play.yml", *options]
         done = subprocess.run(
             [*command, "--extra-vars", json.dumps({**variables, "entry": entry})],
             cwd=self.directory,
@@ -150,9 +150,15 @@ class Fleet:
         return done.returncode, re.sub(r"\s+", " ", done.stdout), steps
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all runs find the templates that one of them has compiled."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
-    return Fleet(tmp_path)
+def fleet(tmp_path: Path, compiled: Path) -> Fleet:
+    return Fleet(tmp_path, compiled)
 
 
 def grouped(steps: list[str], *sizes: int) -> list[list[str]]:

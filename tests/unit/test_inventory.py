@@ -206,7 +206,7 @@ class Inventory:
     def __init__(self, directory: Path, cases: Sequence[Case]) -> None:
         self.directory = directory
         self.hosts = dict.fromkeys(case.host for case in cases)
-        for folder in ("app", "facts", "playbooks", "inventory/host_vars", "inventory/group_vars"):
+        for folder in ("app", "compiled", "facts", "playbooks", "inventory/host_vars", "inventory/group_vars"):
             (directory / folder).mkdir(parents=True)
         (directory / "playbooks/check.yml").write_text(PLAYBOOK, encoding="utf-8")
         (directory / "inventory/own.pem").write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
@@ -238,6 +238,7 @@ class Inventory:
             ANSIBLE_CACHE_PLUGIN_CONNECTION=str(self.directory / "facts"),
             ANSIBLE_FORKS="4",
             ANSIBLE_NOCOLOR="1",
+            COMPILED=str(self.directory / "compiled"),
             SLIPWAY_RESULT_FILE="",
             **settings,
         )

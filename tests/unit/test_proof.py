@@ -52,7 +52,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([], MAIN),
         (["--all"], ALL),
         (["--bench"], BENCH),
-        (["--only", "image"], [PODMAN, ALL[5]]),
+        (["--only", "image"], [PODMAN, ALL[6]]),
         (["--only", "main"], MAIN[-2:]),
     ],
     ids=["fast", "main", "all", "bench", "only image", "only main"],
@@ -80,10 +80,18 @@ def test_the_fast_proof_needs_no_container_and_the_main_one_a_single_scenario() 
     assert not any("--containers" in step.command or "molecule" in step.command for step in FAST)
     assert SERVERS not in FAST
     assert [step.name for step in MAIN if "molecule" in step.command] == ["scenario main"]
-    # Lanes of the one are over before those of the other begin.
-    before = [*FAST, SERVERS, PODMAN]
+    # What has no lane is over before those after it begin.
     assert PODMAN.lane == ""
-    assert MAIN[: len(before)] == ALL[: len(before)] == before
+    assert MAIN[:-1] == [*FAST, SERVERS, PODMAN]
+
+
+def test_no_lane_of_the_whole_proof_waits_for_another_one() -> None:
+    first, *others = ALL
+    assert first == PODMAN
+    assert all(step.lane for step in others)
+    assert [*FAST, SERVERS] == others[: len(FAST) + 1]
+    begun = [next(step.name for step in others if step.lane == lane) for lane in ("first", "second", "third")]
+    assert begun == ["lint", "unit tests", "scenario fleet"]
 
 
 @pytest.mark.usefixtures("elsewhere")

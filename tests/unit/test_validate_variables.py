@@ -272,6 +272,40 @@ def test_a_condition_that_cannot_be_judged_does_not_hold(judge: Callable[..., di
     assert judge("shop_size: 3\n", ("shop_size", trust_as_template(condition)))["failed"]
 
 
+def test_rules_are_judged_at_once_and_one_by_one_only_where_one_is_broken(
+    judge: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    satisfied = ValidateAction._satisfied
+
+    def ask(self: ValidateAction, condition: Any) -> bool:
+        asked.append(condition)
+        return satisfied(self, condition)
+
+    monkeypatch.setattr(ValidateAction, "_satisfied", ask)
+    conditions = ["shop_size | int > 1 or shop_size == 0", "6 / shop_size == 2"]  # the second one rests on the first
+    rules = [("shop_size", conditions), ("shop_name", trust_as_template("shop_name != 'y'"))]
+    assert not judge("shop_size: 3\nshop_name: x\n", *rules).get("failed")
+    assert asked == []
+    message = judge("shop_size: 3\nshop_name: y\n", *rules)["msg"]
+    assert "1 error " in message
+    assert "shop_name is 'y'; it must be better." in message
+    assert asked == [*conditions, rules[1][1]]
+
+
+def test_what_defaults_are_made_from_is_worked_out_once(judge: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "roles" / "shop" / "defaults" / "main.yml"
+    file.parent.mkdir()
+    file.write_text(
+        "__once: '{{ range(10**9) | random }}'\nshop_name: 'a{{ __once }}'\nshop_kind: 'b{{ __once }}'\n", encoding="utf-8"
+    )
+    defaults = DataLoader().load_from_file(str(file), trusted_as_template=True)
+    same = ("shop_name", trust_as_template("shop_name[1:] == shop_kind[1:]"))
+    message = judge("shop_size: 3\n", same, extra=defaults)["msg"]
+    assert "shop_kind is 'b" in message
+    assert "shop_name" not in message
+
+
 @pytest.mark.parametrize("text", ["a\\nb", "\\0", "\\e[31m", "a" * 5000])
 def test_a_text_is_one_line_of_some_length(judge: Callable[..., dict[str, Any]], text: str) -> None:
     for name, value in (("shop_name", f'"{text}"'), ("shop_goods", f'[good, "{text}"]')):

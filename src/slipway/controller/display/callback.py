@@ -11,7 +11,7 @@ from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.callback.default import CallbackModule as Default
-from ansible.plugins.loader import callback_loader, filter_loader, test_loader
+from ansible.plugins.loader import callback_loader, connection_loader, filter_loader, test_loader
 from ansible.utils import color
 
 from slipway.controller.commands import ROOT
@@ -61,6 +61,16 @@ class RunCallback(CallbackBase):
         test_loader.get("defined")
         program()
 
+    @staticmethod
+    def preload_connections(play: Any) -> None:
+        """Load the ways to the hosts, for the same reason: its options are in its documentation, which takes long to read."""
+        inventory = play.get_variable_manager()._inventory
+        places = [*inventory.groups.values(), *inventory.hosts.values()] if inventory else []
+        for name in {C.DEFAULT_TRANSPORT, *(place.vars.get("ansible_connection") for place in places)}:
+            # What is worked out for each host, or is not there, is left to the task.
+            if isinstance(name, str) and "{{" not in name:
+                connection_loader.get(name, class_only=True)
+
     def begin_result(self) -> None:
         """Begin the file with the result. A run goes on without it if it cannot be written."""
         name = self.get_option("result_file")
@@ -78,6 +88,7 @@ class RunCallback(CallbackBase):
         """Count the play, and its roles."""
         self.plays += 1
         self.patterns |= set(map(str, play.hosts if isinstance(play.hosts, list) else [play.hosts]))
+        self.preload_connections(play)
         self.steps.begin_play(play)
 
     def v2_playbook_on_no_hosts_matched(self) -> None:

@@ -15,7 +15,12 @@ ALIKE = 0.88
 
 def mentions(expression: Any, names: Iterable[str]) -> bool:
     """Say whether an expression holds one of some names."""
-    return any(re.search(rf"\b{name}\b", str(expression)) for name in names)
+    return not words(expression).isdisjoint(names)
+
+
+def words(expression: Any) -> set[str]:
+    """Return all that may be a name in an expression."""
+    return set(re.findall(r"\w+", str(expression)))
 
 
 def misspelt(names: Iterable[str], prefix: str, declared: Iterable[str]) -> dict[str, str | None]:
