@@ -27,6 +27,7 @@ STEPS = {
     "logs": "read_logs",
     "pack": "build.packing",
     "preflight": "preflight",
+    "redis": "redis",
     "release": "release.step",
     "releases": "releases",
     "run": "run",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from slipway.host.doctor import certificate, database, host, interpreter, jobs, processes, release, services
+from slipway.host.doctor import certificate, database, host, interpreter, jobs, processes, redis, release, services
 from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.finding import Finding, warning, worst_first
@@ -40,6 +40,8 @@ PARAMETERS: dict[str, Any] = {
     "database": "",
     # The directory of the database server's socket.
     "database_directory": "",
+    # The socket of its Redis on this host; empty for none.
+    "redis": "",
     # Names to the addresses that the controller finds them at.
     "resolved": dict,
     # The addresses of this host.
@@ -53,6 +55,7 @@ PARAMETERS: dict[str, Any] = {
 CHECKS = (
     *services.CHECKS,
     *database.CHECKS,
+    *redis.CHECKS,
     *release.CHECKS,
     *processes.CHECKS,
     *jobs.CHECKS,

@@ -37,7 +37,7 @@ Description=Job {job} of {app}
 # One that was missed starts with the host: not before what it may need. Units that are not there do no harm.
 Wants=network-online.target
 After=network-online.target postgresql.service redis-server.service redis.service valkey.service
-After=docker.service podman.service supervisor.service supervisord.service
+After=slipway-redis-{app}.service docker.service podman.service supervisor.service supervisord.service
 StartLimitIntervalSec=0
 
 [Service]
