@@ -115,7 +115,7 @@ class Progress:
     @property
     def reverted(self) -> list[str]:
         """The hosts that may have switched, if a failure is to revert them."""
-        begun = self.plan.phases[: self.phase + 1] if self.plan.revert and not self.moving else []
+        begun = self.plan.phases[: self.phase + 1] if self.plan.revert else []
         return [host for phase in begun for host, step in phase.steps.items() if step == self.plan.change_step]
 
     def after(self, results: Results) -> Progress:
