@@ -452,7 +452,11 @@ def test_the_ways_to_hosts_are_loaded_before_the_first_task_forks(monkeypatch: p
         return found[name]
 
     monkeypatch.setattr(connection_loader, "get", note)
-    RunCallback.preload_connections(SimpleNamespace(get_variable_manager=lambda: SimpleNamespace(_inventory=inventory)))
+    callback = RunCallback()
+    monkeypatch.setattr(callback.steps, "begin_play", lambda play: None)
+    callback.v2_playbook_on_play_start(
+        SimpleNamespace(hosts="all", get_variable_manager=lambda: SimpleNamespace(_inventory=inventory))
+    )
     assert found.keys() == {"ssh", "local", "psrp", "nowhere.such.plugin"}
     assert found["nowhere.such.plugin"] is None
     assert C.config.has_configuration_definition("connection", found["psrp"]._load_name)
