@@ -31,6 +31,8 @@ STRICT = {
 # Of systemd's own accord where the user is one that it makes up.
 DYNAMIC = {"NoNewPrivileges": "yes", "PrivateTmp": "yes", "ProtectSystem": "strict"}
 CAPABILITIES = {"metrics.service.j2": "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH"}
+# Of those that reach nothing but sockets on the host.
+FAMILIES = {"redis.service.j2": {"RestrictAddressFamilies": "AF_UNIX"}}
 
 
 def service(path: Path, **inventory: object) -> dict[str, str]:
@@ -49,7 +51,7 @@ def test_there_are_services() -> None:
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_a_service_is_confined(path: Path) -> None:
     told = service(path)
-    wanted = WANTED | STRICT | {"CapabilityBoundingSet": CAPABILITIES.get(path.name, "")}
+    wanted = WANTED | STRICT | {"CapabilityBoundingSet": CAPABILITIES.get(path.name, "")} | FAMILIES.get(path.name, {})
     wanted |= {} if told.get("DynamicUser") == "yes" else DYNAMIC
     assert {name: told.get(name) for name in wanted} == wanted
     # What tells of an app looks at its disk, wherever that is.

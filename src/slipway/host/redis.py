@@ -107,8 +107,8 @@ def waiting(app: str) -> list[str]:
     started = read(STARTED / f"{app}.conf")
     if not started:
         return []
-    wanted, taken = parsed(read(SETTINGS / f"{app}.conf")), parsed(started)
-    found = sorted(name for name in wanted.keys() | taken.keys() if wanted.get(name) != taken.get(name))
+    configured, taken = parsed(read(SETTINGS / f"{app}.conf")), parsed(started)
+    found = sorted(name for name in configured.keys() | taken.keys() if configured.get(name) != taken.get(name))
     return found + [unit(app)] * (read(STARTED / unit(app)) != read(UNITS / unit(app)))
 
 
@@ -119,16 +119,16 @@ def take(app: str, path: str, names: Sequence[str]) -> list[str]:
         RedisError: when it does not answer.
         OSError: when that cannot be recorded.
     """
-    wanted = parsed(read(SETTINGS / f"{app}.conf"))
+    configured = parsed(read(SETTINGS / f"{app}.conf"))
     taken = []
     with connected(path) as stream:
         for name in names:
-            if name in wanted:
+            if name in configured:
                 with contextlib.suppress(RedisError):  # it can only be started with that
-                    command(stream, "CONFIG", "SET", name, wanted[name])
+                    command(stream, "CONFIG", "SET", name, configured[name])
                     taken.append(name)
     if taken:
-        now = {**parsed(read(STARTED / f"{app}.conf")), **{name: wanted[name] for name in taken}}
+        now = {**parsed(read(STARTED / f"{app}.conf")), **{name: configured[name] for name in taken}}
         write(STARTED / f"{app}.conf", "".join(f"{name} {now[name] or chr(34) * 2}\n" for name in sorted(now)))
     return taken
 
