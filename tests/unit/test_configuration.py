@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -323,12 +324,21 @@ def test_a_file_that_is_no_text_is_put_back_as_it_was(place: Path) -> None:
     assert (place / "file").read_bytes() == b"caf\xe9\r\n"
 
 
+@pytest.mark.parametrize(("group", "mode"), [("root", 0o600), ("app", 0o640)])
+def test_a_secret_is_readable_by_its_group_or_by_root_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch, group: str, mode: int
+) -> None:
+    monkeypatch.setattr(grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=os.getegid()))
+    changes.write(str(place / "password"), "hunter2-hunter2", group)
+    assert (place / "password").stat().st_mode & 0o777 == mode
+
+
 def test_a_secret_is_written_for_its_group_alone_and_shown_nowhere(place: Path, module: Any) -> None:
     secret = {str(place / "password"): "hunter2-hunter2"}
     wanted = [{"path": str(place / "password"), "group": grp.getgrgid(os.getegid()).gr_name}, *files(plain="x")]
     result = module(files=wanted, secrets=secret)
     assert contents(place) == {"password": "hunter2-hunter2", "plain": "x"}
-    assert (place / "password").stat().st_mode & 0o777 == 0o640
+    assert (place / "password").stat().st_mode & 0o777 == (0o600 if wanted[0]["group"] == "root" else 0o640)
     assert "hunter2" not in str(result)
     assert [diff["after"] for diff in result["diff"]] == ["(not shown)\n", "x"]
     assert not module(files=wanted, secrets=secret)["changed"]

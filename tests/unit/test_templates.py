@@ -735,7 +735,7 @@ def test_how_a_release_is_judged_is_the_operators() -> None:
     told = release_arguments(Host(inventory))
     assert (told["health"]["body"], told["health"]["attempts"], told["watch"]) == ("^ok$", 3, 60)
     assert told["health"]["headers"] == {"X-Probe": "yes"}
-    assert told["migrate"] == {"command": "alembic upgrade head", "timeout": 900}
+    assert told["migrate"] == {"command": "alembic upgrade head", "timeout": 900, "backup": True}
     assert (told["openapi_path"], told["access_log"]) == ("/v1/openapi.json", "/var/log/nginx/shop.log")
     assert (told["across_migrations"], told["rollback_settings"], told["secret_names"]) == (True, "current", ["KEY"])
     assert release_arguments(Host({**inventory, "app_openapi_gate": "no"}))["openapi_path"] == ""

@@ -30,7 +30,12 @@ STRICT = {
 }
 # Of systemd's own accord where the user is one that it makes up.
 DYNAMIC = {"NoNewPrivileges": "yes", "PrivateTmp": "yes", "ProtectSystem": "strict"}
-CAPABILITIES = {"metrics.service.j2": "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH"}
+CAPABILITIES = {
+    "metrics.service.j2": "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH",
+    "backup.service.j2": "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL CAP_SETGID CAP_SETUID",
+}
+# What tells of an app looks at its disk, wherever that is; a backup reads all of it, and root's keys.
+READS_HOMES = {"metrics.service.j2", "backup.service.j2"}
 # Of those that reach nothing but sockets on the host.
 FAMILIES = {"redis.service.j2": {"RestrictAddressFamilies": "AF_UNIX"}}
 
@@ -54,8 +59,7 @@ def test_a_service_is_confined(path: Path) -> None:
     wanted = WANTED | STRICT | {"CapabilityBoundingSet": CAPABILITIES.get(path.name, "")} | FAMILIES.get(path.name, {})
     wanted |= {} if told.get("DynamicUser") == "yes" else DYNAMIC
     assert {name: told.get(name) for name in wanted} == wanted
-    # What tells of an app looks at its disk, wherever that is.
-    assert told["ProtectHome"] == ("read-only" if path.name == "metrics.service.j2" else "yes")
+    assert told["ProtectHome"] == ("read-only" if path.name in READS_HOMES else "yes")
 
 
 def test_one_that_asks_a_container_engine_is_confined_as_far_as_that_goes() -> None:

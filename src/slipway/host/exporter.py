@@ -23,6 +23,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, write_to_textfile
 
 from slipway.host.access_log import AccessLog
+from slipway.host.backup import report as backup_report
+from slipway.host.errors import ReleaseError
 from slipway.host.gauges import Gatherer, Gauges, Value
 from slipway.host.jobs import report
 from slipway.host.processes import defined, overview
@@ -38,6 +40,14 @@ JOB_TIMES = {
     "slipway_job_last_success_timestamp_seconds": "success",
     "slipway_job_last_duration_seconds": "seconds",
     "slipway_job_next_timestamp_seconds": "next",
+}
+
+# Metrics of backups, likewise.
+BACKUP_VALUES = {
+    "slipway_backup_last_success_timestamp_seconds": "success",
+    "slipway_backup_last_duration_seconds": "seconds",
+    "slipway_backup_size_bytes": "size",
+    "slipway_backup_added_bytes": "added",
 }
 
 # A client may make others up.
@@ -154,8 +164,9 @@ class State(Gauges):
         yield "slipway_memory_bytes", sum(map(resident, processes)), [str(live)]
 
     def occasional(self) -> Iterator[Value]:
-        """Gather how jobs are, beside the state of the certificate."""
+        """Gather how jobs and backups are, beside the state of the certificate."""
         yield from super().occasional()
+        yield from self.backups()
         with suppress(OSError, ValueError):
             for row in (row for row in report.rows(self.layout, self.settings["name"]) if row["here"]):
                 name = [row["job"]]
@@ -164,6 +175,17 @@ class State(Gauges):
                 for metric, key in JOB_TIMES.items():
                     if row[key]:
                         yield metric, row[key], name
+
+    def backups(self) -> Iterator[Value]:
+        """Gather how backups are, if the app is backed up."""
+        with suppress(OSError, ReleaseError):
+            found = backup_report.row(self.settings["name"])
+            if found:
+                yield "slipway_backup_failed", float(backup_report.has_failed(found)), []
+                yield "slipway_backup_overdue", float(found["overdue"]), []
+                for metric, key in BACKUP_VALUES.items():
+                    if found[key]:
+                        yield metric, found[key], []
 
     def processes_beside(self) -> Iterator[Value]:
         """Look at what Supervisor runs beside the web server, also of releases whose processes are at their last task."""

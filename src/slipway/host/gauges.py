@@ -52,6 +52,12 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_job_last_success_timestamp_seconds": ("When a job last ended well.", ["name"]),
     "slipway_job_last_duration_seconds": ("How long the last run of a job took, or the present one has taken.", ["name"]),
     "slipway_job_next_timestamp_seconds": ("When a job runs next.", ["name"]),
+    "slipway_backup_failed": ("Whether the last backup failed, or the check of its repository.", []),
+    "slipway_backup_overdue": ("Whether the last good backup is older than backup_max_age_hours.", []),
+    "slipway_backup_last_success_timestamp_seconds": ("When the last good backup was made.", []),
+    "slipway_backup_last_duration_seconds": ("How long the last backup took, or the present one has taken.", []),
+    "slipway_backup_size_bytes": ("Size of what is in the last good backup.", []),
+    "slipway_backup_added_bytes": ("What the last good backup added to the repository.", []),
     "slipway_gathered_timestamp_seconds": ("Time at which these metrics were gathered.", []),
 }
 

@@ -29,7 +29,13 @@ DONE, FAILED, USAGE, LOCKED = 0, 1, 2, 3
 
 STATUS = {
     **{"app": "APP", "release": "RELEASE", "version": "VERSION", "since": "SINCE", "who": "BY", "python": "PYTHON"},
-    **{"workers": "WORKERS", "processes_summary": "PROCESSES", "jobs_summary": "JOBS", "health": "HEALTH"},
+    **{
+        "workers": "WORKERS",
+        "processes_summary": "PROCESSES",
+        "jobs_summary": "JOBS",
+        "backup_summary": "BACKUP",
+        "health": "HEALTH",
+    },
     **{"certificate_days": "CERT DAYS", "disk_percent": "DISK %", "locked": "LOCKED BY"},
 }
 FOLLOW_SECONDS = 1.0

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from slipway.host import pythons
+from slipway.host.backup import report as backup_report
 from slipway.host.certificate import days_left
 from slipway.host.endpoint import PublicEndpoint
 from slipway.host.errors import ReleaseError
@@ -44,9 +45,9 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `release`, `version`, `since` and `who` of what is live, `python` (its version), `workers` (processes of the web server),
-        `processes` (those beside it, as `overview` tells of them) and `jobs` (how each of them is), both with a summary in
-        words, `health` (`ok`, or what is wrong), `certificate_days`, `disk_percent` of the app's file system, and `last`, what
-        became of the last release.
+        `processes` (those beside it, as `overview` tells of them), `jobs` (how each of them is) and `backup` (how the last one
+        is; empty if there are none), each with a summary in words, `health` (`ok`, or what is wrong), `certificate_days`,
+        `disk_percent` of the app's file system, and `last`, what became of the last release.
     """
     layout, endpoint = Store(**arguments["layout"]), PublicEndpoint(**arguments["endpoint"])
     supervisor = Supervisor(arguments["name"], arguments["program_directory"], arguments["program_suffix"], 0)
@@ -73,6 +74,8 @@ def status(arguments: dict[str, Any]) -> dict[str, Any]:
     }
     jobs = report.rows(layout, arguments["name"])
     found.update(jobs=jobs, jobs_summary=report.summary(jobs))
+    backup = backup_report.row(arguments["name"])
+    found.update(backup=backup, backup_summary=backup_report.summary(backup))
     if live is not None:
         found["health"] = health(layout, live, HealthCheck.of(arguments["health"]), endpoint)
         try:

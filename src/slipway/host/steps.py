@@ -17,6 +17,7 @@ from slipway.host.values import arguments, merged
 
 # By the name of a step, the module that takes it.
 STEPS = {
+    "backup": "backup.step",
     "build": "build.step",
     "configuration": "configure.step",
     "doctor": "doctor",

@@ -48,7 +48,7 @@ def write(path: str, text: str, group: str | None = None) -> None:
     Args:
         path: the file.
         text: its content.
-        group: whose members alone may read it, besides root; None if everybody may.
+        group: whose members alone may read it, besides root; `root` for root alone, None if everybody may.
 
     Raises:
         OSError: when it cannot be written.
@@ -62,7 +62,7 @@ def write(path: str, text: str, group: str | None = None) -> None:
         number = grp.getgrnam(group).gr_gid
     except KeyError as error:
         raise ReleaseError(f"{path} must belong to the group {group}, which this host does not have.") from error
-    files.write(Path(path), text, 0o640, number)
+    files.write(Path(path), text, 0o600 if group == "root" else 0o640, number)
 
 
 class Change:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from slipway.host.doctor import certificate, database, host, interpreter, jobs, processes, redis, release, services
+from slipway.host.doctor import backup, certificate, database, host, interpreter, jobs, processes, redis, release, services
 from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.finding import Finding, warning, worst_first
@@ -59,6 +59,7 @@ CHECKS = (
     *release.CHECKS,
     *processes.CHECKS,
     *jobs.CHECKS,
+    *backup.CHECKS,
     *interpreter.CHECKS,
     *certificate.CHECKS,
     *host.CHECKS,

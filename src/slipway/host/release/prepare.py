@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 
+from slipway.host.backup.run import back_up_before_migration
 from slipway.host.errors import ReleaseError
 from slipway.host.files import require_free_space, write
 from slipway.host.process import run, shell, tail
@@ -163,6 +164,7 @@ def migrate(context: Context, number: int) -> str:
     """
     command, timeout = (context.arguments["migrate"][key] for key in ("command", "timeout"))
     with recording_failure(context, number, context.layout.live()):
+        saved = back_up_before_migration(context.arguments["name"]) if changes_schema(context, number) else ""
         try:
             with context.launching(number) as launch:
                 output = shell("the migration (app_migrate_command)", command, timeout, "app_migrate_timeout", **launch)
@@ -170,4 +172,15 @@ def migrate(context: Context, number: int) -> str:
             unknown = UNKNOWN_SCHEMA.search(str(error))
             raise ReleaseError(f"{migrated_further(context, number, unknown[1])}\n{error}" if unknown else str(error)) from error
         remember(context, number, migrated=True)
-    return output
+    return "\n".join(text for text in (saved, output) if text)
+
+
+def changes_schema(context: Context, number: int) -> bool:
+    """Say whether the migration of release `number` may change something that is to be backed up before.
+
+    It does not where Alembic expects what the live release was made for.
+    """
+    live = context.layout.live()
+    before = context.layout.record(live).get("migration") if live is not None else ""
+    same = before and before == context.layout.record(number).get("migration")
+    return bool(context.arguments["migrate"].get("backup", True)) and not same

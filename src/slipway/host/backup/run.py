@@ -1,0 +1,220 @@
+"""One backup of an app: its database as of one moment, its shared directory and history, and what is in it."""
+
+from __future__ import annotations
+
+import json
+import pwd
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from slipway.host.backup.database import dump_command, session
+from slipway.host.backup.report import size_text
+from slipway.host.backup.restic import LONG, Repository
+from slipway.host.backup.settings import FAILED, OK, STATES, Settings, State, alone, is_on, load, load_state, save_state
+from slipway.host.errors import ReleaseError
+from slipway.host.files import write
+from slipway.host.paths import digest
+
+# Parts of a backup. The last is written last: without it the others do not count.
+DATABASE, FILES, CONTENTS = "database", "files", "contents"
+DUMP, CONTENTS_FILE = "database.dump", "backup.json"
+
+# Seconds between two checks of the repository.
+CHECK_SECONDS = 7 * 86400.0
+
+# Every backup is kept for so long, also several of a day, as before migrations.
+KEEP_WITHIN = "2d"
+
+# How long one before a migration waits for one that is under way.
+PATIENCE_SECONDS = 1800.0
+
+
+class Stopped(ReleaseError):
+    """systemd stopped the backup."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn SIGTERM into an error while the block runs, so that what it started ends, and the failure is written down."""
+
+    def raise_stopped(signum: int, frame: FrameType | None) -> None:
+        raise Stopped("It was stopped.")
+
+    before = signal.signal(signal.SIGTERM, raise_stopped)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_id(when: float) -> str:
+    """Return the id of a backup: when it began, in UTC."""
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime(when))
+
+
+def known_repository(settings: Settings, state: State) -> str:
+    """Return restic's id of the repository that has the backups so far; empty where backup_repository is another one since."""
+    return state.repository if state.location == digest(settings.repository) else ""
+
+
+def prepare(settings: Settings, check: bool = False) -> bool:
+    """Open the repository, or make it if there is none and never was, and say whether it was made.
+
+    Raises:
+        ReleaseError: when it cannot be opened, is gone, or is another one.
+    """
+    state = load_state(settings.name)
+    found, made = Repository(settings).open(known_repository(settings, state), check)
+    location = digest(settings.repository)
+    if not check and (state.repository, state.location) != (found, location):
+        since = state.since or time.time()
+        save_state(settings.name, replace(state, repository=found, location=location, since=since))
+    return made
+
+
+def back_up(app: str, reason: str, patience: float = 1.0, keep_all: bool = False) -> State:
+    """Back up an app, write down what became of it, and return that.
+
+    Args:
+        app: its name.
+        reason: why, for whoever chooses one to restore: a word.
+        patience: seconds to wait for a backup that is under way.
+        keep_all: whether older ones are left for the next one to remove.
+
+    Raises:
+        ReleaseError: when it failed; no snapshot of it counts.
+        OSError: when a file of the app cannot be read.
+    """
+    settings = load(app)
+    with alone(app, patience), stoppable():
+        before = load_state(app)
+        while run_id(when := time.time()) == before.run:
+            time.sleep(0.1)
+        state = replace(before, run=run_id(when), start=when, end=0.0, result="", error="", since=before.since or when)
+        save_state(app, state)
+        try:
+            if before.result != OK:  # it may have been killed
+                Repository(settings).unlock()
+            make(settings, state, reason)
+            if not keep_all:
+                retain(settings, state)
+        except (ReleaseError, OSError, KeyError) as error:
+            save_state(app, replace(state, result=FAILED, end=time.time(), error=settings.shown(str(error))))
+            raise ReleaseError(settings.shown(str(error))) from error
+        state.result, state.end = OK, time.time()
+        save_state(app, state)
+    return state
+
+
+def make(settings: Settings, state: State, reason: str) -> None:
+    """Make the snapshots of one backup, and note in `state` what is in it.
+
+    Raises:
+        ReleaseError: when one fails.
+    """
+    layout, repository = settings.layout, Repository(settings)
+    state.repository, _ = repository.open(known_repository(settings, state))
+    state.location = digest(settings.repository)
+    live = layout.live()
+    contents: dict[str, Any] = {
+        "run": state.run,
+        "time": time.time(),
+        "app": settings.name,
+        "host": settings.host,
+        "reason": reason,
+        "release": live,
+    }
+    size = added = 0
+    if settings.database:
+        with session(settings, settings.database) as (opened, snapshot):
+            contents["schema"] = opened.schema()
+            saved = repository.save_output(dump_command(settings, snapshot), DUMP, state.start, run=state.run, part=DATABASE)
+            contents["rows"] = opened.counts()
+        contents["database"] = {"name": settings.database, "snapshot": saved["snapshot_id"], "bytes": size_of(saved)}
+        size, added = size + size_of(saved), added + added_by(saved)
+    paths = [str(path) for path in (layout.home / "shared", layout.history) if path.exists()]
+    if paths:
+        saved = repository.save(paths, state.start, run=state.run, part=FILES)
+        owner = pwd.getpwnam(settings.user)
+        ids = {"user": owner.pw_uid, "group": owner.pw_gid}
+        contents["files"] = {"paths": paths, "snapshot": saved["snapshot_id"], "bytes": size_of(saved), "owner": ids}
+        size, added = size + size_of(saved), added + added_by(saved)
+    file = STATES / f"{settings.name}.{CONTENTS_FILE}"
+    write(file, json.dumps(contents, sort_keys=True), mode=0o600)
+    parts = "+".join(part for part in (DATABASE, FILES) if part in contents)
+    tags = {
+        "parts": parts,
+        "reason": reason,
+        "release": str(live or ""),
+        "schema": contents.get("schema", ""),
+        "bytes": str(size),
+    }
+    repository.save_output(["cat", str(file)], CONTENTS_FILE, state.start, run=state.run, part=CONTENTS, **tags)
+    state.size, state.added, state.success, state.release = size, added, time.time(), live or 0
+
+
+def size_of(saved: dict[str, Any]) -> int:
+    """Return how many bytes a snapshot has."""
+    return int(saved.get("total_bytes_processed") or 0)
+
+
+def added_by(saved: dict[str, Any]) -> int:
+    """Return how many bytes a snapshot added to the repository; compressed, if restic says so."""
+    return int(saved.get("data_added_packed") or saved.get("data_added") or 0)
+
+
+def retain(settings: Settings, state: State) -> None:
+    """Remove backups that are no longer kept, and what is left of ones that failed, and check the repository once a week.
+
+    Raises:
+        ReleaseError: when restic fails, or finds the repository damaged.
+    """
+    repository, keep = Repository(settings), settings.keep
+    repository.unlock()  # a restore may have been killed
+    rules = [f"--keep-{name}={keep[name]}" for name in ("daily", "weekly", "monthly") if int(keep[name])]
+    chosen = [
+        f"--host={settings.host}",
+        f"--tag={repository.tags(part=CONTENTS)}",
+        "--group-by=host",
+        f"--keep-within={KEEP_WITHIN}",
+    ]
+    repository.ask("forget", *chosen, *rules)
+    found = repository.snapshots()
+    complete = {one["labels"].get("run") for one in found if one["labels"].get("part") == CONTENTS}
+    rest = [str(one["id"]) for one in found if one["labels"].get("run") not in complete]
+    if rest:  # a part of each backup that was just removed is among them
+        repository.ask("forget", "--prune", *rest, seconds=LONG)
+    if time.time() - state.checked > CHECK_SECONDS:
+        repository.ask("check", seconds=LONG)
+        state.checked = time.time()
+
+
+def back_up_before_migration(app: str) -> str:
+    """Back an app with a database up before its schema is migrated, if it is backed up, and return what there is to report.
+
+    Raises:
+        ReleaseError: when it fails; the schema is to stay as it is.
+    """
+    if not is_on(app) or not load(app).database:
+        return ""
+    try:
+        return described(back_up(app, "migration", PATIENCE_SECONDS, keep_all=True))
+    except (ReleaseError, OSError) as error:
+        raise ReleaseError(
+            f"the backup before the migration failed, so nothing was migrated: {error}\n"
+            "To release without one, this time: -e app_migrate_backup=false"
+        ) from error
+
+
+def described(state: State) -> str:
+    """Return what became of a good backup, for people."""
+    release = f" of release {state.release}" if state.release else ""
+    return (
+        f"Backup {state.run}{release}: {size_text(state.size)}, {size_text(state.added)} of it new, "
+        f"in {state.end - state.start:.1f} s."
+    )
