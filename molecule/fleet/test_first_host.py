@@ -50,7 +50,7 @@ def test_what_runs_once_goes_to_the_next_host_and_comes_back(tmp_path: Path) -> 
         assert (running(4711), running(4712)) == (["two.test"], ["one.test", "two.test", "three.test"])
         run = deploy(app_processes=PROCESSES)
         done(run)
-        assert "runs on one.test now, and no longer on two.test" in " ".join(run.output.split())
+        assert "(hosts: first) runs on one.test now" in " ".join(run.output.split())
         assert running(4711) == ["one.test"]
         assert not any(deploy(app_processes=PROCESSES).changed.values())
         done(deploy())

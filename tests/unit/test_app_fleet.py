@@ -360,9 +360,9 @@ def test_hosts_that_keep_their_first_release_are_told_of_and_a_plan_that_failed_
     assert progress.report({"a": {"release": 7}}, none, {"a": "x"}, "shop").startswith("The release of shop failed on a: x.\n")
 
 
-def placed(live: int | None, needs: bool = False, first: bool = False, had: bool | None = None, free: int = 9) -> dict[str, Any]:
+def placed(live: int | None, needs: bool = False, first: bool = False, once: bool | None = None, free: int = 9) -> dict[str, Any]:
     """Return what a host says in the step `plan` of where it is in the inventory, and of what only one host may run."""
-    return {**plan(live, needs, free), "first": first, "runs_once": had}
+    return {**plan(live, needs, free), "first": first, "runs_once": once}
 
 
 @pytest.mark.parametrize(
@@ -371,13 +371,15 @@ def placed(live: int | None, needs: bool = False, first: bool = False, had: bool
         pytest.param([placed(7, True, True, True), placed(7, True)], "a", "", "", id="it stays"),
         pytest.param([placed(None, True, True), placed(None, True)], "a", "", "a", id="the first release of all"),
         pytest.param([placed(7, True, True, None), placed(7, True, False, None)], "a", "", "a", id="the first release with it"),
-        pytest.param([placed(None, True, True), placed(7, had=True)], "b", "b>a", "a", id="a host is added before it"),
-        pytest.param([placed(7, False, True, False), placed(7, had=True)], "b", "b>a", "a", id="the order has changed"),
-        pytest.param([placed(7, True, True, False), placed(7, True, had=True)], "b", "b>a", "a", id="the order, and a release"),
-        pytest.param([placed(7, False, True, False), placed(7, had=False)], "", ">a", "a", id="the former one has gone"),
-        pytest.param([placed(7, True, True, False), placed(7, True, had=False)], "a", "", "a", id="it has gone, and a release"),
-        pytest.param([placed(7, False, True, True), placed(7, had=True)], "ab", "b>", "", id="it runs twice"),
-        pytest.param([placed(7, True, had=True), placed(7, True, had=False)], "a", "", "", id="the first one is not in the run"),
+        pytest.param([placed(None, True, True), placed(7, once=True)], "b", "b>a", "a", id="a host is added before it"),
+        pytest.param([placed(7, False, True, False), placed(7, once=True)], "b", "b>a", "a", id="the order has changed"),
+        pytest.param([placed(7, True, True, False), placed(7, True, once=True)], "b", "b>a", "a", id="the order, and a release"),
+        pytest.param([placed(7, False, True, False), placed(7, once=False)], "", ">a", "a", id="the former one has gone"),
+        pytest.param([placed(7, True, True, False), placed(7, True, once=False)], "a", "", "a", id="it has gone, and a release"),
+        pytest.param([placed(7, False, True, True), placed(7, once=True)], "ab", "b>", "", id="it runs twice"),
+        pytest.param(
+            [placed(7, True, once=True), placed(7, True, once=False)], "a", "", "", id="the first one is not in the run"
+        ),
         pytest.param([placed(7, False, True), placed(7)], "", "", "", id="there is nothing of the kind"),
     ],
 )
@@ -411,7 +413,7 @@ def test_nothing_moves_in_a_rollback_to_a_first_host_that_serves_nothing() -> No
 
 def moving(phases: int) -> progress.Progress:
     """Return the progress of a host that is added before another one, after so many phases."""
-    now = begun(a=placed(None, True, True, free=1), b=placed(7, had=True))
+    now = begun(a=placed(None, True, True, free=1), b=placed(7, once=True))
     assert [phase.name for phase in now.plan.phases[-3:]] == ["activate a", "hand over", "take over"]
     assert [now.arguments(host)["first_host"] for host in "ab"] == ["no", "yes"]
     for _ in range(len(now.plan.phases) - 3 + phases):
@@ -422,6 +424,8 @@ def moving(phases: int) -> progress.Progress:
 SEVEN: dict[str, Any] = {"release": 7}
 ILL: dict[str, Any] = {"failed": True, "msg": "its process beat ended"}
 LOST: dict[str, Any] = {"unreachable": True, "msg": "gone"}
+CUT: dict[str, Any] = {"failed": True, "rc": 137, "msg": "Module result deserialization failed: No start of json char found"}
+LATE: dict[str, Any] = {"failed": True, "msg": "Timed out after 130 second(s)."}
 
 
 @pytest.mark.parametrize(
@@ -438,6 +442,9 @@ LOST: dict[str, Any] = {"unreachable": True, "msg": "gone"}
             "b cannot be asked whether it runs there.\nIt runs on no host.",
         ),
         (2, {"a": LOST, "b": SEVEN}, SEVEN, ["unlock", "unlock"], "It was not started on b again: it may run on a."),
+        (2, {"a": CUT, "b": SEVEN}, SEVEN, ["unlock", "unlock"], "It was not started on b again: it may run on a."),
+        (2, {"a": LATE, "b": SEVEN}, SEVEN, ["unlock", "unlock"], "It was not started on b again: it may run on a."),
+        (1, {"a": LOST, "b": SEVEN}, SEVEN, ["unlock", "take_over"], "It runs on b, as before."),
     ],
 )
 def test_where_it_cannot_move_it_runs_where_it_did(
@@ -452,8 +459,21 @@ def test_where_it_cannot_move_it_runs_where_it_did(
 
 
 def test_a_move_is_told_of() -> None:
-    done = moving(2).after({"a": SEVEN, "b": SEVEN})
-    assert done.messages == ["What only one host of shop may run (hosts: first) runs on a now, and no longer on b."]
+    done = moving(2).after({"a": {**SEVEN, "runs_once": True}, "b": SEVEN})
+    assert done.messages == ["What only one host of shop may run (hosts: first) runs on a now."]
+    # The release that they serve now may have nothing of the kind any more.
+    assert moving(2).after({"a": {**SEVEN, "runs_once": None}, "b": SEVEN}).messages == []
+
+
+def test_a_dry_run_moves_nothing() -> None:
+    asked = {"a": placed(7, False, True, False), "b": placed(7, once=True)}
+    now = progress.Progress.begin("release", "shop", asked, SETTINGS, True)
+    (phase,) = now.plan.phases
+    assert phase.steps == {"a": "take_over", "b": "hand_over"}
+    assert now.after({"a": {**SEVEN, "runs_once": True}, "b": SEVEN}).messages == []
+    failed = now.after({"a": ILL, "b": SEVEN})
+    assert [failed.on_failure(host) for host in "ab"] == ["unlock", "unlock"]
+    assert "is live on all of its hosts" not in failed.reported({"a": SEVEN, "b": SEVEN}).reports["a"]
 
 
 def measured(total: int, errors: int = 0, times: dict[str, int] | None = None, restarts: int = 0) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def test_only_the_first_host_has_what_one_host_may_run(
     found = run_step("release", step="plan", **told)
     assert (found["reason"], found["changed"], found["first"], found["runs_once"]) == (None, False, True, False)
     assert systemd.names() == everywhere
-    given = {**told, "step": "take_over", "first_host": "yes"}
+    given = {**told, "step": "take_over", "first_host": "no"}  # as the plan has it until then
     assert run_step("release", check=True, **given)["changed"]
     assert systemd.names() == everywhere
     assert run_step("release", **given)["changed"]
@@ -220,7 +220,8 @@ def test_only_the_first_host_has_what_one_host_may_run(
     assert not run_step("release", **given)["changed"]
     assert not run_step("release", check=True, **given)["changed"]
     # On a host alone, it is no step by itself.
-    assert run_step("release", step="activate", first_host="no", **told)["changed"]
+    assert run_step("release", check=True, step="activate", first_host="leave", **told)["changed"]
+    assert run_step("release", step="activate", first_host="leave", **told)["changed"]
     assert systemd.names() == everywhere
     assert run_step("release", step="activate", first_host="yes", **told)["changed"]
     assert len(systemd.names()) == 4
@@ -233,7 +234,7 @@ def test_jobs_that_cannot_be_scheduled_on_the_next_host_are_left_on_none(
     deploy(jobs=normalized({"cleanup": {"schedule": "daily", "command": "true"}}), first_host="no")
     assert systemd.names() == []
     (systemd.place / "refused").write_text("enable", encoding="ascii")
-    result = run_step("release", app="shop", step="take_over", first_host="yes", run=ANN)
+    result = run_step("release", app="shop", step="take_over", run=ANN)
     assert "jobs could not be scheduled" in result["msg"]
     assert systemd.names() == []
     assert host.layout.was_first() is False

@@ -27,6 +27,7 @@ from slipway.host.doctor.processes import processes as diagnose
 from slipway.host.doctor.subject import Subject
 from slipway.host.errors import ReleaseError
 from slipway.host.processes import in_words, lacking, overview
+from slipway.host.release import activate as activate_module
 from slipway.host.release import processes as release_processes
 from slipway.host.release.deploy import run_step
 from slipway.host.release.plan import needed, place, plan
@@ -235,16 +236,59 @@ def test_what_runs_once_has_ended_on_the_former_first_host_before_another_starts
     assert shop.host.supervisor.beside() == ["shop-1.beat", "shop-1.worker"]
     if stopping:  # a run that was interrupted told it to end
         shop.host.supervisor._stopProcessGroup("shop-1.beat", wait=False)
-    given = shop.host.context(**both, first_host="no")
-    assert run_step(given, "hand_over")["changed"]
+
+    def take(step: str, now: bool) -> tuple[bool, bool | None]:
+        """Take a step as a run for all hosts does, whose plan says where it runs until then."""
+        context = shop.host.context(**both, step=step, first_host="yes" if now else "no")
+        result = run_step(context, step)
+        return result["changed"], result["runs_once"]
+
+    assert take("hand_over", True) == (True, False)
     assert "beat 1 ends" in shop.noted()
     assert shop.host.supervisor.beside() == ["shop-1.worker"]
-    assert (place(given)["runs_once"], run_step(given, "hand_over")["changed"]) == (False, False)
+    assert take("hand_over", True) == (False, False)
     # Where it could not start on the next one, it is started here again, and no second time.
-    taken = shop.host.context(**both, first_host="yes")
-    assert run_step(taken, "take_over")["changed"]
-    assert (place(taken)["runs_once"], run_step(taken, "take_over")["changed"]) == (True, False)
+    assert take("take_over", False) == (True, True)
+    assert take("take_over", False) == (False, True)
     assert shop.host.supervisor.beside() == ["shop-1.beat", "shop-1.worker"]
+
+
+def test_a_run_for_the_former_first_host_alone_ends_what_runs_once_when_the_release_is_live(shop: Shop) -> None:
+    modes = {"beat": "calm", "worker": "calm"}
+    shop.release(once=("beat",), beat="calm", worker="calm")
+    before: dict[str, Any] = shop.arguments(modes, ("beat",), settings="{}")
+    assert not run_step(shop.host.context(**before, first_host="yes"), "activate")["changed"]
+    broken = shop.host.context(**{**shop.arguments({**modes, "worker": "crash"}, ("beat",)), "first_host": "leave"})
+    with pytest.raises(ReleaseError, match="its process worker"):
+        run_step(broken, "activate")
+    assert shop.host.supervisor.beside() == ["shop-1.beat", "shop-1.worker"]
+    given = shop.host.context(**before, first_host="leave")
+    assert run_step(given, "prepare")["changed"] is False
+    result = run_step(given, "activate")
+    assert (result["changed"], result["runs_once"]) == (True, True)
+    assert shop.host.supervisor.beside() == ["shop-1.worker"]
+    result = run_step(shop.host.context(**before, first_host="leave"), "activate")
+    assert (result["changed"], result["runs_once"]) == (False, False)
+
+
+def test_a_step_that_is_cut_off_after_its_switch_leaves_the_host_where_it_was(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: dict[str, Any] = {"once": ("beat",), "first": False, "beat": "calm", "worker": "calm"}
+    shop.release(**modes)
+
+    class CutOffError(BaseException):
+        """Nothing catches it, as nothing catches SIGKILL."""
+
+    def cut(*arguments: object) -> None:
+        raise CutOffError
+
+    monkeypatch.setattr(activate_module, "prove", cut)
+    monkeypatch.setattr(activate_module, "switch_back", cut)
+    with pytest.raises(CutOffError):
+        shop.release(settings='{"A": "1"}', **modes)
+    assert shop.host.layout.live() == 2
+    assert shop.host.layout.was_first() is False
 
 
 def test_a_host_whose_scheduler_was_stopped_by_hand_has_none(shop: Shop) -> None:
@@ -260,7 +304,7 @@ def test_what_does_not_start_on_the_next_host_is_left_on_none_of_it(shop: Shop) 
     both: dict[str, Any] = {"once": ("beat", "clock"), "beat": "calm", "clock": "fragile", "worker": "calm"}
     shop.release(first=False, **both)
     modes = {name: mode for name, mode in both.items() if name != "once"}
-    asked = shop.host.context(**shop.arguments(modes, ("beat", "clock"), first_host="yes", settings="{}"))
+    asked = shop.host.context(**shop.arguments(modes, ("beat", "clock"), step="take_over", settings="{}"))
     shop.log.with_suffix(".break").touch()
     with pytest.raises(ReleaseError, match="its process clock"):
         run_step(asked, "take_over")

@@ -10,6 +10,8 @@ Results = Mapping[str, Mapping[str, Any]]
 
 # A lock lasts to the end of the run, but at most for so many seconds, or twice the longest phase. Then it is renewed.
 LEASE = 3600
+# The phases in which what only one host may run moves.
+HAND_OVER, TAKE_OVER = "hand over", "take over"
 # What a phase takes besides its steps, in seconds.
 MARGIN = 30
 
@@ -241,8 +243,8 @@ def phases(plan: Plan, settings: Settings, check: bool = False) -> list[Phase]:
     """
     seconds = settings.step_seconds
     moves = [
-        Phase("hand over", dict.fromkeys(plan.givers, "hand_over"), seconds),
-        Phase("take over", dict.fromkeys(plan.takers, "take_over"), seconds),
+        Phase(HAND_OVER, dict.fromkeys(plan.givers, "hand_over"), seconds),
+        Phase(TAKE_OVER, dict.fromkeys(plan.takers, "take_over"), seconds),
     ]
     if check:
         steps = {host: step for phase in moves for host, step in phase.steps.items()}

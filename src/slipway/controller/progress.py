@@ -7,12 +7,24 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from slipway.controller.canary import verdict
-from slipway.controller.fleet import Phase, Plan, Results, Settings, failed, phases, release_plan, rollback_plan
+from slipway.controller.fleet import (
+    HAND_OVER,
+    TAKE_OVER,
+    Phase,
+    Plan,
+    Results,
+    Settings,
+    failed,
+    phases,
+    release_plan,
+    rollback_plan,
+)
 from slipway.controller.moves import with_moves
 from slipway.host.tables import text_table
 
-# What the failure of a host that could not be reached begins with.
-UNREACHABLE = "host is unreachable"
+# What the failure of a host begins with that could not be reached, that was cut off, or that takes longer than it may.
+UNREACHABLE, BROKEN_OFF, LATE = "host is unreachable", "the step broke off", "Timed out after"
+UNANSWERED = (UNREACHABLE, BROKEN_OFF, LATE)
 
 FIGURES = {
     **{"host": "HOST", "role": "ROLE", "release": "RELEASE", "requests": "REQUESTS", "errors": "5XX", "p95": "P95"},
@@ -96,10 +108,10 @@ class Progress:
         }
 
     @property
-    def moving(self) -> bool:
-        """Whether all hosts serve the release, and what only one may run moves."""
-        steps = self.plan.phases[self.phase].steps if self.phase < len(self.plan.phases) else {}
-        return any(step in ("hand_over", "take_over") for step in steps.values())
+    def moving(self) -> str:
+        """The phase that moves what only one host may run, once all hosts serve the release; empty in any other one."""
+        name = self.plan.phases[self.phase].name if self.phase < len(self.plan.phases) else ""
+        return name if name in (HAND_OVER, TAKE_OVER) else ""
 
     def on_failure(self, host: str) -> str:
         """Return the step of a host after a failure."""
@@ -109,8 +121,8 @@ class Progress:
 
     @property
     def doubtful(self) -> bool:
-        """Whether a host was lost while it took over what only one may run: nobody knows whether it runs there."""
-        return any(host in self.plan.takers and UNREACHABLE in message for host, message in self.failures.items())
+        """Whether a host did not answer when it was to take over what only one may run: nobody knows whether it runs there."""
+        return self.moving == TAKE_OVER and any(message.startswith(UNANSWERED) for message in self.failures.values())
 
     @property
     def reverted(self) -> list[str]:
@@ -132,9 +144,12 @@ class Progress:
             judgement = judged["message"]
             messages = [judgement, *text_table(judged["rows"], FIGURES)]
             found = {} if judged["promoted"] else {", ".join(self.plan.canaries): judgement}
-        if not found and "take_over" in steps.values():
-            moved = f"What only one host of {self.name} may run (hosts: first) runs on {', '.join(self.plan.takers)} now"
-            messages.append(f"{moved}, and no longer on {', '.join(self.plan.givers)}." if self.plan.givers else f"{moved}.")
+        if not found and self.moving == TAKE_OVER:
+            messages += [
+                f"What only one host of {self.name} may run (hosts: first) runs on {host} now."
+                for host in self.plan.takers
+                if results[host].get("runs_once")
+            ]
         phase = self.phase if found else self.phase + 1
         return replace(self, phase=phase, failures=dict(found), judgement=judgement, messages=messages)
 
@@ -179,7 +194,7 @@ def failures(results: Results) -> dict[str, str]:
             lines = str(result.get("msg") or "it gave no message").strip().splitlines()
             message = next(iter(lines), "it gave no message").removeprefix("Task failed: ").rstrip(".: ")
             if "deserialization" in message:  # what Ansible says of a module that was cut off
-                message = f"the step broke off (exit code {result.get('rc', '?')}): the connection or the host was lost"
+                message = f"{BROKEN_OFF} (exit code {result.get('rc', '?')}): the connection or the host was lost"
             found[host] = f"{UNREACHABLE}: {message}" if result.get("unreachable") else message
     return found
 

@@ -151,7 +151,8 @@ def save(configuration: dict[str, Any], check: bool) -> bool:
         before = {}
     if not configuration["build"]:
         configuration = {**configuration, **{name: before.get(name, "") for name in BUILT}}
-    changed: bool = configuration != before
+    # Where it is in the inventory is remembered with the live release.
+    changed: bool = {**configuration, "first": None} != {**before, "first": None}
     if changed and not check:
         _write(file, configuration)
     return changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -66,10 +67,11 @@ class RunCallback(CallbackBase):
         """Load the ways to the hosts, for the same reason: its options are in its documentation, which takes long to read."""
         inventory = play.get_variable_manager()._inventory
         places = [*inventory.groups.values(), *inventory.hosts.values()] if inventory else []
-        for name in {C.DEFAULT_TRANSPORT, *(place.vars.get("ansible_connection") for place in places)}:
+        for name in {str(C.DEFAULT_TRANSPORT), *(str(place.vars.get("ansible_connection", "")) for place in places)}:
             # What is worked out for each host, or is not there, is left to the task.
-            if isinstance(name, str) and "{{" not in name:
-                connection_loader.get(name, class_only=True)
+            if name and "{{" not in name:
+                with contextlib.suppress(Exception):
+                    connection_loader.get(name, class_only=True)
 
     def begin_result(self) -> None:
         """Begin the file with the result. A run goes on without it if it cannot be written."""

@@ -190,7 +190,7 @@ class ValidateAction(ActionBase):
         # A rule's later conditions rest on the earlier ones. As conditions of their own they have to be true or false.
         each = [" and ".join(f"({condition}) is true" for condition in _conditions(rule)) for rule in rules]
         try:
-            return all(self._templar.evaluate_expression(trust_as_template(f"[{', '.join(each)}]")))
+            return all(self._templar.evaluate_expression(trust_as_template(f"[{', '.join(each)}]"), escape_backslashes=False))
         except Exception:
             return False
 

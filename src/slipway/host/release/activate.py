@@ -95,7 +95,8 @@ def activate(context: Context, number: int, hooks: tuple[str, str], back: str = 
         traffic = Traffic(Path(context.arguments["access_log"]))
         # So that the same again, after an interruption, ends here, and the next run makes up for the hook.
         owed = {"hook": hooks[1], "from": old} if context.arguments["hooks"].get(hooks[1]) else None
-        remember(context, number, back_from=old if back else None, owed=owed)
+        # Whether it is the first host, too: a step that is cut off after the switch leaves a live release.
+        remember(context, number, back_from=old if back else None, owed=owed, first=context.first)
         try:
             in_time(context)
             switched = time.monotonic()  # and no later: a request may reach the release before the last rename has ended

@@ -20,6 +20,9 @@ from slipway.host.state import masters
 from slipway.host.store import Store
 from slipway.host.supervisor import Supervisor
 
+# Steps that move what only one host of the app may run, with what they say of this host.
+MOVES = {"hand_over": "no", "take_over": "yes"}
+
 
 @dataclass(frozen=True)
 class Context:
@@ -50,8 +53,9 @@ class Context:
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Context:
         """Return the context of the step with `arguments`, which begins now."""
-        layout, given = Store(**arguments["layout"]), arguments.get("first_host") or ""
-        before = layout.was_first()
+        layout = Store(**arguments["layout"])
+        # A step that moves what only one host may run says by its name where that belongs.
+        given, before = MOVES.get(arguments.get("step", ""), arguments.get("first_host") or ""), layout.was_first()
         context = cls(
             arguments=arguments,
             layout=layout,
@@ -60,7 +64,7 @@ class Context:
             ),
             endpoint=PublicEndpoint(**arguments["endpoint"]),
             health=arguments["health"],
-            first=given == "yes" if given else before if before is not None else arguments["first"],
+            first={"yes": True, "no": False}.get(given, not given and arguments["first"] if before is None else before),
             deadline=time.monotonic() + (arguments["limit"] or float("inf")),
             warnings=[],
             secrets=[],

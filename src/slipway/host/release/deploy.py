@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from slipway.host.release.activate import activate
-from slipway.host.release.context import Context
+from slipway.host.release.context import MOVES, Context
 from slipway.host.release.plan import keep, move, needed, place, plan, tidy
 from slipway.host.release.prepare import migrate, prepare
 from slipway.host.release.prune import prune
@@ -95,6 +96,11 @@ def revert_step(context: Context) -> dict[str, Any]:
     return {"changed": True, "release": before, "reason": f"reverted from release {number}"}
 
 
+def given_up(context: Context) -> bool:
+    """Say whether this host, which a run is for alone, is to run no longer what only one host may."""
+    return context.arguments.get("first_host") == "leave" and bool(context.layout.was_first())
+
+
 def run_step(context: Context, step: str) -> dict[str, Any]:
     """Take one step that changes something, or may.
 
@@ -105,8 +111,12 @@ def run_step(context: Context, step: str) -> dict[str, Any]:
         return {"changed": False, "release": context.layout.live(), "reason": None}
     if step == "plan":
         return plan(context)
-    if step in ("hand_over", "take_over"):
+    if step in MOVES:
         return move(context)
     if step == "revert":
         return revert_step(context)
-    return rollback_step(context, inspect_only=False) if step == "rollback" else release_step(context, step)
+    result = rollback_step(context, inspect_only=False) if step == "rollback" else release_step(context, step)
+    if step in ("activate", "rollback") and given_up(context):
+        left = move(replace(context, first=False))
+        result["changed"] = left["changed"] or result["changed"]
+    return result

@@ -62,6 +62,7 @@ def tidy(context: Context) -> bool:
         remember(context, live, outcome=GOOD, back_from=None)
     gone = bool(context.layout.was_first()) and not context.first
     if gone:
+        apply_jobs(context, live)
         remember(context, live, first=False)
     return bool(leftovers) or ran or stale_link or unrecorded or gone
 
@@ -100,13 +101,12 @@ def move(context: Context) -> dict[str, Any]:
         try:
             changed = (context.first and processes.take_over()) or changed
             changed = _schedule(context, live) or changed
-        except ReleaseError:
-            with contextlib.suppress(ReleaseError):  # the error that is raised already matters more
-                if context.first:
-                    processes.end_once()
-                    apply_jobs(replace(context, first=False), live)
+        except (ReleaseError, OSError):
+            for each in (processes.end_once, lambda: apply_jobs(replace(context, first=False), live)) if context.first else ():
+                with contextlib.suppress(ReleaseError, OSError):  # the error that is raised already matters more
+                    each()
             raise
-    return {"changed": changed, "release": live, "reason": None}
+    return {"changed": changed, "release": live, "reason": None, **place(context)}
 
 
 def numbers(context: Context) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from slipway.host.configuration import UnknownApp, configured, load, save
 from slipway.host.errors import ReleaseError
 from slipway.host.lock import LEASE_SECONDS, Locked, LockTakenOver, lock, lock_owner
 from slipway.host.process import masked
-from slipway.host.release.context import Context
-from slipway.host.release.deploy import rollback_step, run_step
+from slipway.host.release.context import MOVES, Context
+from slipway.host.release.deploy import given_up, rollback_step, run_step
 from slipway.host.release.plan import choices, needed, numbers, place
 from slipway.host.store import version_of
 
@@ -33,7 +33,8 @@ PARAMETERS: dict[str, Any] = {
     "number": 0,
     # What `revert` makes live again; 0 for nothing.
     "before": 0,
-    # Whether what only one host may run belongs on this one in this step: yes or no; empty for as it is.
+    # Whether what only one host may run belongs on this one in this step: yes or no; empty for as it is, and `leave` for no
+    # longer, once the release is live.
     "first_host": "",
     # Seconds that the app stays locked for the next step; 0 for the default.
     "lease": 0.0,
@@ -71,10 +72,11 @@ def trial(context: Context, step: str) -> dict[str, Any]:
     reason = needed(context)
     if step == "plan":
         return {"changed": False, "release": live, "reason": reason, "then": "", **numbers(context), **place(context)}
-    if step in ("hand_over", "take_over"):
+    if step in MOVES:
         return {"changed": context.layout.was_first() is not context.first, "release": live, "reason": None, "then": ""}
+    left = given_up(context)
     changed = reason is not None or agreed not in (0, live)
-    return {"changed": changed, "release": live, "reason": reason, "then": "a new one" if changed else ""}
+    return {"changed": changed or left, "release": live, "reason": reason, "then": "a new one" if changed else ""}
 
 
 def summary(context: Context, before: int | None, then: str = "") -> dict[str, Any]:
