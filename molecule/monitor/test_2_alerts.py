@@ -104,6 +104,19 @@ def test_a_job_that_fails(somebody: Told) -> None:
     within(60, lambda: not firing("JobFailed"), pause=0.5)
 
 
+def test_a_backup_that_fails_and_one_that_is_too_old(somebody: Told) -> None:
+    repository = {"backup_repository": "/srv/backup", "backup_password": "canary-of-the-backups"}
+    run = play(f"--limit={WATCHED.name}", "--tags=backup", f"--extra-vars={json.dumps(repository)}")
+    assert run.code == 0, run.output[-3000:]
+    WATCHED.run(f"slipway backup {APP}")
+    WATCHED.run(f"mv /srv/backup /srv/away && ! slipway backup {APP} && mv /srv/away /srv/backup")
+    somebody.hears("BackupFailed")
+    WATCHED.run(f"sed -i -E 's/(\"success\": )[0-9.]+/\\1 1.0/' /var/lib/slipway/backup/{APP}.json")
+    somebody.hears("BackupTooOld")
+    WATCHED.run(f"slipway backup {APP}")
+    within(60, lambda: not firing("BackupFailed") and not firing("BackupTooOld"), pause=0.5)
+
+
 def test_a_process_beside_the_web_server_that_ends_again_and_again_and_one_that_is_down(somebody: Told) -> None:
     source = {"app_source": str(SHOP), "app_module": "main:app", "app_static": ""}
     assert deploy(WATCHED, app_processes={"worker": "sleep 86400"}, **source).code == 0
