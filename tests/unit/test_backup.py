@@ -34,7 +34,8 @@ def test_a_backup_has_the_database_the_files_and_what_is_in_it(place: Place) -> 
     database, files, contents = place.snapshots()
     assert [one["labels"]["part"] for one in (database, files, contents)] == ["database", "files", "contents"]
     assert {one["labels"]["run"] for one in place.snapshots()} == {state.run}
-    assert {(one["host"], one["time"]) for one in place.snapshots()} == {("api.example.com", listing.moment(state.start))}
+    began = listing.moment(state.start).replace("T", " ")
+    assert {(one["host"], one["time"]) for one in place.snapshots()} == {("api.example.com", began)}
     assert database["data"] == "the dump" * 20000
     assert files["paths"] == [str(place.layout.home / "shared")]
     noted = json.loads(contents["data"])
@@ -217,11 +218,13 @@ RUNS = ["20261128-021500", "20261129-021500", "20261129-140159"]
         ("latest", RUNS[2]),
         (RUNS[0], RUNS[0]),
         ("2026-11-29 14:02", RUNS[2]),
+        ("2026-11-29T14:02", RUNS[2]),
+        (listing.moment(listing.seconds_of(RUNS[1])), RUNS[1]),
         ("2026-11-29T14:01:58Z", RUNS[1]),
         ("2026-11-28", RUNS[0]),
         ("2026-11-28 02:14", "no backup for at=.*the oldest is 20261128-021500"),
         ("20261128-021501", "There is no backup"),
-        ("yesterday", "is none of: latest"),
+        ("yesterday", "is none of: latest.* such as 2026-11-30T14:02;"),
     ],
 )
 def test_an_operator_names_a_backup_by_its_id_or_a_time(at: str, found: str) -> None:
@@ -395,7 +398,7 @@ def test_what_a_switch_would_lose_is_counted() -> None:
         ("later", 2, None, 2),
         ("orders", 5, 3, 2),
     ]
-    assert "since 1970-01-01 00:00:07 UTC" in comparison.loss(found, {"time": 7})
+    assert "since 1970-01-01T00:00:07 UTC" in comparison.loss(found, {"time": 7})
     assert "at least 4 rows, of 2 tables" in comparison.loss(found, {})
 
 
