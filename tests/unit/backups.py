@@ -69,19 +69,21 @@ elif command == "restore":
     target.mkdir(parents=True)
     (target / "restored").write_text("x")
 """
-RUNUSER = "import os, sys\nos.execvp(sys.argv[4], sys.argv[4:])"
-# Its answers are in files: rows of tables, and the revision of the schema.
+SETPRIV = "import os, sys\nos.execvp(sys.argv[5], sys.argv[5:])"
+# Its answers are in files: rows of tables, and the revision of the schema. It notes what it was asked, and when the dump was.
 PSQL = r"""
 import os, pathlib, sys
 answers = pathlib.Path(os.environ["STANDINS"])
 for line in sys.stdin:
+    with open(answers / "statements", "a") as file:
+        file.write(line)
     if line.startswith("\\echo "):
         print(line[6:], end="", flush=True)
     elif "pg_export_snapshot" in line:
         print("0001-1", flush=True)
     elif "SELECT json_build_array(%L" in line:
         print((answers / "rows").read_text(), end="", flush=True)
-    elif "SELECT json_build_array(version_num)" in line:
+    elif "SELECT version_num" in line:
         print((answers / "schema").read_text(), end="", flush=True)
 """
 PG_DUMP = r"""
@@ -90,6 +92,8 @@ answers = pathlib.Path(os.environ["STANDINS"])
 assert "--snapshot=0001-1" in sys.argv
 with open(answers / "calls", "a") as file:
     file.write(json.dumps(["pg_dump", *sys.argv[1:]]) + "\n")
+with open(answers / "statements", "a") as file:
+    file.write(f"pg_dump with {os.environ['PGOPTIONS']}\n")
 sys.stdout.write("the dump" * 20000)
 sys.stdout.flush()
 if (answers / "broken").exists():
@@ -112,11 +116,11 @@ class Place:
         programs = folder / "bin"
         for path in (programs, folder / "etc", self.layout.home / "shared" / "uploads", self.layout.runtime):
             path.mkdir(parents=True)
-        for name, text in {"restic": RESTIC, "runuser": RUNUSER, "psql": PSQL, "pg_dump": PG_DUMP}.items():
+        for name, text in {"restic": RESTIC, "setpriv": SETPRIV, "psql": PSQL, "pg_dump": PG_DUMP}.items():
             (programs / name).write_text(f"#!{sys.executable} -IS\n{text.strip()}\n", encoding="utf-8")
             (programs / name).chmod(0o755)
         self.answer("rows", '["public.orders", 3]\n["public.users", 1]\n')
-        self.answer("schema", '["abc1"]\n')
+        self.answer("schema", "abc1\n")
         (self.layout.home / "shared" / "uploads" / "photo").write_text("bytes", encoding="ascii")
         self.layout.live_socket.symlink_to(self.layout.runtime / "7.sock")
         patch.setenv("PATH", f"{programs}:/usr/bin:/bin")
@@ -148,6 +152,10 @@ class Place:
     def calls(self) -> list[list[str]]:
         """Return how the programs were called."""
         return [json.loads(line) for line in (self.folder / "calls").read_text(encoding="utf-8").splitlines()]
+
+    def statements(self) -> list[str]:
+        """Return the lines that PostgreSQL was asked, with its dump where that was made."""
+        return (self.folder / "statements").read_text(encoding="utf-8").splitlines()
 
     def snapshots(self, name: str = "repository") -> list[dict[str, Any]]:
         """Return the snapshots of a repository, each with its tags by name."""
