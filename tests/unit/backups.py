@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +34,11 @@ def end(code, text):
     sys.exit(code)
 if command in fail:
     end(*fail[command])
+if "beaten" in fail and command == "init":  # by another host
+    place.mkdir()
+    (place / "config").write_text(json.dumps({"id": "theirs"}))
+    (place / "snapshots").write_text("[]")
+    end(1, "Fatal: create repository failed: config file already exists")
 if command == "init":
     place.mkdir(parents=True)
     (place / "config").write_text(json.dumps({"id": place.name * 4}))
@@ -38,6 +46,11 @@ if command == "init":
     sys.exit()
 if not (place / "config").exists():
     end(10, '{"message_type": "exit_error", "code": 10, "message": "Fatal: repository does not exist"}')
+if (calls / "locked").exists() and command not in ("cat", "init", "unlock") and "--no-lock" not in arguments:
+    left = json.loads((calls / "locked").read_text())
+    if left[0]:
+        (calls / "locked").write_text(json.dumps([left[0] - 1, *left[1:]]))
+        end(*left[1:])
 found = json.loads((place / "snapshots").read_text())
 options = dict(each.lstrip("-").partition("=")[::2] for each in arguments if each.startswith("--"))
 wanted = set(options.get("tag", "").split(",")) - {""}
@@ -54,8 +67,9 @@ elif command == "backup":
     (place / "snapshots").write_text(json.dumps(found))
     print(json.dumps({"message_type": "status"}))
     print(json.dumps({"message_type": "summary", "snapshot_id": number, "total_bytes_processed": len(data), "data_added": 7}))
-    if "incomplete" in fail:
-        end(*fail["incomplete"])
+    for what in ("incomplete", "files"):
+        if what in fail and ("stdin" not in options or what == "incomplete"):
+            end(*fail[what])
 elif command == "snapshots":
     print(json.dumps(mine))
 elif command == "dump":
@@ -97,9 +111,14 @@ with open(answers / "statements", "a") as file:
 sys.stdout.write("the dump" * 20000)
 sys.stdout.flush()
 if (answers / "broken").exists():
-    print("the disk is on fire", file=sys.stderr)
+    print((answers / "broken").read_text() or "the disk is on fire", file=sys.stderr)
     sys.exit(1)
 """
+
+
+def without_pauses(patch: pytest.MonkeyPatch, pause: Callable[[float], object]) -> None:
+    """Have something else done where it is waited for others."""
+    patch.setattr(restic, "time", SimpleNamespace(**{**vars(time), "sleep": pause}))
 
 
 class Place:

@@ -15,7 +15,8 @@ import pytest
 from backups import KEY, PASSWORD, Place
 
 from slipway.host.backup import by_hand, comparison, copies, folder, listing, report, restore, run, settings
-from slipway.host.backup.restic import Repository, messages
+from slipway.host.backup.answers import messages
+from slipway.host.backup.restic import Repository
 from slipway.host.doctor import backup as doctor
 from slipway.host.errors import ReleaseError
 from slipway.host.exporter import State

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from backups import Place
+from backups import Place, without_pauses
 
-from slipway.host.backup import database, settings
+from slipway.host.backup import database, restic, run, settings
+from slipway.host.errors import ReleaseError
 
 
 @pytest.fixture
@@ -60,6 +61,29 @@ def test_what_the_app_has_written_does_not_end_an_answer(place: Place) -> None:
     with database.session(settings.load("shop"), "shop") as (opened, _):
         assert opened.schema() == "slipway-end"
         assert opened.counts() == {"public.orders": 3, "public.users": 1}
+
+
+def test_tables_are_held_before_the_dump_and_counted_as_of_its_moment(place: Place) -> None:
+    run.back_up("shop", "timer")
+    told = place.statements()
+    order = [position(told, text) for text in ("pg_export_snapshot", "LOCK TABLE ONLY", "pg_dump", "count(*)")]
+    assert order == sorted(order)  # a TRUNCATE after the dump would have the counts be of no rows
+    (dump,) = [call for call in place.calls() if call[0] == "pg_dump"]
+    assert "--lock-wait-timeout=5s" in dump  # it and a TRUNCATE that waits for the session would wait for each other
+
+
+def test_a_dump_that_met_a_change_of_a_table_is_made_again_in_a_new_session(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.answer("broken", "pg_dump: error: query failed\npg_dump: detail: Query was: LOCK TABLE public.orders IN ACCESS SHARE")
+    without_pauses(monkeypatch, lambda seconds: (place.folder / "broken").unlink())
+    assert run.back_up("shop", "timer").result == "ok"
+    told = place.statements()
+    assert [sum(text in line for line in told) for text in ("pg_export_snapshot", "pg_dump", "count(*)")] == [2, 2, 1]
+    place.answer("broken", "Query was: LOCK TABLE public.orders")
+    monkeypatch.setattr(restic, "PATIENCE_SECONDS", -1)
+    with pytest.raises(ReleaseError, match="about to change a table"):
+        run.back_up("shop", "timer")
 
 
 def test_what_is_stopped_is_the_program_itself_and_no_parent_of_it(place: Place) -> None:

@@ -47,3 +47,9 @@ def test_what_ansible_cuts_off_a_time_is_refused_before_another_backup_is_restor
     assert "-e at=2026-11-30T14:02" in found["fail_msg"]
     for place in ("docs/backup.md", "playbooks/restore.yml", "roles/backup/meta/argument_specs.yml"):
         assert not re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", (ROOT / place).read_text(encoding="utf-8")), place
+
+
+def test_hosts_make_a_shared_repository_one_after_the_other() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/backup/tasks/main.yml").read_text(encoding="utf-8"))
+    (task,) = [one for one in tasks if one["name"] == "Prepare the repository"]
+    assert task["throttle"] == 1

@@ -18,9 +18,9 @@ from slipway.host.process import tail
 # Seconds that a question may take.
 SHORT = 60.0
 
-# How long a dump waits for a table. What waits to change one that a session holds is before it in the queue: both would wait
-# for ever.
-LOCK_WAIT = "5s"
+# How long a dump waits to lock a table, as pg_dump says that it tried. What waits to change one that a session holds is before it
+# in the queue: both would wait for ever.
+LOCK, LOCK_WAIT = "LOCK TABLE", "5s"
 
 # Settings of each connection, which those of the database do not change. The app owns its database: there it may set a
 # search_path that finds functions and operators of its own before those of PostgreSQL, for the administrator to run. Limits of
@@ -45,7 +45,7 @@ SELECT format('SELECT json_build_array(%L, count(*)) FROM ONLY %I.%I', n.nspname
 {TABLES}
 """
 LOCKS = f"""
-SELECT format('LOCK TABLE ONLY %I.%I IN ACCESS SHARE MODE', n.nspname, c.relname)
+SELECT format('{LOCK} ONLY %I.%I IN ACCESS SHARE MODE', n.nspname, c.relname)
 {TABLES}
 """
 # The table is looked for as the app does, by the search_path of the database's owner. It must be a plain one of texts: they are

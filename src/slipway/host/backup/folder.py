@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from slipway.host.backup.restic import LONG, Repository
+from slipway.host.backup.restic import Repository
 from slipway.host.backup.settings import STATES
 from slipway.host.errors import ReleaseError
 from slipway.host.files import fsync_directory, on_disk, remove, write
@@ -58,7 +58,7 @@ def restore(layout: Layout, repository: Repository, snapshot: str, run: str, own
     remove(scratch)
     scratch.mkdir(mode=0o700)
     live = layout.home / "shared"
-    repository.ask("restore", snapshot, f"--target={scratch}", f"--include={live}", seconds=LONG)
+    repository.read("restore", snapshot, f"--target={scratch}", f"--include={live}")
     found = scratch / live.relative_to("/")
     if not found.is_dir():
         raise ReleaseError(f"Backup {run} has no {live}.")

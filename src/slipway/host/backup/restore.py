@@ -136,7 +136,7 @@ def restore_database(order: Order) -> dict[str, Any]:
                 return {"comparison": []}
             require_space(settings, live["size"])
             copies.create(settings, copies.note(copies.RESTORING, settings, backup.run))
-            with repository.reading(noted["database"]["snapshot"], "/database.dump") as stream:
+            with repository.reading(noted["database"]["snapshot"], "/database.dump", lock=True) as stream:
                 copies.load(settings, other, stream)
             require_rows(noted["rows"], counts(settings, other), backup.run)
             copies.set_comment(settings, other, done)

@@ -12,9 +12,9 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from slipway.host.backup.database import dump_command, session
+from slipway.host.backup.database import LOCK, dump_command, session
 from slipway.host.backup.report import size_text
-from slipway.host.backup.restic import LONG, Repository
+from slipway.host.backup.restic import LONG, Busy, Repository
 from slipway.host.backup.settings import FAILED, OK, STATES, Settings, State, alone, is_on, load, load_state, save_state
 from slipway.host.errors import ReleaseError
 from slipway.host.files import write
@@ -131,10 +131,7 @@ def make(settings: Settings, state: State, reason: str) -> None:
     }
     size = added = 0
     if settings.database:
-        with session(settings, settings.database) as (opened, snapshot):
-            contents["schema"] = opened.schema()
-            saved = repository.save_output(dump_command(settings, snapshot), DUMP, state.start, run=state.run, part=DATABASE)
-            contents["rows"] = opened.counts()
+        saved, contents["schema"], contents["rows"] = repository.patiently(lambda: save_database(settings, repository, state))
         contents["database"] = {"name": settings.database, "snapshot": saved["snapshot_id"], "bytes": size_of(saved)}
         size, added = size + size_of(saved), added + added_by(saved)
     paths = [str(path) for path in (layout.home / "shared", layout.history) if path.exists()]
@@ -154,8 +151,28 @@ def make(settings: Settings, state: State, reason: str) -> None:
         "schema": contents.get("schema", ""),
         "bytes": str(size),
     }
-    repository.save_output(["cat", str(file)], CONTENTS_FILE, state.start, run=state.run, part=CONTENTS, **tags)
+    tags.update(run=state.run, part=CONTENTS)
+    repository.patiently(lambda: repository.save_output(["cat", str(file)], CONTENTS_FILE, state.start, **tags))
     state.size, state.added, state.success, state.release = size, added, time.time(), live or 0
+
+
+def save_database(settings: Settings, repository: Repository, state: State) -> tuple[dict[str, Any], str, dict[str, int]]:
+    """Save the database, and return restic's summary, the revision of the schema, and how many rows each table has.
+
+    Raises:
+        Busy: when somebody else has locked the repository, or is about to change a table. The app must not wait for them, too.
+        ReleaseError: when it cannot be dumped or saved.
+    """
+    with session(settings, settings.database) as (opened, snapshot):
+        opened.hold()
+        schema = opened.schema()
+        try:
+            saved = repository.save_output(dump_command(settings, snapshot), DUMP, state.start, run=state.run, part=DATABASE)
+        except ReleaseError as error:
+            if LOCK in str(error):
+                raise Busy("Somebody was about to change a table of the database each time that it was to be dumped.") from error
+            raise
+        return saved, schema, opened.counts()
 
 
 def size_of(saved: dict[str, Any]) -> int:
