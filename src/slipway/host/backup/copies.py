@@ -168,7 +168,9 @@ def switch(settings: Settings, other: str, former: str) -> None:
     live = live_database(settings, all_databases(settings))
     names = ", ".join(map(literal, (settings.database, other)))
     comment = literal(live["comment"]) if live["comment"] else "NULL"
+    # The server gives up before `ask` does: what was not waited for would be renamed all the same.
     statements = f"""
+SET lock_timeout = '20s'; SET statement_timeout = '40s';
 BEGIN;
 ALTER DATABASE {name(settings.database)} RENAME TO {name(former)};
 ALTER DATABASE {name(other)} RENAME TO {name(settings.database)};

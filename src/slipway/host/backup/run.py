@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pwd
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -30,6 +30,9 @@ CHECK_SECONDS = 7 * 86400.0
 # Every backup is kept for so long, also several of a day, as before migrations.
 KEEP_WITHIN = "2d"
 
+# So long parts without the last one are left alone: the backup may be under way, on a host that is stored under the same name.
+UNFINISHED_SECONDS = 86400.0
+
 # How long one before a migration waits for one that is under way.
 PATIENCE_SECONDS = 1800.0
 
@@ -38,7 +41,7 @@ class Stopped(ReleaseError):
     """systemd stopped the backup."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Turn SIGTERM into an error while the block runs, so that what it started ends, and the failure is written down."""
 
@@ -200,15 +203,28 @@ def retain(settings: Settings, state: State) -> None:
         "--group-by=host",
         f"--keep-within={KEEP_WITHIN}",
     ]
+    before = {one["labels"].get("run", "") for one in repository.snapshots(part=CONTENTS)}
     repository.ask("forget", *chosen, *rules)
-    found = repository.snapshots()
-    complete = {one["labels"].get("run") for one in found if one["labels"].get("part") == CONTENTS}
-    rest = [str(one["id"]) for one in found if one["labels"].get("run") not in complete]
-    if rest:  # a part of each backup that was just removed is among them
+    found = {str(one["id"]): one["labels"] for one in repository.snapshots()}
+    complete = {labels.get("run", "") for labels in found.values() if labels.get("part") == CONTENTS}
+    removed, oldest = before - complete, run_id(time.time() - UNFINISHED_SECONDS)
+    incomplete = {each: labels.get("run", "") for each, labels in found.items() if labels.get("run", "") not in complete}
+    rest = [each for each, run in incomplete.items() if run in removed or run < oldest]
+    if rest:
         repository.ask("forget", "--prune", *rest, seconds=LONG)
     if time.time() - state.checked > CHECK_SECONDS:
         repository.ask("check", seconds=LONG)
         state.checked = time.time()
+
+
+def schema_there(app: str) -> str:
+    """Return the revision of the schema that an app's database has; empty if that cannot be said, or none is backed up."""
+    with contextlib.suppress(ReleaseError):
+        settings = load(app)
+        if settings.database:
+            with session(settings, settings.database) as (opened, _):
+                return opened.schema()
+    return ""
 
 
 def back_up_before_migration(app: str) -> str:
