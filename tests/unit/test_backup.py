@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from backups import KEY, PASSWORD, Place
 
-from slipway.host.backup import by_hand, comparison, copies, folder, listing, report, restore, run, settings
+from slipway.host.backup import by_hand, comparison, copies, folder, listing, report, restore, run, settings, step
 from slipway.host.backup.answers import messages
 from slipway.host.backup.restic import Repository
 from slipway.host.doctor import backup as doctor
@@ -161,6 +161,15 @@ def test_the_repository_is_made_once_and_no_other_in_its_place(place: Place) -> 
         run.prepare(known)
     place.configure(repository=str(place.folder / "second"))  # which the operator asked for
     assert run.prepare(settings.load("shop"))
+
+
+def test_a_dry_run_before_the_settings_are_there_would_open_the_repository(place: Place) -> None:
+    order = {"app": "kiosk", "command": "prepare"}
+    assert step.step(order, check=True) == {"changed": True}
+    with pytest.raises(ReleaseError, match="kiosk is not backed up"):
+        step.step(order, check=False)
+    with pytest.raises(ReleaseError, match="kiosk is not backed up"):
+        step.step({**order, "command": "restore", "only": "", "at": "", "switch": False}, check=True)
 
 
 def test_one_backup_at_a_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
