@@ -137,12 +137,16 @@ def make(settings: Settings, state: State, reason: str) -> None:
         saved, contents["schema"], contents["rows"] = repository.patiently(lambda: save_database(settings, repository, state))
         contents["database"] = {"name": settings.database, "snapshot": saved["snapshot_id"], "bytes": size_of(saved)}
         size, added = size + size_of(saved), added + added_by(saved)
-    paths = [str(path) for path in (layout.home / "shared", layout.history) if path.exists()]
+    shared = layout.home / "shared"
+    if shared.is_symlink():  # restic would save the link
+        shared = shared.resolve(strict=True)
+    paths = [str(path) for path in (shared, layout.history) if path.exists()]
     if paths:
         saved = repository.save(paths, state.start, run=state.run, part=FILES)
         owner = pwd.getpwnam(settings.user)
         ids = {"user": owner.pw_uid, "group": owner.pw_gid}
-        contents["files"] = {"paths": paths, "snapshot": saved["snapshot_id"], "bytes": size_of(saved), "owner": ids}
+        contents["files"] = {"paths": paths, "shared": str(shared), "snapshot": saved["snapshot_id"], "bytes": size_of(saved)}
+        contents["files"]["owner"] = ids
         size, added = size + size_of(saved), added + added_by(saved)
     file = STATES / f"{settings.name}.{CONTENTS_FILE}"
     write(file, json.dumps(contents, sort_keys=True), mode=0o600)
