@@ -360,6 +360,13 @@ def test_a_database_beside_the_live_one_sorts_as_it_does(place: Place, server: A
     assert 'CREATE DATABASE "shop_restored" OWNER "shop" TEMPLATE template0 ENCODING \'UTF8\'' in statements
     assert text in statements
     assert "REVOKE ALL" in statements
+    # ALTER DATABASE ... SET, and ALTER ROLE ... IN DATABASE ... SET, which stay with the former database in a switch.
+    for alter in ("ALTER DATABASE %I', 'shop_restored')", "ALTER ROLE %I IN DATABASE %I', r.rolname, 'shop_restored')"):
+        assert alter in statements
+    assert "AND t.setrole = 0" not in statements
+    # The app sets them: SET search_path FROM CURRENT takes over what would be further statements.
+    assert "coalesce(names, quote_literal(value))" in statements
+    assert "string_agg(quote_literal(" in statements
 
 
 @pytest.mark.parametrize(
