@@ -71,6 +71,14 @@ def test_what_only_reads_waits_for_nobody(place: Place, monkeypatch: pytest.Monk
     assert [call[-1] == "--no-lock" for call in place.calls() if call[0] == "restore"] == [False, True]
 
 
+def test_a_failure_to_read_is_shown_and_not_what_comes_of_reading_nothing(place: Place) -> None:
+    run.back_up("shop", "timer")
+    repository = Repository(settings.load("shop"))
+    place.fail(dump=[1, "Fatal: pack 1234 is damaged"])
+    with pytest.raises(ReleaseError, match="pack 1234 is damaged"), repository.reading("1", "/database.dump", lock=True):
+        pytest.fail("It was read all the same.")
+
+
 def test_what_takes_long_to_read_has_others_wait_and_a_dry_run_writes_no_lock(place: Place) -> None:
     run.back_up("shop", "timer")
     known = settings.load("shop")

@@ -25,12 +25,12 @@ CACHE = "/var/cache/slipway/restic"
 # Seconds for what only reads or writes a few files; for what may read or write all of them; and from SIGINT to SIGKILL.
 SHORT, LONG, STOP_SECONDS = 600.0, 6 * 3600.0, 10.0
 
-# Seconds to wait for others to unlock a repository, and between two attempts.
-PATIENCE_SECONDS, PAUSE_SECONDS = 1800.0, 10.0
+# Seconds to wait for others to unlock a repository, and between two attempts. After half an hour, a lock of a host that died is
+# one that `restic unlock` removes.
+PATIENCE_SECONDS, PAUSE_SECONDS = 2100.0, 10.0
 
 # What tells the snapshots of Slipway from others.
 MARK = "slipway"
-
 
 # What opens a repository, also one that others have locked, and writes nothing there.
 CONFIG = ("cat", "config", "--no-lock")
@@ -262,8 +262,11 @@ class Repository:
                 stack.enter_context(ending(process))
                 assert process.stdout is not None
                 stream = stack.enter_context(process.stdout)
-                if more or has_begun(stream) or not is_locked(process.wait(), text_of(errors)):
+                if more or has_begun(stream):
                     break
+                error = self.failure("dump", process.wait(), text_of(errors))
+                if not isinstance(error, Busy):
+                    raise error
             yield stream
             stream.close()
             code = process.wait()
