@@ -215,3 +215,56 @@ def test_a_migration_waits_for_a_backup_and_a_failing_one_stops_the_release(host
     run = program.deploy(host, **wanted, app_env={"GREETING": "two"}, app_migrate_backup=False)
     assert run.code == 0, run.output[-3000:]
     host.run(f"mv {REPOSITORY}.away {REPOSITORY}")
+
+
+# What the owner of a database may do there to have the administrator run something of its own, and to end what takes time.
+TRAPS = """
+SET ROLE shop;
+CREATE SCHEMA traps;
+CREATE FUNCTION traps.format(text, VARIADIC text[]) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''a trap''; END';
+CREATE VIEW public.alembic_version AS SELECT traps.format('', '') AS version_num;
+ALTER ROLE shop IN DATABASE shop SET work_mem = '5MB';
+ALTER DATABASE shop SET statement_timeout = '20ms';
+SELECT set_config('search_path', 'traps,pg_catalog,x;ALTER/**/ROLE/**/shop/**/SUPERUSER;--', false);
+ALTER DATABASE shop SET search_path FROM CURRENT;
+"""
+
+
+def test_nothing_that_the_app_put_into_its_database_is_run_by_a_backup_or_leads_a_restore(host: Host) -> None:
+    host.run(f"runuser -u postgres -- psql -X -q -v ON_ERROR_STOP=1 -d shop <<'END'\n{TRAPS}\nEND")
+    try:
+        host.run("slipway backup shop")
+        assert status(host)["result"] == "ok"
+        found = restore(host, at="latest")
+        assert {row["table"]: row["lost"] for row in found["comparison"]}["public.orders"] == 0
+        assert psql(host, "SELECT rolsuper FROM pg_roles WHERE rolname = $$shop$$", "postgres") == "f"
+        kept = "FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase WHERE datname = $$shop_restored$$"
+        assert psql(host, f"SELECT setconfig {kept} AND setrole <> 0", "postgres") == "{work_mem=5MB}"
+        assert "statement_timeout=20ms" in psql(host, f"SELECT setconfig {kept} AND setrole = 0", "postgres")
+    finally:
+        undo = ("ALTER DATABASE shop RESET ALL", "ALTER ROLE shop IN DATABASE shop RESET ALL", "DROP SCHEMA traps CASCADE")
+        for statement in undo:
+            psql(host, f"SET statement_timeout = 0; {statement}")
+
+
+# Another process empties a table right after its rows were dumped, and has to wait until they are counted as well.
+EMPTYING = """#!/bin/sh
+for real in /usr/lib/postgresql/*/bin/pg_dump /usr/bin/pg_dump.real; do [ -x "$real" ] && break; done
+"$real" "$@"; code=$?
+psql -X -d shop -c 'TRUNCATE public.emptied' >/dev/null 2>&1 &
+timeout 10 sh -c 'until psql -X -A -t -d postgres -c "SELECT 1 FROM pg_locks WHERE NOT granted" | grep -q 1; do :; done'
+exit $code
+"""
+
+
+def test_a_table_that_is_emptied_after_its_dump_is_counted_as_it_was_dumped(host: Host) -> None:
+    psql(host, "CREATE TABLE emptied AS SELECT generate_series(1, 1000) AS number")
+    host.run(
+        f"mv /usr/bin/pg_dump /usr/bin/pg_dump.real; cat >/usr/bin/pg_dump <<'END'\n{EMPTYING}END\nchmod 755 /usr/bin/pg_dump"
+    )
+    try:
+        host.run("slipway backup shop")
+    finally:
+        host.run("mv /usr/bin/pg_dump.real /usr/bin/pg_dump")
+    found = restore(host, at="latest")
+    assert {row["table"]: (row["live"], row["backup"]) for row in found["comparison"]}["public.emptied"] == (0, 1000)

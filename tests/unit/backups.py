@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +34,11 @@ def end(code, text):
     sys.exit(code)
 if command in fail:
     end(*fail[command])
+if "beaten" in fail and command == "init":  # by another host
+    place.mkdir()
+    (place / "config").write_text(json.dumps({"id": "theirs"}))
+    (place / "snapshots").write_text("[]")
+    end(1, "Fatal: create repository failed: config file already exists")
 if command == "init":
     place.mkdir(parents=True)
     (place / "config").write_text(json.dumps({"id": place.name * 4}))
@@ -38,6 +46,11 @@ if command == "init":
     sys.exit()
 if not (place / "config").exists():
     end(10, '{"message_type": "exit_error", "code": 10, "message": "Fatal: repository does not exist"}')
+if (calls / "locked").exists() and command not in ("cat", "init", "unlock") and "--no-lock" not in arguments:
+    left = json.loads((calls / "locked").read_text())
+    if left[0]:
+        (calls / "locked").write_text(json.dumps([left[0] - 1, *left[1:]]))
+        end(*left[1:])
 found = json.loads((place / "snapshots").read_text())
 options = dict(each.lstrip("-").partition("=")[::2] for each in arguments if each.startswith("--"))
 wanted = set(options.get("tag", "").split(",")) - {""}
@@ -54,8 +67,9 @@ elif command == "backup":
     (place / "snapshots").write_text(json.dumps(found))
     print(json.dumps({"message_type": "status"}))
     print(json.dumps({"message_type": "summary", "snapshot_id": number, "total_bytes_processed": len(data), "data_added": 7}))
-    if "incomplete" in fail:
-        end(*fail["incomplete"])
+    for what in ("incomplete", "files"):
+        if what in fail and ("stdin" not in options or what == "incomplete"):
+            end(*fail[what])
 elif command == "snapshots":
     print(json.dumps(mine))
 elif command == "dump":
@@ -69,19 +83,21 @@ elif command == "restore":
     target.mkdir(parents=True)
     (target / "restored").write_text("x")
 """
-RUNUSER = "import os, sys\nos.execvp(sys.argv[4], sys.argv[4:])"
-# Its answers are in files: rows of tables, and the revision of the schema.
+SETPRIV = "import os, sys\nos.execvp(sys.argv[5], sys.argv[5:])"
+# Its answers are in files: rows of tables, and the revision of the schema. It notes what it was asked, and when the dump was.
 PSQL = r"""
 import os, pathlib, sys
 answers = pathlib.Path(os.environ["STANDINS"])
 for line in sys.stdin:
+    with open(answers / "statements", "a") as file:
+        file.write(line)
     if line.startswith("\\echo "):
         print(line[6:], end="", flush=True)
     elif "pg_export_snapshot" in line:
         print("0001-1", flush=True)
     elif "SELECT json_build_array(%L" in line:
         print((answers / "rows").read_text(), end="", flush=True)
-    elif "SELECT json_build_array(version_num)" in line:
+    elif "SELECT version_num" in line:
         print((answers / "schema").read_text(), end="", flush=True)
 """
 PG_DUMP = r"""
@@ -90,12 +106,19 @@ answers = pathlib.Path(os.environ["STANDINS"])
 assert "--snapshot=0001-1" in sys.argv
 with open(answers / "calls", "a") as file:
     file.write(json.dumps(["pg_dump", *sys.argv[1:]]) + "\n")
+with open(answers / "statements", "a") as file:
+    file.write(f"pg_dump with {os.environ['PGOPTIONS']}\n")
 sys.stdout.write("the dump" * 20000)
 sys.stdout.flush()
 if (answers / "broken").exists():
-    print("the disk is on fire", file=sys.stderr)
+    print((answers / "broken").read_text() or "the disk is on fire", file=sys.stderr)
     sys.exit(1)
 """
+
+
+def without_pauses(patch: pytest.MonkeyPatch, pause: Callable[[float], object]) -> None:
+    """Have something else done where it is waited for others."""
+    patch.setattr(restic, "time", SimpleNamespace(**{**vars(time), "sleep": pause}))
 
 
 class Place:
@@ -112,11 +135,11 @@ class Place:
         programs = folder / "bin"
         for path in (programs, folder / "etc", self.layout.home / "shared" / "uploads", self.layout.runtime):
             path.mkdir(parents=True)
-        for name, text in {"restic": RESTIC, "runuser": RUNUSER, "psql": PSQL, "pg_dump": PG_DUMP}.items():
+        for name, text in {"restic": RESTIC, "setpriv": SETPRIV, "psql": PSQL, "pg_dump": PG_DUMP}.items():
             (programs / name).write_text(f"#!{sys.executable} -IS\n{text.strip()}\n", encoding="utf-8")
             (programs / name).chmod(0o755)
         self.answer("rows", '["public.orders", 3]\n["public.users", 1]\n')
-        self.answer("schema", '["abc1"]\n')
+        self.answer("schema", "abc1\n")
         (self.layout.home / "shared" / "uploads" / "photo").write_text("bytes", encoding="ascii")
         self.layout.live_socket.symlink_to(self.layout.runtime / "7.sock")
         patch.setenv("PATH", f"{programs}:/usr/bin:/bin")
@@ -148,6 +171,10 @@ class Place:
     def calls(self) -> list[list[str]]:
         """Return how the programs were called."""
         return [json.loads(line) for line in (self.folder / "calls").read_text(encoding="utf-8").splitlines()]
+
+    def statements(self) -> list[str]:
+        """Return the lines that PostgreSQL was asked, with its dump where that was made."""
+        return (self.folder / "statements").read_text(encoding="utf-8").splitlines()
 
     def snapshots(self, name: str = "repository") -> list[dict[str, Any]]:
         """Return the snapshots of a repository, each with its tags by name."""

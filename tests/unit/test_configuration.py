@@ -324,6 +324,22 @@ def test_a_file_that_is_no_text_is_put_back_as_it_was(place: Path) -> None:
     assert (place / "file").read_bytes() == b"caf\xe9\r\n"
 
 
+@pytest.mark.parametrize("absent", [True, False])
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_what_others_cannot_read_is_not_shown_when_it_goes_nor_readable_when_it_is_put_back(
+    place: Path, mode: int, absent: bool
+) -> None:
+    file = place / "password"
+    file.write_text("hunter2-hunter2", encoding="ascii")
+    file.chmod(mode)
+    change = Change({} if absent else {str(file): "hunter2-hunter2, edited"}, [str(file)] if absent else [], {})
+    assert "hunter2" not in str(change.diff())
+    assert change.diff()[0]["before"] == "(not shown)\n"
+    change.apply()
+    change.revert()
+    assert (file.read_text(encoding="ascii"), file.stat().st_mode & 0o777) == ("hunter2-hunter2", mode)
+
+
 @pytest.mark.parametrize(("group", "mode"), [("root", 0o600), ("app", 0o640)])
 def test_a_secret_is_readable_by_its_group_or_by_root_alone(
     place: Path, monkeypatch: pytest.MonkeyPatch, group: str, mode: int

@@ -14,23 +14,27 @@ from slipway.host.tables import text_table
 
 COLUMNS = {"table": "TABLE", "live": "LIVE", "backup": "BACKUP", "lost": "FEWER THAN LIVE"}
 
-# So much more space is required than the live database takes.
-SPACE_RATIO = 1.2
+# So much more space is required than the live database takes, or than a dump has: that one may have grown or shrunk since, and
+# indexes are not in a dump.
+LIVE_RATIO, DUMP_RATIO = 1.2, 2.0
 
 
-def require_space(settings: Settings, size: int) -> None:
+def require_space(settings: Settings, live: int, dump: int) -> None:
     """Require that the disk of the database server has space for another database, before the live one runs out of it.
+
+    Args:
+        settings: those of the app's backups.
+        live: bytes that the live database takes.
+        dump: bytes of the dump that is to be restored.
 
     Raises:
         ReleaseError: when it has not.
     """
     place = ask(settings, "SHOW data_directory;")[0]
     system = os.statvfs(place)
-    free, needed = system.f_bavail * system.f_frsize, size * SPACE_RATIO
+    free, needed = system.f_bavail * system.f_frsize, max(live * LIVE_RATIO, dump * DUMP_RATIO)
     if free < needed:
-        raise ReleaseError(
-            f"{place} has {size_text(free)} free, and another database as large as the live one needs {size_text(needed)}."
-        )
+        raise ReleaseError(f"{place} has {size_text(free)} free, and another database needs {size_text(needed)}.")
 
 
 def require_rows(noted: dict[str, int], found: dict[str, int], run: str) -> None:

@@ -25,17 +25,23 @@ ANALYZE_SECONDS, PAUSE_SECONDS = 3600.0, 0.05
 # What Slipway notes as the comment of a database that it made or renamed, and what is in it.
 RESTORING, RESTORED, FORMER = "slipway: restoring", "slipway: restored", "slipway: former"
 
-# What a dump of a database lacks: its settings, some of which are lists that are stored as they are written, and its grants.
-PROPERTIES = """
-SELECT format('ALTER DATABASE %I SET %I TO %s', {new}, split_part(s, '=', 1),
-  CASE WHEN split_part(s, '=', 1) IN ('search_path', 'local_preload_libraries', 'session_preload_libraries', 'temp_tablespaces')
-  THEN substr(s, strpos(s, '=') + 1) ELSE quote_literal(substr(s, strpos(s, '=') + 1)) END)
-FROM pg_database d JOIN pg_db_role_setting t ON t.setdatabase = d.oid AND t.setrole = 0, unnest(t.setconfig) s
-WHERE d.datname = {old} \\gexec
-SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', {new}) \\gexec
+# What a dump of a database lacks: its settings, also those for one role in it, and its grants. Some of the settings are lists, of
+# which each name is written as a text: they are the app's to set, and may be anything (SET search_path FROM CURRENT).
+PROPERTIES = r"""
+SELECT CASE WHEN t.setrole = 0 THEN format('ALTER DATABASE %I', {new})
+    ELSE format('ALTER ROLE %I IN DATABASE %I', r.rolname, {new}) END
+  || format(' SET %I TO %s', split_part(s, '=', 1), coalesce(names, quote_literal(value)))
+FROM pg_database d JOIN pg_db_role_setting t ON t.setdatabase = d.oid LEFT JOIN pg_roles r ON r.oid = t.setrole,
+  unnest(t.setconfig) s, substr(s, strpos(s, '=') + 1) value, LATERAL (
+    SELECT string_agg(quote_literal(coalesce(replace(found[1], '""', '"'), lower(found[2]))), ', ' ORDER BY place)
+    FROM regexp_matches(value, '"((?:[^"]|"")*)"|([^",\s]+)', 'g') WITH ORDINALITY parts (found, place)
+    WHERE split_part(s, '=', 1) IN ('search_path', 'local_preload_libraries', 'session_preload_libraries', 'temp_tablespaces')
+  ) list (names)
+WHERE d.datname = {old} \gexec
+SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', {new}) \gexec
 SELECT format('GRANT %s ON DATABASE %I TO %s', a.privilege_type, {new}, coalesce(quote_ident(r.rolname), 'PUBLIC'))
 FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a LEFT JOIN pg_roles r ON r.oid = a.grantee
-WHERE d.datname = {old} AND a.grantee <> d.datdba \\gexec
+WHERE d.datname = {old} AND a.grantee <> d.datdba \gexec
 """
 # Those of other apps, whose names begin alike, have another comment.
 DATABASES = """
@@ -168,7 +174,9 @@ def switch(settings: Settings, other: str, former: str) -> None:
     live = live_database(settings, all_databases(settings))
     names = ", ".join(map(literal, (settings.database, other)))
     comment = literal(live["comment"]) if live["comment"] else "NULL"
+    # The server gives up before `ask` does: what was not waited for would be renamed all the same.
     statements = f"""
+SET lock_timeout = '20s'; SET statement_timeout = '40s';
 BEGIN;
 ALTER DATABASE {name(settings.database)} RENAME TO {name(former)};
 ALTER DATABASE {name(other)} RENAME TO {name(settings.database)};

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from slipway.host.backup.restic import LONG, Repository
+from slipway.host.backup.restic import Repository
 from slipway.host.backup.settings import STATES
 from slipway.host.errors import ReleaseError
 from slipway.host.files import fsync_directory, on_disk, remove, write
@@ -33,16 +33,24 @@ def formers(layout: Layout) -> list[str]:
     return sorted(path.name for path in layout.home.glob("shared.before-*") if FORMER.fullmatch(path.name))
 
 
-def restore(layout: Layout, repository: Repository, snapshot: str, run: str, owner: dict[str, int], new: dict[str, int]) -> Path:
+def fixed(layout: Layout) -> str:
+    """Return why the live folder cannot be exchanged with another one; empty if it can."""
+    live = layout.home / "shared"
+    if live.is_symlink():
+        return f"{live} is a link to {os.readlink(live)}"
+    return f"{live} is a mount of its own" if os.path.ismount(live) else ""
+
+
+def restore(layout: Layout, repository: Repository, saved: dict[str, Any], run: str, new: dict[str, int]) -> Path:
     """Restore the folder of a backup beside the live one, whole or not at all, and return its path.
 
     Args:
         layout: the app's paths.
         repository: where the backup is.
-        snapshot: restic's id of its files.
+        saved: what was noted of its files: restic's id of their `snapshot`, where `shared` was, and the `owner`, which are the
+            `user` and the `group` of the app.
         run: the id of the backup.
-        owner: the `user` and the `group` of the app when it was made.
-        new: those on this host.
+        new: the user and the group on this host.
 
     Raises:
         ReleaseError: when restic fails.
@@ -57,13 +65,13 @@ def restore(layout: Layout, repository: Repository, snapshot: str, run: str, own
     scratch = layout.home / ".shared.restoring"
     remove(scratch)
     scratch.mkdir(mode=0o700)
-    live = layout.home / "shared"
-    repository.ask("restore", snapshot, f"--target={scratch}", f"--include={live}", seconds=LONG)
-    found = scratch / live.relative_to("/")
+    source = Path(saved["shared"])
+    repository.read("restore", saved["snapshot"], f"--target={scratch}", f"--include={source}")
+    found = scratch / source.relative_to("/")
     if not found.is_dir():
-        raise ReleaseError(f"Backup {run} has no {live}.")
-    if owner != new:
-        change_owner(found, owner, new)
+        raise ReleaseError(f"Backup {run} has no {source}.")
+    if saved["owner"] != new:
+        change_owner(found, saved["owner"], new)
     on_disk(layout.home)
     found.rename(target)
     remove(scratch)

@@ -51,8 +51,8 @@ class Backup:
 
 
 def moment(seconds: float) -> str:
-    """Return a time in UTC, as people read and write it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    """Return a time in UTC, as people read it and write it after -e at=, where a space would end it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def seconds_of(run: str) -> float:
@@ -110,7 +110,7 @@ def parsed(text: str) -> float:
             continue
         return float(calendar.timegm(found)) + (86399 if form == FORMS[-1] else 0)
     raise ReleaseError(
-        f"at={text} is none of: latest; the id of a backup, such as 20261130-021500; a time in UTC, such as '2026-11-30 14:02'; "
+        f"at={text} is none of: latest; the id of a backup, such as 20261130-021500; a time in UTC, such as 2026-11-30T14:02; "
         "the name of a former database or folder."
     )
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-import re
+import select
 import signal
 import subprocess
 import tempfile
+import termios
 import time
-from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, TypeVar
 
+from slipway.host.backup.answers import has_all_that_stayed, is_absent, is_locked, messages, summary, text_of
 from slipway.host.backup.settings import STATES, Settings
 from slipway.host.errors import ReleaseError
 from slipway.host.process import tail
@@ -22,11 +25,21 @@ CACHE = "/var/cache/slipway/restic"
 # Seconds for what only reads or writes a few files; for what may read or write all of them; and from SIGINT to SIGKILL.
 SHORT, LONG, STOP_SECONDS = 600.0, 6 * 3600.0, 10.0
 
-# What restic ends with if there is no repository: since 0.17, and how earlier ones say it.
-ABSENT_CODE, ABSENT = 10, re.compile(r"Is there a repository at the following location|does not exist")
+# Seconds to wait for others to unlock a repository, and between two attempts. After half an hour, a lock of a host that died is
+# one that `restic unlock` removes.
+PATIENCE_SECONDS, PAUSE_SECONDS = 2100.0, 10.0
 
 # What tells the snapshots of Slipway from others.
 MARK = "slipway"
+
+# What opens a repository, also one that others have locked, and writes nothing there.
+CONFIG = ("cat", "config", "--no-lock")
+
+T = TypeVar("T")
+
+
+class Busy(ReleaseError):
+    """Another process is at work on it, and may have ended in a moment."""
 
 
 class Repository:
@@ -59,7 +72,7 @@ class Repository:
             raise ReleaseError(f"restic cannot be started: {error.strerror}. To install it: site.yml --tags backup") from error
 
     def call(self, *arguments: str, seconds: float = SHORT) -> tuple[int, str, str]:
-        """Run restic, and return its exit code, its output and its last errors, as they may be shown."""
+        """Run restic, and return its exit code, its output and its errors, as they may be shown."""
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             process = self.start(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
             with ending(process):
@@ -67,18 +80,54 @@ class Repository:
                     code = process.wait(seconds)
                 except subprocess.TimeoutExpired:
                     return 1, "", f"restic {arguments[0]} took longer than {seconds:g} s and was stopped."
-            return code, text_of(output), self.settings.shown(messages(text_of(errors)))
+            return code, text_of(output), self.settings.shown(text_of(errors))
 
     def ask(self, *arguments: str, seconds: float = SHORT) -> str:
-        """Run restic, and return its output.
+        """Run restic, once others have unlocked the repository, and return its output.
 
         Raises:
             ReleaseError: when it fails, with its last errors.
         """
+        return self.patiently(lambda: self._ask(*arguments, seconds=seconds))
+
+    def read(self, *arguments: str) -> str:
+        """Run restic to read much, and return its output. If others have locked the repository, it goes without a lock.
+
+        Raises:
+            ReleaseError: when it fails, with its last errors.
+        """
+        try:
+            return self._ask(*arguments, seconds=LONG)
+        except Busy:
+            return self._ask(*arguments, "--no-lock", seconds=LONG)
+
+    def _ask(self, *arguments: str, seconds: float) -> str:
         code, output, errors = self.call(*arguments, seconds=seconds)
         if code:
-            raise ReleaseError(f"restic {arguments[0]} failed with exit code {code}: {errors or 'it printed nothing'}")
+            raise self.failure(arguments[0], code, errors)
         return output
+
+    def failure(self, command: str, code: int, errors: str) -> ReleaseError:
+        """Return the error that says how restic failed: a Busy one if somebody else has locked the repository."""
+        kind = Busy if is_locked(code, errors) else ReleaseError
+        said = self.settings.shown(messages(errors)) or "it printed nothing"
+        return kind(f"restic {command} failed with exit code {code}: {said}")
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Return what an action does, which is tried again while it is Busy.
+
+        Raises:
+            ReleaseError: when it fails.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return action()
+            except Busy:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(PAUSE_SECONDS)
+            self.unlock()  # of what has died
 
     def open(self, known: str, check: bool = False) -> tuple[str, bool]:
         """Open the repository, or make it if there is none and never was.
@@ -93,16 +142,22 @@ class Repository:
         Raises:
             ReleaseError: when it cannot be opened or made, is gone, or is another one.
         """
-        code, output, errors = self.call("cat", "config")
+        code, output, errors = self.call(*CONFIG)
         made = False
         if code:
-            if known or not (code == ABSENT_CODE or ABSENT.search(errors)):
+            errors, absent = messages(errors), is_absent(code, errors)
+            if known or not absent:
                 gone = " It had the backups of this app: was it moved, or is its disk not mounted?" if known else ""
                 raise ReleaseError(f"The backup repository cannot be opened.{gone}\n{errors}")
             if check:
                 return "", True
-            self.ask("init")
-            output, made = self.ask("cat", "config"), True
+            try:
+                self.ask("init")
+                made = True
+            except ReleaseError:
+                if self.call(*CONFIG)[0]:  # another host or app may have made it meanwhile
+                    raise
+            output = self.ask(*CONFIG)
         found = str(json.loads(output).get("id", ""))
         if known and found != known:
             raise ReleaseError(
@@ -120,12 +175,19 @@ class Repository:
         return ",".join([MARK, f"app={self.settings.name}", *(f"{name}={value}" for name, value in more.items() if value)])
 
     def save(self, paths: Sequence[str], when: float, **tags: str) -> dict[str, Any]:
-        """Back up files, and return restic's summary.
+        """Back up files, and return restic's summary. One that is removed meanwhile is not in it.
 
         Raises:
             ReleaseError: when it fails, or a file could not be read.
         """
-        return summary(self.ask(*self._backup(when, tags), *paths, seconds=LONG))
+
+        def attempt() -> dict[str, Any]:
+            code, output, errors = self.call(*self._backup(when, tags), *paths, seconds=LONG)
+            if code and not has_all_that_stayed(code, errors):
+                raise self.failure("backup", code, errors)
+            return summary(output)
+
+        return self.patiently(attempt)
 
     def save_output(self, command: Sequence[str], name: str, when: float, **tags: str) -> dict[str, Any]:
         """Back up what a command prints, without a file of it, and return restic's summary.
@@ -133,6 +195,7 @@ class Repository:
         restic sees the end of its input only if the command succeeded, so that half of it is never a snapshot.
 
         Raises:
+            Busy: when others have locked the repository.
             ReleaseError: when the command or restic fails.
         """
         arguments = [*self._backup(when, tags), "--stdin", "--stdin-filename", name]
@@ -146,6 +209,9 @@ class Repository:
                 source = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=end, stderr=warnings)
                 stack.enter_context(ending(source))
             if source.wait():
+                if source.returncode == -signal.SIGPIPE:  # restic is ending, and its error is the one that counts
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        saver.wait(STOP_SECONDS)
                 if saver.poll() is None:
                     stop(saver)
                     self.unlock()
@@ -154,9 +220,7 @@ class Repository:
                 end.close()
             code = saver.wait()
             if code:
-                raise ReleaseError(
-                    f"restic backup failed with exit code {code}: {self.settings.shown(messages(text_of(errors)))}"
-                )
+                raise self.failure("backup", code, text_of(errors))
             return summary(text_of(output))
 
     def _backup(self, when: float, tags: dict[str, str]) -> list[str]:
@@ -171,7 +235,7 @@ class Repository:
             ReleaseError: when the repository cannot be read.
         """
         found = json.loads(
-            self.ask("snapshots", "--json", f"--host={self.settings.host}", f"--tag={self.tags(**tags)}") or "null"
+            self.ask("snapshots", "--json", "--no-lock", f"--host={self.settings.host}", f"--tag={self.tags(**tags)}") or "null"
         )
         each = [
             {**one, "labels": dict(tag.partition("=")[::2] for tag in one.get("tags") or [] if "=" in tag)} for one in found or []
@@ -179,21 +243,41 @@ class Repository:
         return sorted(each, key=lambda one: str(one["labels"].get("run")))
 
     @contextlib.contextmanager
-    def reading(self, snapshot: str, name: str) -> Iterator[IO[bytes]]:
+    def reading(self, snapshot: str, name: str, lock: bool = False) -> Iterator[IO[bytes]]:
         """Give the content of a file of a snapshot as a stream.
+
+        Args:
+            snapshot: restic's id of it.
+            name: the file.
+            lock: whether to have others wait with removing data, unless they have begun; for what takes long.
 
         Raises:
             ReleaseError: when restic fails, after the block.
         """
-        with tempfile.TemporaryFile() as errors:
-            process = self.start(["dump", snapshot, name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
-            assert process.stdout is not None
-            with ending(process):
-                with process.stdout as stream:
-                    yield stream
-                code = process.wait()
+        with contextlib.ExitStack() as stack:
+            for more in ([], ["--no-lock"]) if lock else (["--no-lock"],):
+                errors = stack.enter_context(tempfile.TemporaryFile())
+                pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
+                process = self.start(["dump", snapshot, name, *more], **pipes)
+                stack.enter_context(ending(process))
+                assert process.stdout is not None
+                stream = stack.enter_context(process.stdout)
+                if more or has_begun(stream):
+                    break
+                error = self.failure("dump", process.wait(), text_of(errors))
+                if not isinstance(error, Busy):
+                    raise error
+            yield stream
+            stream.close()
+            code = process.wait()
             if code:
-                raise ReleaseError(f"restic dump failed with exit code {code}: {self.settings.shown(messages(text_of(errors)))}")
+                raise self.failure("dump", code, text_of(errors))
+
+
+def has_begun(stream: IO[bytes]) -> bool:
+    """Wait until there is something to read, or the end, and say whether there is something. Nothing is read."""
+    select.select([stream], [], [])
+    return any(fcntl.ioctl(stream, termios.FIONREAD, bytes(4)))
 
 
 @contextlib.contextmanager
@@ -214,34 +298,3 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def text_of(file: IO[bytes]) -> str:
-    """Return what was written to a file."""
-    file.seek(0)
-    return file.read().decode("utf-8", "replace")
-
-
-def messages(text: str) -> str:
-    """Return the last lines that restic wrote to its errors, which may be JSON."""
-    lines = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, AttributeError):
-            found = json.loads(line)
-            line = str(found.get("message") or (found.get("error") or {}).get("message") or line)
-        lines.append(line)
-    return tail("\n".join(line for line in lines if line.strip()), 5)
-
-
-def summary(text: str) -> dict[str, Any]:
-    """Return the summary that `restic backup --json` ends with.
-
-    Raises:
-        ReleaseError: when there is none.
-    """
-    for line in reversed(text.splitlines()):
-        with contextlib.suppress(ValueError):
-            found: dict[str, Any] = json.loads(line)
-            if found.get("message_type") == "summary" and found.get("snapshot_id"):
-                return found
-    raise ReleaseError("restic reported no snapshot.")

@@ -134,9 +134,9 @@ def restore_database(order: Order) -> dict[str, Any]:
             if order.check:
                 order.lines.append(f"It would be restored into {other}, and compared with {settings.database}.")
                 return {"comparison": []}
-            require_space(settings, live["size"])
+            require_space(settings, live["size"], int(noted["database"]["bytes"]))
             copies.create(settings, copies.note(copies.RESTORING, settings, backup.run))
-            with repository.reading(noted["database"]["snapshot"], "/database.dump") as stream:
+            with repository.reading(noted["database"]["snapshot"], "/database.dump", lock=True) as stream:
                 copies.load(settings, other, stream)
             require_rows(noted["rows"], counts(settings, other), backup.run)
             copies.set_comment(settings, other, done)
@@ -167,7 +167,12 @@ def restore_database(order: Order) -> dict[str, Any]:
 def restore_folder(order: Order) -> dict[str, Any]:
     """Restore the shared directory beside the live one, compare both, and switch if that is ordered."""
     settings, layout = order.settings, order.settings.layout
-    live, name = layout.home / "shared", order.at
+    live, name, fixed = layout.home / "shared", order.at, folder.fixed(layout)
+    if fixed and order.switch:
+        raise ReleaseError(
+            f"{fixed}, and cannot be exchanged with another folder. Run it without switch=true: that restores beside it, and "
+            "says how to copy it over."
+        )
     if order.at in folder.formers(layout):
         other = layout.home / order.at
         order.lines.append(f"{other} is the folder from before an earlier restore.")
@@ -176,7 +181,8 @@ def restore_folder(order: Order) -> dict[str, Any]:
         backup = order.chosen(repository)
         noted, name = contents(repository, backup), backup.run
         saved = noted.get("files") or {}
-        if str(live) not in saved.get("paths", []):
+        saved.setdefault("shared", str(live))
+        if saved["shared"] not in saved.get("paths", []):
             raise ReleaseError(f"Backup {backup.run} has no {live}.")
         other = folder.restored_path(layout, backup.run)
         if not other.is_dir():
@@ -187,7 +193,7 @@ def restore_folder(order: Order) -> dict[str, Any]:
             folder.require_space(layout, int(saved["bytes"]))
             user = pwd.getpwnam(settings.user)
             ids = {"user": user.pw_uid, "group": user.pw_gid}
-            folder.restore(layout, repository, saved["snapshot"], backup.run, saved["owner"], ids)
+            folder.restore(layout, repository, saved, backup.run, ids)
     found = folder.compared(live, other)
     lost = f"{found['lost']} that are not in it would be missing{': ' if found['names'] else '.'}{', '.join(found['names'])}"
     order.lines.append(
@@ -197,7 +203,9 @@ def restore_folder(order: Order) -> dict[str, Any]:
     if not order.switch:
         order.lines += [
             f"The live folder is unchanged. The other one is {other}",
-            f"To switch to it: playbooks/restore.yml -e only=shared -e at={name} -e switch=true",
+            f"To copy it over what is there: cp -a {other}/. {live}/"
+            if fixed
+            else f"To switch to it: playbooks/restore.yml -e only=shared -e at={name} -e switch=true",
         ]
         return {"comparison": found}
     if order.check:

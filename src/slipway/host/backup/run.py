@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pwd
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from slipway.host.backup.database import dump_command, session
+from slipway.host.backup.database import LOCK, dump_command, session
 from slipway.host.backup.report import size_text
-from slipway.host.backup.restic import LONG, Repository
+from slipway.host.backup.restic import LONG, Busy, Repository
 from slipway.host.backup.settings import FAILED, OK, STATES, Settings, State, alone, is_on, load, load_state, save_state
 from slipway.host.errors import ReleaseError
 from slipway.host.files import write
@@ -30,6 +30,9 @@ CHECK_SECONDS = 7 * 86400.0
 # Every backup is kept for so long, also several of a day, as before migrations.
 KEEP_WITHIN = "2d"
 
+# So long parts without the last one are left alone: the backup may be under way, on a host that is stored under the same name.
+UNFINISHED_SECONDS = 86400.0
+
 # How long one before a migration waits for one that is under way.
 PATIENCE_SECONDS = 1800.0
 
@@ -38,7 +41,7 @@ class Stopped(ReleaseError):
     """systemd stopped the backup."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Turn SIGTERM into an error while the block runs, so that what it started ends, and the failure is written down."""
 
@@ -131,18 +134,19 @@ def make(settings: Settings, state: State, reason: str) -> None:
     }
     size = added = 0
     if settings.database:
-        with session(settings, settings.database) as (opened, snapshot):
-            contents["schema"] = opened.schema()
-            saved = repository.save_output(dump_command(settings, snapshot), DUMP, state.start, run=state.run, part=DATABASE)
-            contents["rows"] = opened.counts()
+        saved, contents["schema"], contents["rows"] = repository.patiently(lambda: save_database(settings, repository, state))
         contents["database"] = {"name": settings.database, "snapshot": saved["snapshot_id"], "bytes": size_of(saved)}
         size, added = size + size_of(saved), added + added_by(saved)
-    paths = [str(path) for path in (layout.home / "shared", layout.history) if path.exists()]
+    shared = layout.home / "shared"
+    if shared.is_symlink():  # restic would save the link
+        shared = shared.resolve(strict=True)
+    paths = [str(path) for path in (shared, layout.history) if path.exists()]
     if paths:
         saved = repository.save(paths, state.start, run=state.run, part=FILES)
         owner = pwd.getpwnam(settings.user)
         ids = {"user": owner.pw_uid, "group": owner.pw_gid}
-        contents["files"] = {"paths": paths, "snapshot": saved["snapshot_id"], "bytes": size_of(saved), "owner": ids}
+        contents["files"] = {"paths": paths, "shared": str(shared), "snapshot": saved["snapshot_id"], "bytes": size_of(saved)}
+        contents["files"]["owner"] = ids
         size, added = size + size_of(saved), added + added_by(saved)
     file = STATES / f"{settings.name}.{CONTENTS_FILE}"
     write(file, json.dumps(contents, sort_keys=True), mode=0o600)
@@ -154,8 +158,28 @@ def make(settings: Settings, state: State, reason: str) -> None:
         "schema": contents.get("schema", ""),
         "bytes": str(size),
     }
-    repository.save_output(["cat", str(file)], CONTENTS_FILE, state.start, run=state.run, part=CONTENTS, **tags)
+    tags.update(run=state.run, part=CONTENTS)
+    repository.patiently(lambda: repository.save_output(["cat", str(file)], CONTENTS_FILE, state.start, **tags))
     state.size, state.added, state.success, state.release = size, added, time.time(), live or 0
+
+
+def save_database(settings: Settings, repository: Repository, state: State) -> tuple[dict[str, Any], str, dict[str, int]]:
+    """Save the database, and return restic's summary, the revision of the schema, and how many rows each table has.
+
+    Raises:
+        Busy: when somebody else has locked the repository, or is about to change a table. The app must not wait for them, too.
+        ReleaseError: when it cannot be dumped or saved.
+    """
+    with session(settings, settings.database) as (opened, snapshot):
+        opened.hold()
+        schema = opened.schema()
+        try:
+            saved = repository.save_output(dump_command(settings, snapshot), DUMP, state.start, run=state.run, part=DATABASE)
+        except ReleaseError as error:
+            if LOCK in str(error):
+                raise Busy("Somebody was about to change a table of the database each time that it was to be dumped.") from error
+            raise
+        return saved, schema, opened.counts()
 
 
 def size_of(saved: dict[str, Any]) -> int:
@@ -183,15 +207,28 @@ def retain(settings: Settings, state: State) -> None:
         "--group-by=host",
         f"--keep-within={KEEP_WITHIN}",
     ]
+    before = {one["labels"].get("run", "") for one in repository.snapshots(part=CONTENTS)}
     repository.ask("forget", *chosen, *rules)
-    found = repository.snapshots()
-    complete = {one["labels"].get("run") for one in found if one["labels"].get("part") == CONTENTS}
-    rest = [str(one["id"]) for one in found if one["labels"].get("run") not in complete]
-    if rest:  # a part of each backup that was just removed is among them
+    found = {str(one["id"]): one["labels"] for one in repository.snapshots()}
+    complete = {labels.get("run", "") for labels in found.values() if labels.get("part") == CONTENTS}
+    removed, oldest = before - complete, run_id(time.time() - UNFINISHED_SECONDS)
+    incomplete = {each: labels.get("run", "") for each, labels in found.items() if labels.get("run", "") not in complete}
+    rest = [each for each, run in incomplete.items() if run in removed or run < oldest]
+    if rest:
         repository.ask("forget", "--prune", *rest, seconds=LONG)
     if time.time() - state.checked > CHECK_SECONDS:
         repository.ask("check", seconds=LONG)
         state.checked = time.time()
+
+
+def schema_there(app: str) -> str:
+    """Return the revision of the schema that an app's database has; empty if that cannot be said, or none is backed up."""
+    with contextlib.suppress(ReleaseError):
+        settings = load(app)
+        if settings.database:
+            with session(settings, settings.database) as (opened, _):
+                return opened.schema()
+    return ""
 
 
 def back_up_before_migration(app: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from slipway.host.backup.restore import DATABASE, SHARED, Order, list_all, restore
 from slipway.host.backup.run import prepare
-from slipway.host.backup.settings import load
+from slipway.host.backup.settings import is_on, load
 from slipway.host.errors import ReleaseError
 
 # The arguments of the step: a type stands for what must be given, and anything else is the default.
@@ -32,6 +32,8 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     Raises:
         ReleaseError: when it fails; what was live still is.
     """
+    if given["command"] == "prepare" and check and not is_on(given["app"]):
+        return {"changed": True}  # the settings would be written before
     settings = load(given["app"])
     if given["command"] == "prepare":
         return {"changed": prepare(settings, check)}

@@ -6,6 +6,7 @@ import contextlib
 import grp
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -79,6 +80,8 @@ class Change:
         desired: dict[str, str | None] = {**contents, **dict.fromkeys(path for path in absent if os.path.lexists(path))}
         self.before = {path: read(path) for path in desired}
         self.links = {path: os.readlink(path) for path in desired if os.path.islink(path)}
+        known = {path: os.stat(path) for path in desired if os.path.exists(path)}
+        self.closed = {path: one for path, one in known.items() if not one.st_mode & stat.S_IROTH}  # as what holds secrets is
         self.after = {path: text for path, text in desired.items() if text is None or text != self.before[path]}
 
     def apply(self) -> None:
@@ -87,7 +90,10 @@ class Change:
 
     def revert(self) -> None:
         """Put the files back that were there."""
-        self._put({path: self.before[path] for path in self.after})
+        self._put({path: self.before[path] for path in self.after if path not in self.closed})
+        for path in self.closed.keys() & self.after.keys():
+            known = self.closed[path]
+            files.write(Path(path), self.before[path] or "", stat.S_IMODE(known.st_mode), known.st_gid)
         for path, target in self.links.items():
             if path in self.after:
                 Path(path).unlink(missing_ok=True)
@@ -113,7 +119,7 @@ class Change:
         ]
 
     def _shown(self, path: str, text: str | None) -> str:
-        return "(not shown)\n" if text and path in self.groups else text or ""
+        return "(not shown)\n" if text and (path in self.groups or path in self.closed) else text or ""
 
 
 def newest(paths: Sequence[str]) -> float:

@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 
-from slipway.host.backup.run import back_up_before_migration
+from slipway.host.backup.run import back_up_before_migration, schema_there
 from slipway.host.errors import ReleaseError
 from slipway.host.files import require_free_space, write
 from slipway.host.process import run, shell, tail
@@ -178,9 +178,12 @@ def migrate(context: Context, number: int) -> str:
 def changes_schema(context: Context, number: int) -> bool:
     """Say whether the migration of release `number` may change something that is to be backed up before.
 
-    It does not where Alembic expects what the live release was made for.
+    It does not where Alembic expects what the live release was made for, and the database has that: somebody may have migrated
+    it by hand, or a release may have failed after its migration.
     """
+    if not context.arguments["migrate"].get("backup", True):
+        return False
     live = context.layout.live()
-    before = context.layout.record(live).get("migration") if live is not None else ""
+    before = str(context.layout.record(live).get("migration") or "") if live is not None else ""
     same = before and before == context.layout.record(number).get("migration")
-    return bool(context.arguments["migrate"].get("backup", True)) and not same
+    return not same or schema_there(context.arguments["name"]) != before.replace(", ", "+")
