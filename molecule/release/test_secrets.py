@@ -83,8 +83,8 @@ def vault(tmp_path: Path) -> tuple[Path, Path]:
     variables.parent.mkdir(parents=True)
     (inventory / "hosts.yml").write_text(f"all: {{hosts: {{{SNAPSHOT}: }}}}\n", encoding="ascii")
     lines = ["app_secrets:", *(f"  {name}: {quoted(value)}" for name, value in SECRETS.items())]
-    assert {option["type"] for option in KEPT.values()} == {"str"}
-    lines += [f"{name}: {CANARY}-{name.replace('_', '-')}" for name in sorted(KEPT)]
+    forms = {"str": "{}", "dict": "{{KEY: {}}}"}
+    lines += [f"{name}: {forms[KEPT[name]['type']].format(CANARY + '-' + name.replace('_', '-'))}" for name in sorted(KEPT)]
     # Where some of them are used.
     lines += ["app_registry_username: ann", "nginx_private_locations: {/.slipway/metrics/host: /run/shop.prom}"]
     lines += ["app_env:", "  EMPTY: ''", f"  PLAIN: {quoted(' pläin % $x ')}"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from slipway.host import configuration
-from slipway.host.backup import copies, restic, run, settings
+from slipway.host.backup import copies, program, restic, run, settings
 from slipway.host.backup import folder as shared
 from slipway.host.store import Store
 
@@ -118,7 +118,7 @@ if (answers / "broken").exists():
 
 def without_pauses(patch: pytest.MonkeyPatch, pause: Callable[[float], object]) -> None:
     """Have something else done where it is waited for others."""
-    patch.setattr(restic, "time", SimpleNamespace(**{**vars(time), "sleep": pause}))
+    patch.setattr(program, "time", SimpleNamespace(**{**vars(time), "sleep": pause}))
 
 
 class Place:

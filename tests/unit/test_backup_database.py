@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from backups import Place, without_pauses
 
-from slipway.host.backup import database, restic, run, settings
+from slipway.host.backup import database, program, run, settings
 from slipway.host.errors import ReleaseError
 
 
@@ -81,7 +81,7 @@ def test_a_dump_that_met_a_change_of_a_table_is_made_again_in_a_new_session(
     told = place.statements()
     assert [sum(text in line for line in told) for text in ("pg_export_snapshot", "pg_dump", "count(*)")] == [2, 2, 1]
     place.answer("broken", "Query was: LOCK TABLE public.orders")
-    monkeypatch.setattr(restic, "PATIENCE_SECONDS", -1)
+    monkeypatch.setattr(program, "PATIENCE_SECONDS", -1)
     with pytest.raises(ReleaseError, match="about to change a table"):
         run.back_up("shop", "timer")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from backups import Place, without_pauses
 
-from slipway.host.backup import listing, restic, restore, run, settings
+from slipway.host.backup import listing, program, restore, run, settings
 from slipway.host.backup.restic import Repository
 from slipway.host.errors import ReleaseError
 
@@ -39,7 +39,7 @@ def test_a_backup_waits_for_others_that_have_locked_the_repository(
     without_pauses(monkeypatch, waited.append)
     lock(place, 2, code, message)
     assert run.back_up("shop", "timer").result == "ok"
-    assert waited == [restic.PAUSE_SECONDS] * 2
+    assert waited == [program.PAUSE_SECONDS] * 2
     told = place.statements()
     assert sum("pg_export_snapshot" in line for line in told) == 3  # no table is held while it waits
     for command in ("forget", "check"):  # which nobody else may be at work during
@@ -47,7 +47,7 @@ def test_a_backup_waits_for_others_that_have_locked_the_repository(
         Repository(settings.load("shop")).ask(command)
     assert len(waited) == 4
     assert [call[0] for call in place.calls()].count("unlock") > 4  # a process that holds it may have died
-    monkeypatch.setattr(restic, "PATIENCE_SECONDS", -1)
+    monkeypatch.setattr(program, "PATIENCE_SECONDS", -1)
     lock(place, 9, code, message)
     with pytest.raises(ReleaseError, match=f"exit code {code}: unable to create lock"):
         run.back_up("shop", "timer")

@@ -54,8 +54,8 @@ def is_locked(code: int, errors: str) -> bool:
 
 def has_all_that_stayed(code: int, errors: str) -> bool:
     """Say whether a snapshot lacks nothing but files that were removed while it was made."""
-    told = [each for each in map(message, errors.splitlines()) if each.strip() and INCOMPLETE not in each]
-    return code == INCOMPLETE_CODE and bool(told) and all(each.endswith(GONE) for each in told)
+    lines = [each for each in map(message, errors.splitlines()) if each.strip() and INCOMPLETE not in each]
+    return code == INCOMPLETE_CODE and bool(lines) and all(each.endswith(GONE) for each in lines)
 
 
 def summary(text: str) -> dict[str, Any]:

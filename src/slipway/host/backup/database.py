@@ -28,7 +28,7 @@ LOCK, LOCK_WAIT = "LOCK TABLE", "5s"
 OPTIONS = "-c search_path=pg_catalog -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
 
 # The same for settings that not all versions have, before all statements. No view is read, which might take a table's place.
-SETTLE = """
+ADJUSTED = """
 SELECT set_config(name, CASE name WHEN 'restrict_nonsystem_relation_kind' THEN 'view, foreign-table' ELSE '0' END, false)
 FROM pg_settings WHERE name IN ('restrict_nonsystem_relation_kind', 'idle_session_timeout', 'transaction_timeout') \\g /dev/null
 """
@@ -83,7 +83,7 @@ def ask(settings: Settings, statements: str, database: str = "postgres", seconds
     """
     options: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "timeout": seconds, "check": False}
     try:
-        done = subprocess.run(psql(settings, database), input=SETTLE + statements, **options)
+        done = subprocess.run(psql(settings, database), input=ADJUSTED + statements, **options)
     except subprocess.TimeoutExpired as error:
         raise ReleaseError(f"The database server took longer than {seconds:g} s to answer.") from error
     if done.returncode:
@@ -111,7 +111,7 @@ class Session:
         Raises:
             ReleaseError: when the server refuses, or is away.
         """
-        self.ask(f"{SETTLE}BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;")
+        self.ask(f"{ADJUSTED}BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;")
         return self.ask("SELECT pg_export_snapshot();")[0]
 
     def ask(self, statement: str) -> list[str]:
@@ -133,7 +133,7 @@ class Session:
         self.errors.seek(0)
         raise ReleaseError(f"The database cannot be read: {tail(self.errors.read().decode('utf-8', 'replace'), 3)}")
 
-    def hold(self) -> None:
+    def lock_tables(self) -> None:
         """Keep others from emptying or changing tables until the end: TRUNCATE empties one also for who sees an earlier moment.
 
         Raises:

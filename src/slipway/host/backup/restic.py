@@ -1,4 +1,4 @@
-"""A repository of restic. Its address and its secrets are in the environment of restic alone, which only root can read."""
+"""A repository of restic: opened or made, written to, listed, and read."""
 
 from __future__ import annotations
 
@@ -12,22 +12,14 @@ import subprocess
 import tempfile
 import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
-from slipway.host.backup.answers import has_all_that_stayed, is_absent, is_locked, messages, summary, text_of
-from slipway.host.backup.settings import STATES, Settings
+from slipway.host.backup.answers import has_all_that_stayed, is_absent, messages, summary, text_of
+from slipway.host.backup.program import LONG, STOP_SECONDS, InUse, Restic, ending, stop
+from slipway.host.backup.settings import STATES
 from slipway.host.errors import ReleaseError
 from slipway.host.process import tail
-
-CACHE = "/var/cache/slipway/restic"
-
-# Seconds for what only reads or writes a few files; for what may read or write all of them; and from SIGINT to SIGKILL.
-SHORT, LONG, STOP_SECONDS = 600.0, 6 * 3600.0, 10.0
-
-# Seconds to wait for others to unlock a repository, and between two attempts. After half an hour, a lock of a host that died is
-# one that `restic unlock` removes.
-PATIENCE_SECONDS, PAUSE_SECONDS = 2100.0, 10.0
 
 # What tells the snapshots of Slipway from others.
 MARK = "slipway"
@@ -35,99 +27,9 @@ MARK = "slipway"
 # What opens a repository, also one that others have locked, and writes nothing there.
 CONFIG = ("cat", "config", "--no-lock")
 
-T = TypeVar("T")
 
-
-class Busy(ReleaseError):
-    """Another process is at work on it, and may have ended in a moment."""
-
-
-class Repository:
-    """The repository of an app.
-
-    Args:
-        settings: those of the app's backups.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The environment of restic."""
-        known = {name: value for name, value in os.environ.items() if not name.startswith("RESTIC_")}
-        secret = {"RESTIC_REPOSITORY": self.settings.repository, "RESTIC_PASSWORD": self.settings.password}
-        more = {"RESTIC_CACHE_DIR": CACHE, "RESTIC_PROGRESS_FPS": "0.01", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-        return {**known, **more, **{name: str(value) for name, value in self.settings.environment.items()}, **secret}
-
-    def start(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """Start restic.
-
-        Raises:
-            ReleaseError: when it is not installed.
-        """
-        try:
-            return subprocess.Popen(["restic", *arguments], env=self.environment, **options)
-        except OSError as error:
-            raise ReleaseError(f"restic cannot be started: {error.strerror}. To install it: site.yml --tags backup") from error
-
-    def call(self, *arguments: str, seconds: float = SHORT) -> tuple[int, str, str]:
-        """Run restic, and return its exit code, its output and its errors, as they may be shown."""
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            process = self.start(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
-            with ending(process):
-                try:
-                    code = process.wait(seconds)
-                except subprocess.TimeoutExpired:
-                    return 1, "", f"restic {arguments[0]} took longer than {seconds:g} s and was stopped."
-            return code, text_of(output), self.settings.shown(text_of(errors))
-
-    def ask(self, *arguments: str, seconds: float = SHORT) -> str:
-        """Run restic, once others have unlocked the repository, and return its output.
-
-        Raises:
-            ReleaseError: when it fails, with its last errors.
-        """
-        return self.patiently(lambda: self._ask(*arguments, seconds=seconds))
-
-    def read(self, *arguments: str) -> str:
-        """Run restic to read much, and return its output. If others have locked the repository, it goes without a lock.
-
-        Raises:
-            ReleaseError: when it fails, with its last errors.
-        """
-        try:
-            return self._ask(*arguments, seconds=LONG)
-        except Busy:
-            return self._ask(*arguments, "--no-lock", seconds=LONG)
-
-    def _ask(self, *arguments: str, seconds: float) -> str:
-        code, output, errors = self.call(*arguments, seconds=seconds)
-        if code:
-            raise self.failure(arguments[0], code, errors)
-        return output
-
-    def failure(self, command: str, code: int, errors: str) -> ReleaseError:
-        """Return the error that says how restic failed: a Busy one if somebody else has locked the repository."""
-        kind = Busy if is_locked(code, errors) else ReleaseError
-        said = self.settings.shown(messages(errors)) or "it printed nothing"
-        return kind(f"restic {command} failed with exit code {code}: {said}")
-
-    def patiently(self, action: Callable[[], T]) -> T:
-        """Return what an action does, which is tried again while it is Busy.
-
-        Raises:
-            ReleaseError: when it fails.
-        """
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                return action()
-            except Busy:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(PAUSE_SECONDS)
-            self.unlock()  # of what has died
+class Repository(Restic):
+    """The repository of an app."""
 
     def open(self, known: str, check: bool = False) -> tuple[str, bool]:
         """Open the repository, or make it if there is none and never was.
@@ -166,10 +68,6 @@ class Repository:
             )
         return found, made
 
-    def unlock(self) -> None:
-        """Remove the locks of processes that are gone; those of others stay."""
-        self.call("unlock")
-
     def tags(self, **more: str) -> str:
         """Return the tags of a snapshot, as restic takes them."""
         return ",".join([MARK, f"app={self.settings.name}", *(f"{name}={value}" for name, value in more.items() if value)])
@@ -195,7 +93,7 @@ class Repository:
         restic sees the end of its input only if the command succeeded, so that half of it is never a snapshot.
 
         Raises:
-            Busy: when others have locked the repository.
+            InUse: when others have locked the repository.
             ReleaseError: when the command or restic fails.
         """
         arguments = [*self._backup(when, tags), "--stdin", "--stdin-filename", name]
@@ -265,7 +163,7 @@ class Repository:
                 if more or has_begun(stream):
                     break
                 error = self.failure("dump", process.wait(), text_of(errors))
-                if not isinstance(error, Busy):
+                if not isinstance(error, InUse):
                     raise error
             yield stream
             stream.close()
@@ -278,23 +176,3 @@ def has_begun(stream: IO[bytes]) -> bool:
     """Wait until there is something to read, or the end, and say whether there is something. Nothing is read."""
     select.select([stream], [], [])
     return any(fcntl.ioctl(stream, termios.FIONREAD, bytes(4)))
-
-
-@contextlib.contextmanager
-def ending(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End a process with the block, if it still runs."""
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            stop(process)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a process, so that it may unlock the repository, and kill it if it goes on."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -14,7 +14,7 @@ from typing import Any
 
 from slipway.host.backup.database import LOCK, dump_command, session
 from slipway.host.backup.report import size_text
-from slipway.host.backup.restic import LONG, Busy, Repository
+from slipway.host.backup.restic import LONG, InUse, Repository
 from slipway.host.backup.settings import FAILED, OK, STATES, Settings, State, alone, is_on, load, load_state, save_state
 from slipway.host.errors import ReleaseError
 from slipway.host.files import write
@@ -167,17 +167,17 @@ def save_database(settings: Settings, repository: Repository, state: State) -> t
     """Save the database, and return restic's summary, the revision of the schema, and how many rows each table has.
 
     Raises:
-        Busy: when somebody else has locked the repository, or is about to change a table. The app must not wait for them, too.
+        InUse: when somebody else has locked the repository, or is about to change a table. The app must not wait for them, too.
         ReleaseError: when it cannot be dumped or saved.
     """
     with session(settings, settings.database) as (opened, snapshot):
-        opened.hold()
+        opened.lock_tables()
         schema = opened.schema()
         try:
             saved = repository.save_output(dump_command(settings, snapshot), DUMP, state.start, run=state.run, part=DATABASE)
         except ReleaseError as error:
             if LOCK in str(error):
-                raise Busy("Somebody was about to change a table of the database each time that it was to be dumped.") from error
+                raise InUse("Somebody was about to change a table of the database each time that it was to be dumped.") from error
             raise
         return saved, schema, opened.counts()
 
