@@ -256,6 +256,44 @@ def test_the_first_host_is_that_of_the_inventory_whichever_hosts_a_run_is_for(
     assert found["__app_first_host"] == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "runs_once", "skipped", "expected"),
+    [
+        (
+            "b",
+            None,
+            ["a"],
+            "cleanup may run twice until then: b is the first host of shop now, and another one may have been before.",
+        ),
+        (
+            "b",
+            False,
+            ["a"],
+            "cleanup may run twice until then: b is the first host of shop now, and another one may have been before.",
+        ),
+        ("b", True, ["a"], ""),
+        ("b", False, [], ""),
+        ("a", True, ["a"], "cleanup no longer runs here: a is the first host of shop now, and runs it from its own next run on."),
+        ("a", False, ["a"], ""),
+        ("a", None, ["a"], ""),
+    ],
+)
+def test_a_run_that_leaves_hosts_out_says_what_becomes_of_what_runs_once(
+    first: str, runs_once: bool | None, skipped: list[str], expected: str
+) -> None:
+    jobs = {"cleanup": {"schedule": "daily", "command": "true"}, "all": {"schedule": "daily", "command": "true", "hosts": "all"}}
+    found = rendering.Host({"app_name": "shop", "app_jobs": jobs}, name="b")
+    found.variables.update(
+        {
+            "__app_first_host": first,
+            "__app_skipped_hosts": skipped,
+            "__app_fleet": ["b"],
+            "__app_release": {"runs_once": runs_once},
+        }
+    )
+    assert found["__app_once_note"] == expected
+
+
 def test_what_systemd_rejects_ends_the_release_before_it_is_live(
     host: Host, deploy: Callable[..., int | None], systemd: Systemd
 ) -> None:
