@@ -90,6 +90,8 @@ def test_no_lane_of_the_whole_proof_waits_for_another_one() -> None:
     assert first == PODMAN
     assert all(step.lane for step in others)
     assert [*FAST, SERVERS] == others[: len(FAST) + 1]
+    begun = [next(step.name for step in others if step.lane == lane) for lane in ("first", "second", "third")]
+    assert begun == ["lint", "unit tests", "scenario fleet"]
 
 
 @pytest.mark.usefixtures("elsewhere")
