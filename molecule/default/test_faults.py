@@ -25,7 +25,7 @@ def test_a_killed_worker_is_replaced(host: Host) -> None:
     before = set(gunicorns(host))
     worker = next(pid for pid in before if pid != host.master())
     host.run(f"kill -9 {worker}")
-    within(3, lambda: len(gunicorns(host)) == len(before) and worker not in gunicorns(host))
+    within(15, lambda: len(gunicorns(host)) == len(before) and worker not in gunicorns(host))
     assert host.healthy()
 
 
@@ -33,7 +33,7 @@ def test_a_killed_gunicorn_is_replaced_without_a_failed_request(host: Host) -> N
     before, master = len(gunicorns(host)), host.master()
     with polling(host) as failures:
         host.run(f"kill -9 {master}")
-        within(6, lambda: no_orphans(host) and len(gunicorns(host)) == before and master not in gunicorns(host))
+        within(15, lambda: no_orphans(host) and len(gunicorns(host)) == before and master not in gunicorns(host))
     assert failures == []
 
 
@@ -47,9 +47,12 @@ def test_a_killed_supervisord_is_replaced_without_a_failed_request(host: Host) -
 
 
 def test_a_killed_nginx_is_replaced(host: Host) -> None:
+    def master() -> str:
+        return host.run("systemctl show --property=MainPID --value nginx").strip()
+
+    before = master()
     host.run("systemctl kill --kill-who=main --signal=KILL nginx")
-    within(2, lambda: not host.healthy(), pause=0)
-    within(5, host.healthy)
+    within(15, lambda: master() not in ("0", before) and host.healthy())
 
 
 def test_a_page_says_so_while_the_app_is_away(host: Host) -> None:

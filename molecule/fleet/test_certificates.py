@@ -78,6 +78,6 @@ def test_a_host_with_another_certificate_than_the_pinned_one_gets_no_requests() 
         host.run("systemctl restart nginx")
         within(15, lambda: all(balancer.uses("one.test", "three.test") for balancer in BALANCERS))
         # Not because Nginx was away.
-        within(5, lambda: EDGE.state()["two.test"].check.startswith("L6"))
+        within(15, lambda: EDGE.state()["two.test"].check.startswith("L6"))
         host.run(f"cp -a /root/pinned.pem {certificate}; cp -a /root/pinned.key {key}; systemctl restart nginx")
         within(15, lambda: all(balancer.uses(*NAMES) for balancer in BALANCERS))

@@ -160,7 +160,7 @@ def test_who_guesses_passwords_is_held_off_and_who_knows_it_is_not_for_long() ->
     assert set(answers[50:]) == {401, 429}
     # What no password of ours can be is neither looked at nor counted.
     assert set(ask("x" * 200, 50)) == {401}
-    within(3, lambda: look(WATCHED, "/.slipway/metrics/host").status == 200, pause=0.2)
+    within(15, lambda: look(WATCHED, "/.slipway/metrics/host").status == 200, pause=0.2)
 
 
 @pytest.mark.parametrize(("path", "status"), [("prometheus/", 302), ("prometheus/metrics", 200), ("alertmanager/", 200)])

@@ -138,7 +138,7 @@ def test_each_way_to_serve_keeps_the_promises(host: Host, shop: Path, name: str,
     before = processes(host)
     assert len(before) == 3
     host.run(f"kill -9 {before[1]}")
-    within(5, lambda: len(processes(host)) == 3 and before[1] not in processes(host) and host.healthy())
+    within(15, lambda: len(processes(host)) == 3 and before[1] not in processes(host) and host.healthy())
     before = processes(host)
     with polling(host, "/healthz") as failures:
         # In a container nothing outlives the first process; what the engine's client takes with it is only itself.
@@ -152,7 +152,7 @@ def test_each_way_to_serve_keeps_the_promises(host: Host, shop: Path, name: str,
     if runtime == "container":
         host.run(f"kill -9 {before[0]}")
         within(10, lambda: not set(before) & set(processes(host)) and host.healthy())
-    within(5, lambda: strays(host) == [] and len(processes(host)) == 3)
+    within(15, lambda: strays(host) == [] and len(processes(host)) == 3)
 
 
 @pytest.mark.parametrize("name", WAYS)
