@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import http.client
 import json
 import re
@@ -153,6 +154,25 @@ def test_the_tls_that_is_spoken(balancer: Balancer) -> None:
     assert [json.loads(answer or b"{}").get("item") for answer in answers] == list(range(20))
     for answer in (balancer.ask("/items/1"), balancer.ask("/nowhere")):
         assert answer.headers["strict-transport-security"] == "max-age=63072000"
+
+
+def test_an_order_goes_over_no_connection_that_a_host_may_just_have_closed() -> None:
+    def connections() -> tuple[int, int]:
+        """Return how many new connections were made for what must not be repeated, and how often one was used again."""
+        rows = csv.DictReader(EDGE.admin("show stat").removeprefix("# ").strip().splitlines())
+        (row,) = [row for row in rows if (row["pxname"], row["svname"]) == ("app_once", "BACKEND")]
+        return int(row["connect"]), int(row["reuse"])
+
+    made, used_again = connections()
+    client = http.client.HTTPConnection(DOMAIN)
+    client.sock = EDGE.connect()
+    with contextlib.closing(client):
+        for number in range(12):
+            client.request("POST", f"/orders/kept-{number}", headers={"Host": DOMAIN})
+            answer = client.getresponse()
+            answer.read()
+            assert (answer.status, answer.will_close) == (200, False)  # the client's own is kept
+    within(5, lambda: connections() == (made + 12, used_again))
 
 
 def test_a_websocket_an_event_stream_and_an_upload_come_through() -> None:

@@ -194,7 +194,7 @@ def test_another_address_of_a_name_is_another_configuration() -> None:
 def test_only_requests_that_may_be_repeated_are() -> None:
     found = configuration()
     assert "retry-on conn-failure" in found["backend app_once"]
-    assert "http-reuse never" in found["backend app_once"]
+    assert {"http-reuse never", "option http-server-close"} <= {*found["backend app_once"]}
     assert {f"track app/{name}" in options for name, options in servers(found["backend app_once"]).items()} == {True}
     https = found["frontend https"]
     assert https[-2:] == ["use_backend app if { method GET HEAD OPTIONS }", "default_backend app_once"]
