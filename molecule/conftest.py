@@ -24,6 +24,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 INVENTORY = ROOT / "molecule" / "inventory"
 ARTEFACTS = ROOT / ".artefacts"
+PODMAN = str(ROOT / "molecule" / "podman")
 SECRET = "canary-of-the-test-hosts"
 
 # An app in a single file.
@@ -70,7 +71,7 @@ class Host:
     def run(self, command: str, check: bool = True) -> str:
         """Run a shell command as root inside the host and return what it prints."""
         done = subprocess.run(
-            ["podman", "exec", self.container, "sh", "-c", command], capture_output=True, text=True, errors="replace", check=False
+            [PODMAN, "exec", self.container, "sh", "-c", command], capture_output=True, text=True, errors="replace", check=False
         )
         assert not check or done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout

@@ -24,7 +24,7 @@ from molecule.release.program import Step
 # The name that clients know, the load balancers that have it, and the hosts behind them.
 DOMAIN = "shop.test"
 NAMES = ["one.test", "two.test", "three.test"]
-ROOT_CERTIFICATE = ARTEFACTS / "acme-root.pem"
+ROOT_CERTIFICATE = ARTEFACTS / "acme.lab.test-root.pem"
 
 SOCKET = "/run/haproxy/admin.sock"
 STATE_FILE = "/var/lib/slipway/haproxy/server-state"
@@ -237,6 +237,19 @@ def ledger(host: Host) -> list[str]:
     return host.run("cat /opt/shop/shared/ledger 2>/dev/null", check=False).split()
 
 
+def logged(balancer: Balancer, failures: list[str]) -> list[str]:
+    """Return what the load balancer and the hosts logged of the requests that failed, and that they logged at all."""
+    paths = {path for failure in failures[:10] for path in re.findall(r"(/orders/[0-9-]+|/items/[0-9]+|/ws|/events)\b", failure)}
+    pattern = "|".join(f'"{path}"' for path in sorted(paths)) or "no path"
+    files = "/var/log/haproxy/access.log /var/log/nginx/shop.access.log"
+    return [
+        line
+        for host in (balancer, *FLEET)
+        for line in host.run(f"grep -EH '{pattern}' {files} 2>&1 | tail -n 20", check=False).splitlines()
+        if line
+    ]
+
+
 @contextmanager
 def loaded(balancer: Balancer = EDGE, allowed: int = 0, expected: str = "", streams: bool = True) -> Iterator[FleetLoad]:
     """Keep up a load while the block runs; afterwards nothing may have failed, and no order may have been taken twice.
@@ -256,7 +269,7 @@ def loaded(balancer: Balancer = EDGE, allowed: int = 0, expected: str = "", stre
     taken = sum((Counter(ledger(host)) for host in FLEET), load.taken)
     assert load.result["requests"] > 200, load.result
     failures = [failure for failure in load.result["failures"] if not (expected and re.search(expected, failure))]
-    assert len(failures) <= allowed, failures[:10]
+    assert len(failures) <= allowed, "\n".join([*failures[:10], *logged(balancer, failures)])
     assert [number for number, times in taken.items() if times > 1] == []
     assert set(load.result["posted"]) <= set(taken)
 

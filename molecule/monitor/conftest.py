@@ -29,7 +29,7 @@ class Vouched(Host):
     @cached_property
     def trust(self) -> ssl.SSLContext:
         """A context that trusts that authority."""
-        return ssl.create_default_context(cafile=str(ARTEFACTS / "acme-root.pem"))
+        return ssl.create_default_context(cafile=str(ARTEFACTS / "acme2.lab.test-root.pem"))
 
 
 WATCHED, WATCH = Vouched("watched.test"), Vouched("watch.test")

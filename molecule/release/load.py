@@ -102,7 +102,8 @@ class Load:
         while not self.done.is_set():
             try:
                 raw = socket.create_connection((self.address, 443), timeout=30)
-                with connect(f"wss://{self.name}/ws", sock=raw, ssl=self.context) as talk:
+                # What is cut off here may go on being read, from what then is somebody else's socket.
+                with connect(f"wss://{self.name}/ws", sock=raw, ssl=self.context, open_timeout=30) as talk:
                     self.streams["websockets opened"] += 1
                     while not self.done.is_set():
                         talk.send("hello")

@@ -23,7 +23,7 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.vars.manager import VariableManager
 
-from molecule.conftest import INVENTORY, ROOT, Host, Run
+from molecule.conftest import INVENTORY, PODMAN, ROOT, Host, Run
 from slipway.controller.build import BuildAction
 from slipway.controller.fetch.action import FetchAction
 from slipway.controller.identity import machine
@@ -58,7 +58,7 @@ class Fetch(FetchAction):
     def _low_level_execute_command(self, cmd: str, **options: Any) -> dict[str, Any]:
         """Run a command on the host."""
         done = subprocess.run(
-            ["podman", "exec", self.host.container, options["executable"], "-c", cmd], capture_output=True, text=True, check=False
+            [PODMAN, "exec", self.host.container, options["executable"], "-c", cmd], capture_output=True, text=True, check=False
         )
         return {"rc": done.returncode, "stdout": done.stdout}
 
@@ -90,7 +90,7 @@ class Step(StepAction):
     def _execute_module(self, module_name: str, module_args: dict[str, Any], task_vars: Any = None) -> dict[str, Any]:
         """Have the host's program take the step, as the module `slipway` does there."""
         program = f"/opt/slipway/{module_args['program']}/slipway.pyz"
-        command = ["podman", "exec", "--interactive", self.host.container, "python3", program, "step", module_args["step"]]
+        command = [PODMAN, "exec", "--interactive", self.host.container, "python3", program, "step", module_args["step"]]
         told = json.dumps({"arguments": self.told, "run": {**module_args["run"], **self.name_of_run}})
         done = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
         assert done.stdout, done.stderr
@@ -103,7 +103,7 @@ class Step(StepAction):
 
     def _transfer_file(self, local_path: str, remote_path: str) -> None:
         """Send a file to the host."""
-        command = ["podman", "exec", "--interactive", self.host.container, "cp", "/dev/stdin", remote_path]
+        command = [PODMAN, "exec", "--interactive", self.host.container, "cp", "/dev/stdin", remote_path]
         with Path(local_path).open("rb") as file:
             subprocess.run(command, stdin=file, check=True)
 
