@@ -109,12 +109,14 @@ def test_a_backup_that_fails_and_one_that_is_too_old(somebody: Told) -> None:
     run = play(f"--limit={WATCHED.name}", "--tags=backup", f"--extra-vars={json.dumps(repository)}")
     assert run.code == 0, run.output[-3000:]
     WATCHED.run(f"slipway backup {APP}")
-    WATCHED.run(f"mv /srv/backup /srv/away && ! slipway backup {APP} && mv /srv/away /srv/backup")
+    WATCHED.run(f"mv /srv/backup /srv/away && ! slipway backup {APP} && ! slipway drill {APP} && mv /srv/away /srv/backup")
     somebody.hears("BackupFailed")
+    somebody.hears("RestoreDrillFailed")
     WATCHED.run(f"sed -i -E 's/(\"success\": )[0-9.]+/\\1 1.0/' /var/lib/slipway/backup/{APP}.json")
     somebody.hears("BackupTooOld")
-    WATCHED.run(f"slipway backup {APP}")
-    within(60, lambda: not firing("BackupFailed") and not firing("BackupTooOld"), pause=0.5)
+    WATCHED.run(f"slipway backup {APP} && slipway drill {APP}")
+    names = ("BackupFailed", "BackupTooOld", "RestoreDrillFailed")
+    within(60, lambda: not any(firing(name) for name in names), pause=0.5)
 
 
 def test_a_process_beside_the_web_server_that_ends_again_and_again_and_one_that_is_down(somebody: Told) -> None:
@@ -185,7 +187,7 @@ def test_certificates(somebody: Told, tmp_path: Path) -> None:
     # Served to the host itself alone: Prometheus asks nobody who has a certificate like that.
     pair = "ssl_certificate /root/short/fullchain.pem; ssl_certificate_key /root/short/privkey.pem;"
     short = f"server {{ listen 127.0.0.1:443 ssl; {pair} return 200; }}"
-    WATCHED.run(f"sed -i 's,acme.lab.test:14000,acme.lab.test:1,' /etc/letsencrypt/renewal/{APP}.conf")
+    WATCHED.run(f"sed -i 's,acme2.lab.test:14000,acme2.lab.test:1,' /etc/letsencrypt/renewal/{APP}.conf")
     try:
         somebody.hears("CertificateNotServed")
         somebody.hears("CertificatePlaceholder")
@@ -196,7 +198,7 @@ def test_certificates(somebody: Told, tmp_path: Path) -> None:
         WATCHED.run("systemctl daemon-reload && systemctl start certbot.service", check=False)
         somebody.hears("CertificateRenewalFailed")
     finally:
-        WATCHED.run(f"sed -i 's,acme.lab.test:1/,acme.lab.test:14000/,' /etc/letsencrypt/renewal/{APP}.conf")
+        WATCHED.run(f"sed -i 's,acme2.lab.test:1/,acme2.lab.test:14000/,' /etc/letsencrypt/renewal/{APP}.conf")
         WATCHED.run(f"rm -f /etc/nginx/conf.d/short.conf; {restore}")
         WATCHED.run(
             "sed -i 's/ --force-renewal//' /lib/systemd/system/certbot.service; systemctl daemon-reload; systemctl reload nginx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -25,9 +26,14 @@ from fastapi import FastAPI
 
 app = FastAPI()
 
+@app.get("/ping")
+def ping():
+    return "pong"
+
 @app.get("/healthz")
 def healthz():
-    return {"status": "ok"}
+    with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+        return connection.execute("SELECT current_database()").fetchone()
 
 @app.get("/orders")
 def orders():
@@ -165,7 +171,7 @@ def test_a_dropped_table_is_restored_beside_then_switched_to_and_returned_from(h
     assert psql(host, "SELECT count(*) FROM later") == "2"
     assert psql(host, "SELECT count(*) FROM orders", "shop_restored") == "1000"
 
-    with polling(host, "/healthz") as failures:
+    with polling(host, "/ping") as failures:
         run = site(playbook="playbooks/restore.yml", at="latest", switch=True)
     assert run.code == 0, run.output[-3000:]
     assert failures == []  # of requests that need no database
@@ -268,3 +274,73 @@ def test_a_table_that_is_emptied_after_its_dump_is_counted_as_it_was_dumped(host
         host.run("mv /usr/bin/pg_dump.real /usr/bin/pg_dump")
     found = restore(host, at="latest")
     assert {row["table"]: (row["live"], row["backup"]) for row in found["comparison"]}["public.emptied"] == (0, 1000)
+
+
+def rest(host: Host) -> str:
+    """Return what there is beside the live database and folder, by which one tells what a drill left."""
+    psql_list = "runuser -u postgres -- psql -X -A -t -c 'SELECT datname FROM pg_database ORDER BY 1'"
+    return host.run(f"ls -A /opt/shop; ls -d /run/shop/drill; {psql_list}; pgrep -fa '[.]drill/'", check=False)
+
+
+# A constraint that is checked while a table is restored, by a function that wants more than its app may have.
+GREEDY = """
+SET ROLE shop;
+CREATE FUNCTION public.greedy(number integer) RETURNS boolean LANGUAGE plpgsql AS
+  'BEGIN RESET ROLE; IF current_setting(''is_superuser'') = ''on'' THEN ALTER ROLE shop SUPERUSER; END IF; RETURN true; END';
+CREATE TABLE public.wishes (number integer CHECK (public.greedy(number)));
+INSERT INTO public.wishes VALUES (1);
+"""
+
+
+def test_a_drill_restores_the_newest_backup_serves_the_app_with_it_and_leaves_nothing(host: Host, site: Site) -> None:
+    assert host.run("systemctl is-active slipway-drill-shop.timer").strip() == "active"
+    host.run(f"runuser -u shop -- psql -X -q -v ON_ERROR_STOP=1 -d shop <<'END'\n{GREEDY.replace('SET ROLE shop;', '')}\nEND")
+    host.run("slipway backup shop")
+    before, rows = rest(host), psql(host, "SELECT count(*) FROM later")
+    with polling(host, "/healthz") as failures:
+        host.run("systemctl start slipway-drill-shop.service")
+    assert failures == []
+    found = status(host)["drill"]
+    assert (found["result"], found["backup"]) == ("ok", backups(host)[-1]["id"])
+    assert found["found"].endswith(f"release {host.live()} is healthy with it"), found
+    assert psql(host, "SELECT rolsuper FROM pg_roles WHERE rolname = $$shop$$", "postgres") == "f"
+    assert rest(host) == before
+    assert psql(host, "SELECT count(*) FROM later") == rows
+    psql(host, "DROP TABLE wishes")
+    run = site(playbook="playbooks/restore.yml", drill=True)
+    assert (run.code, sum(run.changed.values())) == (0, 0), run.output[-3000:]
+    assert f"Backup {found['backup']} can be restored: " in flat(run)
+    host.run("journalctl --flush --sync")
+    assert host.run(f"journalctl --output=json | grep -c {PASSWORD}", check=False).strip() == "0"
+
+
+def test_a_drill_that_is_killed_leaves_what_is_live_and_the_next_one_clears_up(host: Host) -> None:
+    before, rows = rest(host), psql(host, "SELECT count(*) FROM later")
+    for seconds in (0.7, 1.5, 2.5, 3.5):
+        host.run(f"slipway drill shop >/dev/null 2>&1 & sleep {seconds}; kill -9 $!; wait", check=False)
+        assert host.ask("/orders").status in (200, 500)  # its table may have been dropped
+        assert psql(host, "SELECT count(*) FROM later") == rows
+    host.run("slipway drill shop")
+    assert rest(host) == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("find data -type f -exec truncate --size=200 {} +", "restic|dump"),
+        ("rm keys/*", "no key found"),
+        ("rm snapshots/*", "There is no backup of shop"),
+    ],
+)
+def test_a_drill_is_red_for_a_repository_that_is_none(host: Host, fault: str, reason: str) -> None:
+    before = rest(host)
+    host.run(f"cp -a {REPOSITORY} {REPOSITORY}.whole; cd {REPOSITORY} && {fault}; rm -rf /var/cache/slipway/restic/*")
+    try:
+        host.run("! systemctl start slipway-drill-shop.service")
+    finally:
+        host.run(f"rm -r {REPOSITORY}; mv {REPOSITORY}.whole {REPOSITORY}; rm -rf /var/cache/slipway/restic/*")
+    found = status(host)["drill"]
+    assert found["result"] == "failed"
+    assert re.search(reason, found["error"]), found
+    assert "ERROR shop: The last drill failed" in host.run("slipway doctor shop", check=False)
+    assert rest(host) == before

@@ -336,12 +336,12 @@ def test_a_database_whose_creation_was_killed_before_its_comment_is_made_again(p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copies, "ask", lambda *arguments, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            copies.create(known, "slipway: restoring shop 1")
+            copies.create(known, "shop_restored", "slipway: restoring shop 1")
     databases["shop_restored"] = {**LIVE, "comment": ""}
-    copies.create(known, "slipway: restoring shop 1")
+    copies.create(known, "shop_restored", "slipway: restoring shop 1")
     assert "DROP DATABASE" in asked[0]
     with pytest.raises(ReleaseError, match="that Slipway did not make"):  # one that somebody made since
-        copies.create(known, "slipway: restoring shop 1")
+        copies.create(known, "shop_restored", "slipway: restoring shop 1")
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_a_database_whose_creation_was_killed_before_its_comment_is_made_again(p
 def test_a_database_beside_the_live_one_sorts_as_it_does(place: Place, server: Any, more: dict[str, str], text: str) -> None:
     databases, asked = server
     databases["shop"].update(more)
-    assert copies.create(settings.load("shop"), "slipway: restoring shop 1") == "shop_restored"
+    assert copies.create(settings.load("shop"), "shop_restored", "slipway: restoring shop 1") == "shop_restored"
     (statements,) = asked
     assert 'CREATE DATABASE "shop_restored" OWNER "shop" TEMPLATE template0 ENCODING \'UTF8\'' in statements
     assert text in statements
@@ -383,7 +383,7 @@ def test_only_a_database_of_slipways_is_dropped(place: Place, server: Any, comme
     databases["shop_restored"] = {**LIVE, "comment": comment}
     expected = contextlib.nullcontext() if dropped else pytest.raises(ReleaseError, match="that Slipway did not make")
     with expected:
-        copies.create(settings.load("shop"), "slipway: restoring shop 2")
+        copies.create(settings.load("shop"), "shop_restored", "slipway: restoring shop 2")
     assert any("DROP DATABASE" in text for text in asked) == dropped
     assert bool(asked) == dropped
 

@@ -24,7 +24,8 @@ def test_the_units_have_no_secret_and_the_settings_have_all() -> None:
     host = Host({**inventory, "backup_environment": {"AWS_SECRET_ACCESS_KEY": KEY}, "backup_schedule": "daily"})
     (arguments,) = host.arguments("backup", "configuration")
     assert arguments["absent"] == []
-    assert arguments["more_services"] == ["slipway-backup-shop.timer"]
+    assert arguments["more_services"] == ["slipway-backup-shop.timer", "slipway-drill-shop.timer"]
+    assert "calendar daily *-*-05 04:15" in " ".join(arguments["test"])
     (text,) = arguments["secrets"].values()
     assert PASSWORD not in str(arguments["files"]) and KEY not in str(arguments["files"])
     given = json.loads(text)
@@ -32,8 +33,11 @@ def test_the_units_have_no_secret_and_the_settings_have_all() -> None:
     assert (given["password"], given["environment"]["AWS_SECRET_ACCESS_KEY"]) == (PASSWORD, KEY)
     units = {Path(file["path"]).name: file["content"] for file in arguments["files"] if "content" in file}
     assert "OnCalendar=daily\nRandomizedDelaySec=30min" in units["slipway-backup-shop.timer"]
+    assert "OnCalendar=*-*-05 04:15\n" in units["slipway-drill-shop.timer"]
+    (arguments,) = Host({**inventory, "backup_drill_schedule": ""}).arguments("backup", "configuration")
+    assert (arguments["more_services"], len(arguments["absent"])) == (["slipway-backup-shop.timer"], 3)
     (arguments,) = Host({"app_name": "shop"}).arguments("backup", "configuration")
-    assert (arguments["files"], arguments["more_services"], len(arguments["absent"])) == ([], [], 4)
+    assert (arguments["files"], arguments["more_services"], len(arguments["absent"])) == ([], [], 7)
 
 
 def test_what_ansible_cuts_off_a_time_is_refused_before_another_backup_is_restored() -> None:

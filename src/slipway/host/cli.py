@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--job", default="", metavar="NAME", help="run a job of app_jobs now instead, and follow its log")
     command("jobs", "list the jobs of an app, with the last result and the next time of each", "one")
     command("backup", "back up an app now", "one")
+    command("drill", "restore the newest backup of an app beside what is live, try it, and remove it again", "one")
     command("backups", "list the backups of an app; to restore one: playbooks/restore.yml", "one")
     command("shell", "open a shell in the environment and as the user of an app's live release", "one", as_json=False)
     command("doctor", "diagnose this host and its apps, and show how to fix each finding", "?")
@@ -138,10 +139,11 @@ def do(given: argparse.Namespace) -> int:
         if "INVOCATION_ID" not in os.environ:  # only systemd keeps it from running twice at once
             raise ReleaseError(f"This is for systemd. To run the job now: slipway run {given.app} --job {given.name}")
         return runner.end_job(given.app, given.name, os.environ) if given.ended else runner.run_job(given.app, given.name)
-    if given.command in ("backup", "backups"):
-        from slipway.host.backup.by_hand import back_up_now, show_backups
+    if given.command in ("backup", "backups", "drill"):
+        from slipway.host.backup import by_hand as backups
 
-        return (back_up_now if given.command == "backup" else show_backups)(given.app, given.json)
+        actions = {"backup": backups.back_up_now, "backups": backups.show_backups, "drill": backups.drill_now}
+        return actions[given.command](given.app, given.json)
     from slipway.host import operator  # most of the program, which a step need not read
     from slipway.host.jobs import by_hand
 

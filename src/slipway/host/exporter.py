@@ -186,6 +186,11 @@ class State(Gauges):
                 for metric, key in BACKUP_VALUES.items():
                     if found[key]:
                         yield metric, found[key], []
+                if drill := found["drill"]:
+                    yield "slipway_restore_drill_failed", float(backup_report.has_failed(drill)), []
+                    yield "slipway_restore_drill_last_duration_seconds", drill["seconds"], []
+                    if drill["success"]:
+                        yield "slipway_restore_drill_last_success_timestamp_seconds", drill["success"], []
 
     def processes_beside(self) -> Iterator[Value]:
         """Look at what Supervisor runs beside the web server, also of releases whose processes are at their last task."""

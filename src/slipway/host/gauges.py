@@ -58,6 +58,9 @@ GAUGES: dict[str, tuple[str, list[str]]] = {
     "slipway_backup_last_duration_seconds": ("How long the last backup took, or the present one has taken.", []),
     "slipway_backup_size_bytes": ("Size of what is in the last good backup.", []),
     "slipway_backup_added_bytes": ("What the last good backup added to the repository.", []),
+    "slipway_restore_drill_failed": ("Whether the newest backup could not be restored in the last drill.", []),
+    "slipway_restore_drill_last_success_timestamp_seconds": ("When the last good drill ended.", []),
+    "slipway_restore_drill_last_duration_seconds": ("How long the last drill took, or the present one has taken.", []),
     "slipway_gathered_timestamp_seconds": ("Time at which these metrics were gathered.", []),
 }
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import tempfile
 import threading
+from pathlib import Path
 from typing import IO, Any
 
 from slipway.host.backup.database import ask, command
@@ -23,7 +24,7 @@ NAME_LENGTH = 63
 ANALYZE_SECONDS, PAUSE_SECONDS = 3600.0, 0.05
 
 # What Slipway notes as the comment of a database that it made or renamed, and what is in it.
-RESTORING, RESTORED, FORMER = "slipway: restoring", "slipway: restored", "slipway: former"
+RESTORING, RESTORED, FORMER, DRILL = "slipway: restoring", "slipway: restored", "slipway: former", "slipway: drill"
 
 # What a dump of a database lacks: its settings, also those for one role in it, and its grants. Some of the settings are lists, of
 # which each name is written as a text: they are the app's to set, and may be anything (SET search_path FROM CURRENT).
@@ -49,6 +50,12 @@ SELECT to_jsonb(d) || jsonb_build_object('comment', coalesce(shobj_description(d
   'owner', pg_get_userbyid(d.datdba), 'encoding', pg_encoding_to_char(d.encoding), 'size', pg_database_size(d.oid))
 FROM pg_database d WHERE NOT d.datistemplate;
 """
+# What only the administrator may restore is left out of what the app's role restores. Extensions are there before.
+OWNED = ["--no-owner", "--no-privileges", "--no-comments", "--no-publications", "--no-subscriptions", "--no-security-labels"]
+EXTENSIONS = """
+SELECT format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', extname, nspname)
+FROM pg_extension e JOIN pg_namespace n ON n.oid = extnamespace WHERE nspname IN ('public', 'pg_catalog') ORDER BY e.oid;
+"""
 END_CONNECTIONS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname IN ({names}) AND pid <> pg_backend_pid();
 """
@@ -72,6 +79,11 @@ def beside(database: str, suffix: str) -> str:
 def restored_name(settings: Settings) -> str:
     """Return the name of the database that backups of the app are restored into."""
     return beside(settings.database, "_restored")
+
+
+def drill_name(settings: Settings) -> str:
+    """Return the name of the database that a drill restores the newest backup into."""
+    return beside(settings.database, "_drill")
 
 
 def former_name(settings: Settings, stamp: str) -> str:
@@ -110,27 +122,49 @@ def note(text: str, settings: Settings, what: str = "") -> str:
     return f"{text} {settings.name} {what}".rstrip()
 
 
-def create(settings: Settings, comment: str) -> str:
+def drop(settings: Settings, database: str) -> None:
+    """Drop a database that was made beside the live one, if it is there. One that Slipway did not make is not dropped.
+
+    Raises:
+        ReleaseError: when it is another one, or cannot be dropped.
+    """
+    found = all_databases(settings)
+    if database not in found:
+        return
+    comment = found[database]["comment"]
+    ours = comment.startswith(tuple(f"{note(text, settings)} " for text in (RESTORING, RESTORED, DRILL)))
+    if not ours and not (being_created(database).exists() and not comment):
+        raise ReleaseError(f"There is a database {database} that Slipway did not make. Rename it, then run again.")
+    ask(settings, END_CONNECTIONS.format(names=literal(database)) + f"DROP DATABASE {name(database)};")
+
+
+def being_created(database: str) -> Path:
+    """Return the file that tells whose a database is between its creation and its comment."""
+    return STATES / f"{database}.creating"
+
+
+def create(settings: Settings, new: str, comment: str, closed: bool = False) -> str:
     """Create an empty database beside the live one, of its owner, with its order of texts, and return its name.
 
-    One that was restored before is dropped; one that Slipway did not make is not.
+    One that was there before is dropped, unless Slipway did not make it.
+
+    Args:
+        settings: those of the app's backups.
+        new: its name.
+        comment: what says what it is.
+        closed: whether nobody but the administrator may connect to it yet.
 
     Raises:
         ReleaseError: when it cannot be created.
     """
-    found, new = all_databases(settings), restored_name(settings)
-    live = live_database(settings, found)
-    begun = STATES / f"{settings.name}.creating"  # between its creation and its comment it cannot be told by that
-    if new in found:
-        comments = (f"{note(RESTORING, settings)} ", f"{note(RESTORED, settings)} ")
-        if not found[new]["comment"].startswith(comments) and not (begun.exists() and not found[new]["comment"]):
-            raise ReleaseError(f"There is a database {new} that Slipway did not make. Rename it, then run again.")
-        ask(settings, END_CONNECTIONS.format(names=literal(new)) + f"DROP DATABASE {name(new)};")
+    live, begun = live_database(settings, all_databases(settings)), being_created(new)
+    drop(settings, new)
     options = f"OWNER {name(live['owner'])} TEMPLATE template0 ENCODING {literal(live['encoding'])}"
     options += f" LC_COLLATE {literal(live['datcollate'])} LC_CTYPE {literal(live['datctype'])}"
     locale = live.get("datlocale") or live.get("daticulocale")
     provider = {"i": "icu ICU_LOCALE", "b": "builtin BUILTIN_LOCALE"}.get(live.get("datlocprovider", "c"))
     options += f" LOCALE_PROVIDER {provider} {literal(locale)}" if provider and locale else ""
+    options += " CONNECTION LIMIT 0" if closed else ""
     statements = f"CREATE DATABASE {name(new)} {options};\nCOMMENT ON DATABASE {name(new)} IS {literal(comment)};\n"
     write(begun, new, mode=0o600)
     ask(settings, statements + PROPERTIES.format(new=literal(new), old=literal(settings.database)), seconds=600)
@@ -138,20 +172,40 @@ def create(settings: Settings, comment: str) -> str:
     return new
 
 
-def load(settings: Settings, database: str, stream: IO[bytes]) -> None:
+def load(settings: Settings, database: str, stream: IO[bytes], by_owner: bool = False) -> None:
     """Load a dump into a database, and have the server know how its rows are distributed.
+
+    Args:
+        settings: those of the app's backups.
+        database: the database.
+        stream: the dump.
+        by_owner: whether the app's own role does that, and owns all of it. What the app has put into its database runs as whoever
+            loads it, such as a function that a constraint calls.
 
     Raises:
         ReleaseError: when it is damaged, or the server refuses something in it.
     """
+    options = ["--format=custom", "--exit-on-error", *(OWNED if by_owner else []), f"--dbname={database}"]
     with tempfile.TemporaryFile() as errors:
-        arguments = command(settings, "pg_restore", "--format=custom", "--exit-on-error", f"--dbname={database}")
+        arguments = command(settings, "pg_restore", *options, user=settings.user if by_owner else "postgres")
         code = subprocess.run(arguments, stdin=stream, stdout=subprocess.DEVNULL, stderr=errors, check=False).returncode
         errors.seek(0)
         text = errors.read().decode("utf-8", "replace")
     if code:
         raise ReleaseError(f"The dump cannot be restored into {database}: {tail(text, 5)}")
-    ask(settings, "ANALYZE;", database, ANALYZE_SECONDS)
+    if not by_owner:
+        ask(settings, "ANALYZE;", database, ANALYZE_SECONDS)
+
+
+def add_extensions(settings: Settings, database: str) -> None:
+    """Create the extensions of the live database in one that is closed and empty, and open that for its owner.
+
+    Raises:
+        ReleaseError: when the server refuses.
+    """
+    statements = [f"{line};" for line in ask(settings, EXTENSIONS, settings.database)]
+    ask(settings, "\n".join(statements), database)
+    ask(settings, f"ALTER DATABASE {name(database)} CONNECTION LIMIT -1;")
 
 
 def set_comment(settings: Settings, database: str, comment: str) -> None:

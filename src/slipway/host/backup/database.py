@@ -63,10 +63,10 @@ WHERE n.nspname::text = ANY (names) ORDER BY array_position(names, n.nspname::te
 """
 
 
-def command(settings: Settings, program: str, *arguments: str) -> list[str]:
-    """Return a command of PostgreSQL's administrator: one process, which ends with what it asks for when it is stopped."""
-    administrator = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
-    return [*administrator, "env", f"PGOPTIONS={OPTIONS}", program, f"--host={settings.database_directory}", *arguments]
+def command(settings: Settings, program: str, *arguments: str, user: str = "postgres") -> list[str]:
+    """Return a command of PostgreSQL's administrator, or of another user: one process, which ends as a whole if it is stopped."""
+    as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+    return [*as_user, "env", f"PGOPTIONS={OPTIONS}", program, f"--host={settings.database_directory}", *arguments]
 
 
 def psql(settings: Settings, database: str) -> list[str]:

@@ -63,19 +63,37 @@ def restore(layout: Layout, repository: Repository, saved: dict[str, Any], run: 
     if target.is_dir():
         return target
     scratch = layout.home / ".shared.restoring"
+    found = fetch(repository, saved, run, new, scratch)
+    on_disk(layout.home)
+    found.rename(target)
+    remove(scratch)
+    return target
+
+
+def fetch(repository: Repository, saved: dict[str, Any], run: str, new: dict[str, int], scratch: Path, *options: str) -> Path:
+    """Restore the folder of a backup below another one, which is made anew, and return where it is then.
+
+    Args:
+        repository: where the backup is.
+        saved: as for `restore`.
+        run: the id of the backup.
+        new: the user and the group on this host.
+        scratch: the other folder, which is for root alone.
+        options: further options of restic.
+
+    Raises:
+        ReleaseError: when restic fails, or the backup does not have the folder.
+    """
     remove(scratch)
     scratch.mkdir(mode=0o700)
     source = Path(saved["shared"])
-    repository.read("restore", saved["snapshot"], f"--target={scratch}", f"--include={source}")
+    repository.read("restore", saved["snapshot"], f"--target={scratch}", f"--include={source}", *options)
     found = scratch / source.relative_to("/")
     if not found.is_dir():
         raise ReleaseError(f"Backup {run} has no {source}.")
     if saved["owner"] != new:
         change_owner(found, saved["owner"], new)
-    on_disk(layout.home)
-    found.rename(target)
-    remove(scratch)
-    return target
+    return found
 
 
 def change_owner(folder: Path, owner: dict[str, int], new: dict[str, int]) -> None:

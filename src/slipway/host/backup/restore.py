@@ -135,7 +135,7 @@ def restore_database(order: Order) -> dict[str, Any]:
                 order.lines.append(f"It would be restored into {other}, and compared with {settings.database}.")
                 return {"comparison": []}
             require_space(settings, live["size"], int(noted["database"]["bytes"]))
-            copies.create(settings, copies.note(copies.RESTORING, settings, backup.run))
+            copies.create(settings, other, copies.note(copies.RESTORING, settings, backup.run))
             with repository.reading(noted["database"]["snapshot"], "/database.dump", lock=True) as stream:
                 copies.load(settings, other, stream)
             require_rows(noted["rows"], counts(settings, other), backup.run)

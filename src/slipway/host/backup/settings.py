@@ -42,6 +42,9 @@ PARAMETERS: dict[str, Any] = {
     "database_directory": "",
 }
 
+# What is kept from running twice, beside backups and restores.
+DRILL = "drill"
+
 OK, FAILED, RUNNING, INTERRUPTED = "ok", "failed", "running", "interrupted"
 
 
@@ -109,6 +112,29 @@ class State:
     checked: float = 0.0
 
 
+@dataclass
+class DrillState:
+    """What became of the last drill.
+
+    Attributes:
+        backup: the id of the backup that was restored.
+        start: when the drill began, in seconds since 1970.
+        end: when it ended; 0 while it runs.
+        result: `ok` or `failed`; empty while it runs.
+        error: why it failed.
+        success: when the last good one ended; 0 if none did.
+        found: what a good one found, for people.
+    """
+
+    backup: str = ""
+    start: float = 0.0
+    end: float = 0.0
+    result: str = ""
+    error: str = ""
+    success: float = 0.0
+    found: str = ""
+
+
 def is_on(app: str) -> bool:
     """Say whether an app of this host is backed up."""
     return (DIRECTORY / f"{app}.json").exists()
@@ -131,10 +157,7 @@ def load(app: str) -> Settings:
 
 def load_state(app: str) -> State:
     """Return what became of the last backup; an empty state before the first."""
-    try:
-        return State(**json.loads((STATES / f"{app}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return State()
+    return State(**known(f"{app}.json", State))
 
 
 def save_state(app: str, state: State) -> None:
@@ -143,23 +166,56 @@ def save_state(app: str, state: State) -> None:
     Raises:
         OSError: when it cannot be written.
     """
+    save(f"{app}.json", asdict(state))
+
+
+def load_drill(app: str) -> DrillState:
+    """Return what became of the last drill; an empty state before the first."""
+    return DrillState(**known(f"{app}.{DRILL}.json", DrillState))
+
+
+def save_drill(app: str, state: DrillState) -> None:
+    """Write down what became of the last drill.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    save(f"{app}.{DRILL}.json", asdict(state))
+
+
+def known(name: str, kind: type[State] | type[DrillState]) -> dict[str, Any]:
+    """Return what a file has of a state; nothing if it is not there, or damaged."""
+    try:
+        found: dict[str, Any] = json.loads((STATES / name).read_text(encoding="utf-8"))
+        return found if {*found} <= {*kind.__annotations__} else {}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def save(name: str, state: dict[str, Any]) -> None:
+    """Write a state down, for root alone: errors of others are in it.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
     STATES.mkdir(mode=0o755, parents=True, exist_ok=True)
-    write(STATES / f"{app}.json", json.dumps(asdict(state), indent=2, sort_keys=True) + "\n", mode=0o600)
+    write(STATES / name, json.dumps(state, indent=2, sort_keys=True) + "\n", mode=0o600)
 
 
 @contextlib.contextmanager
-def alone(app: str, seconds: float = 1.0) -> Iterator[None]:
+def alone(app: str, seconds: float = 1.0, task: str = "") -> Iterator[None]:
     """Keep others from backing up or restoring an app meanwhile. The kernel ends that with the process.
 
     Args:
         app: its name.
         seconds: how long to wait for another backup to end.
+        task: what else others are kept from, instead.
 
     Raises:
         ReleaseError: when another one is still under way then.
     """
     STATES.mkdir(mode=0o755, parents=True, exist_ok=True)
-    handle = os.open(STATES / f"{app}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(lock_file(app, task), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + seconds
         while True:
@@ -168,17 +224,23 @@ def alone(app: str, seconds: float = 1.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise ReleaseError(f"A backup or a restore of {app} is under way. Try again once it has ended.") from None
+                    text = f"A {task or 'backup or a restore'} of {app} is under way. Try again once it has ended."
+                    raise ReleaseError(text) from None
                 time.sleep(0.2)
         yield
     finally:
         os.close(handle)
 
 
-def is_running(app: str) -> bool:
-    """Say whether a backup or a restore of an app is under way, also for who may only read."""
+def lock_file(app: str, task: str) -> Path:
+    """Return the file that is locked meanwhile."""
+    return STATES / f"{app}{'.' if task else ''}{task}.lock"
+
+
+def is_running(app: str, task: str = "") -> bool:
+    """Say whether a backup or a restore of an app is under way, or another task, also for who may only read."""
     try:
-        handle = os.open(STATES / f"{app}.lock", os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(lock_file(app, task), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -1,9 +1,10 @@
-"""The step of a playbook that prepares the repository of an app's backups, lists them, or restores one."""
+"""The step of a playbook that prepares the repository of an app's backups, lists them, restores one, or tries the newest."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from slipway.host.backup.drill import described, drill
 from slipway.host.backup.restore import DATABASE, SHARED, Order, list_all, restore
 from slipway.host.backup.run import prepare
 from slipway.host.backup.settings import is_on, load
@@ -13,7 +14,8 @@ from slipway.host.errors import ReleaseError
 PARAMETERS: dict[str, Any] = {
     # The app's name.
     "app": str,
-    # `prepare` opens the repository, or makes it; `restore` restores a backup beside what is live, or lists all without `at`.
+    # `prepare` opens the repository, or makes it; `restore` restores a backup beside what is live, or lists all without `at`;
+    # `drill` restores the newest, tries it, and removes it again.
     "command": str,
     # `latest`, the id of a backup, a time in UTC, or the name of a former database or folder; empty to list them.
     "at": "",
@@ -37,6 +39,9 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     settings = load(given["app"])
     if given["command"] == "prepare":
         return {"changed": prepare(settings, check)}
+    if given["command"] == "drill":
+        lines = ["The newest backup would be restored beside what is live, tried, and removed."]
+        return {"changed": False, "lines": lines if check else described(drill(settings.name))}
     if given["only"] not in ("", DATABASE, SHARED):
         raise ReleaseError(f"only={given['only']} must be database or shared.")
     try:

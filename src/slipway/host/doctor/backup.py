@@ -1,4 +1,4 @@
-"""The backups of the app: what became of the last one, and whether there will be more."""
+"""The backups of the app: what became of the last one and of the last drill, and whether there will be more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slipway.host.finding import Finding, error, warning
 
 
 def backup(subject: Subject) -> Iterator[Finding]:
-    """Whether the last backup is good and new enough, and its timer active."""
+    """Whether the last backup is good and new enough, the last drill was good, and the timer is active."""
     app = subject.arguments["name"]
     if not is_on(app):
         return
@@ -25,6 +25,9 @@ def backup(subject: Subject) -> Iterator[Finding]:
         yield error("The last good backup is too old (backup_max_age_hours)", last, now)
     elif not found["success"]:
         yield warning("There is no backup yet", "The first one is made at the next time of backup_schedule.", now)
+    if report.has_failed(tried := found["drill"]):
+        reason = tried["error"] or f"It began at {minute(tried['start'])} and did not end."
+        yield error("The last drill failed: the backup could not be restored", reason, f"Fix it, then: slipway drill {app}")
     timer = f"slipway-backup-{app}.timer"
     if output("systemctl", "is-active", "--quiet", timer)[0] or output("systemctl", "is-enabled", "--quiet", timer)[0]:
         yield error("Backups will not be made: their timer is not active", timer, f"systemctl enable --now {timer}")
