@@ -418,3 +418,16 @@ def work():
     run = ship(host, app_source=str(script), app_processes={})
     assert run.code == 0, run.output[-3000:]
     within(30, lambda: containers() == {})
+
+
+def test_a_drill_has_a_container_of_its_own_and_leaves_none(host: Host) -> None:
+    run = deploy(
+        host, "--tags=backup", playbook="site.yml", **boxed(backup_repository="/srv/backup", backup_password="canary-of-a-backup")
+    )
+    assert run.code == 0, run.output[-3000:]
+    host.run("slipway backup shop")
+    before = host.run("podman ps --all --format '{{.Names}}' | sort; ls -A /opt/shop")
+    said = host.run("slipway drill shop")
+    assert f"release {host.live()} is healthy with it" in said
+    assert host.run("podman ps --all --format '{{.Names}}' | sort; ls -A /opt/shop") == before
+    assert host.healthy()

@@ -147,8 +147,10 @@ class Place:
         patch.setattr(settings, "DIRECTORY", folder / "etc")
         for module in (settings, run, restic, shared, copies):
             patch.setattr(module, "STATES", folder / "states")
+        self.configured: dict[str, Any] = {"migrate": {"command": "alembic upgrade head"}, "engine": ""}
         self.paths = {"home": str(self.layout.home), "runtime": str(self.layout.runtime), "logs": str(self.layout.logs)}
-        patch.setattr(configuration, "load", lambda name: {"layout": self.paths, "migrate": {"command": "alembic upgrade head"}})
+        self.configured["layout"] = self.paths
+        patch.setattr(configuration, "load", lambda name: dict(self.configured))
         self.configure()
 
     def configure(self, **more: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -248,6 +249,11 @@ UnixStreamServer(f"{runtime['sockets']}/7.{os.environ['SLIPWAY_INSTANCE']}.sock"
 """
 
 
+# What starts another program for somebody, or changes something on the way, and does neither here.
+STARTER = "import os, sys\nos.execvp(sys.argv[sys.argv.index('--') + 1], sys.argv[sys.argv.index('--') + 1:])"
+NOTER = "import os, pathlib, sys\npathlib.Path(os.environ['STANDINS'], 'noted').open('a').write(' '.join(sys.argv[1:]) + '\\n')"
+
+
 @pytest.fixture
 def released(place: Place, monkeypatch: pytest.MonkeyPatch) -> trial.Trial:
     """A live release, as a drill starts it once more."""
@@ -265,8 +271,14 @@ def released(place: Place, monkeypatch: pytest.MonkeyPatch) -> trial.Trial:
         "NOTES": str(place.folder / "notes"),
     }
     (release / "settings.json").write_text(json.dumps(secrets), encoding="ascii")
-    runtime = {"home": str(place.layout.home), "sockets": str(place.layout.runtime), "workers": 5, "log_target": "journald"}
-    (release / "runtime.json").write_text(json.dumps({**runtime, "secrets": ["TOKEN"]}), encoding="ascii")
+    runtime = {
+        "home": str(place.layout.home),
+        "sockets": str(place.layout.runtime),
+        "workers": 5,
+        "log_target": "journald",
+        "container": {},
+    }
+    (release / "runtime.json").write_text(json.dumps({**runtime, "container": {}, "secrets": ["TOKEN"]}), encoding="ascii")
     user = pwd.getpwuid(os.getuid()).pw_name
     health = {"path": "/healthz", "status": 200, "host": "api.example.com", "timeout": 20.0}
     configured = {
@@ -281,7 +293,10 @@ def released(place: Place, monkeypatch: pytest.MonkeyPatch) -> trial.Trial:
         **{"endpoint": {"host": "x", "port": 443, "tls": True}, "health": health, "first": True, "settings": "{}"},
         **{"secret_names": [], "directory": ".", "user": user},
     }
-    monkeypatch.setattr(trial.configuration, "load", lambda name: configured)
+    place.configured = configured
+    for name, text in {"systemd-run": STARTER, "unshare": STARTER, "mount": "", "systemctl": NOTER, "engine": NOTER}.items():
+        (place.folder / "bin" / name).write_text(f"#!{sys.executable} -IS\n{text}\n", encoding="ascii")
+        (place.folder / "bin" / name).chmod(0o755)
     place.configure(user=user)
     home = place.layout.home / ".drill"
     (home / "shared").mkdir(parents=True)
@@ -291,26 +306,31 @@ def released(place: Place, monkeypatch: pytest.MonkeyPatch) -> trial.Trial:
 def test_the_app_is_started_with_what_was_restored_and_ends_with_the_drill(
     place: Place, released: trial.Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = iter([1, 1, 2])
+    counted = iter([(1, 0), (1, 0), (2, 0)])
     monkeypatch.setattr(trial.Trial, "sessions", lambda self: next(counted))
     assert released.run() == "release 7 is healthy with it"
     runtime, variables, environment, pid = json.loads((place.folder / "notes").read_text(encoding="utf-8"))
     assert (runtime["home"], runtime["workers"], runtime["log_target"]) == (str(place.layout.home / ".drill"), 1, "files")
-    assert runtime["sockets"] == str(place.layout.runtime / "drill")
+    assert runtime["sockets"] == str(place.layout.home / ".drill" / "sockets")  # where only root can put something in its place
     assert variables["DATABASE_URL"] == "postgresql+psycopg://shop@/shop_drill?host=/run/postgresql"
     assert variables["SHOP_DSN"] == "postgresql://shop@/shop_drill?host=/run/postgresql&x=1"
     assert variables["OTHER"] == "postgresql://shop@/shop?host=/elsewhere"
     assert {"SLIPWAY_INSTANCE"} <= set(environment) <= {"SLIPWAY_INSTANCE", "PATH", "LC_CTYPE", "PWD"}
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert not (place.layout.runtime / "drill").exists()
+    assert (place.folder / "noted").read_text(encoding="ascii") == "stop slipway-drill-shop-app.scope\n"
+    command = released.command(7)[0]
+    assert command[command.index("sh") + 4 : command.index("setpriv")] == [
+        str(place.layout.home / ".drill" / "shared"),
+        str(place.layout.home / "shared"),
+    ]
     assert (place.layout.release(7) / "build").readlink() == Path("../../builds/b")
 
 
 def test_an_app_that_does_not_use_the_database_is_healthy_and_that_is_said(
     released: trial.Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial.Trial, "sessions", lambda self: 1)
+    monkeypatch.setattr(trial.Trial, "sessions", lambda self: (1, 0))
     monkeypatch.setattr(trial, "COUNT_SECONDS", 0.3)
     assert released.run().endswith("but did not use the database for that")
 
@@ -318,7 +338,7 @@ def test_an_app_that_does_not_use_the_database_is_healthy_and_that_is_said(
 def test_an_app_that_ends_is_red_with_what_it_logged_but_its_secrets(
     place: Place, released: trial.Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial.Trial, "sessions", lambda self: 1)
+    monkeypatch.setattr(trial.Trial, "sessions", lambda self: (1, 0))
     (place.layout.builds / "b" / "broken").touch()
     with pytest.raises(
         ReleaseError, match=r"Release 7 is not healthy .*it ended with exit code 3.\n.*a line with \*+$"
@@ -328,8 +348,8 @@ def test_an_app_that_ends_is_red_with_what_it_logged_but_its_secrets(
 
 
 def test_an_app_that_is_not_healthy_in_time_is_red(released: trial.Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial.Trial, "sessions", lambda self: 1)
-    released.configured["health"].update(path="/other", timeout=1.0)
+    monkeypatch.setattr(trial.Trial, "sessions", lambda self: (1, 0))
+    released.health.update(path="/other", timeout=1.0)
     with pytest.raises(ReleaseError, match=r"after 1 s \(app_health_timeout\): GET /other answers 404"):
         released.run()
 
@@ -338,3 +358,51 @@ def test_without_a_live_release_there_is_nothing_to_start(place: Place, released
     place.layout.live_socket.unlink()
     with pytest.raises(ReleaseError, match="No release of shop is live"):
         released.run()
+
+
+def test_where_sessions_are_not_counted_nothing_is_said_of_them(released: trial.Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial.Trial, "sessions", lambda self: (None, 0))
+    monkeypatch.setattr(trial, "COUNT_SECONDS", 0.3)
+    assert released.run() == "release 7 is healthy with it"
+
+
+def test_a_container_of_a_drill_has_what_was_restored_and_is_none_of_the_live_release(
+    place: Place, released: trial.Trial
+) -> None:
+    file = place.layout.release(7) / "runtime.json"
+    container = {"engine": "engine", "network": "host", "cpus": 0, "options": ["--init"]}
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="ascii")), "container": container}), encoding="ascii")
+    (place.layout.release(7) / "container.py").touch()
+    released.prepare(7)
+    home = place.layout.home
+    options = json.loads((released.directory / "runtime.json").read_text(encoding="utf-8"))["container"]["options"]
+    assert options == ["--init", f"--volume={home}/.drill/shared:{home}/shared", "--label=slipway.release=shop-drill"]
+    assert released.command(7)[0] == [sys.executable, str(home / ".drill" / "releases" / "drill" / "container.py")]
+    place.configured["engine"] = "engine"
+    trial.end(settings.load("shop"))
+    assert "ps --all --quiet --filter=label=slipway.release=shop-drill" in (place.folder / "noted").read_text(encoding="ascii")
+
+
+def test_the_memory_of_the_app_is_limited_as_that_of_the_live_one(place: Place, released: trial.Trial) -> None:
+    assert "MemoryMax" not in str(released.command(7))
+    file = place.layout.release(7) / "runtime.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="ascii")), "memory_mb": 512}), encoding="ascii")
+    released.prepare(7)
+    assert "--property=MemoryMax=512M" in released.command(7)[0]
+
+
+def test_a_drill_that_cannot_clear_up_after_a_failure_says_what_failed(
+    place: Place, healthy: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.back_up("shop", "timer")
+    truncated(place)
+    cleared: list[Path] = []
+
+    def clear(known: settings.Settings, home: Path) -> None:
+        cleared.append(home)
+        if len(cleared) > 1:
+            raise ReleaseError("The database server took longer than 600 s to answer.")
+
+    monkeypatch.setattr(drill, "clear", clear)
+    with pytest.raises(ReleaseError, match="ciphertext verification failed"):
+        drill.drill("shop")

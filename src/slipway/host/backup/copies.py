@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -55,6 +56,10 @@ OWNED = ["--no-owner", "--no-privileges", "--no-comments", "--no-publications", 
 EXTENSIONS = """
 SELECT format('CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I', extname, nspname)
 FROM pg_extension e JOIN pg_namespace n ON n.oid = extnamespace WHERE nspname IN ('public', 'pg_catalog') ORDER BY e.oid;
+"""
+GRANTS = """
+SELECT format('GRANT ALL ON %s TO %I', c::regclass, pg_get_userbyid(d.datdba))
+FROM pg_extension, unnest(extconfig) c, pg_database d WHERE d.datname = current_database() \\gexec
 """
 END_CONNECTIONS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname IN ({names}) AND pid <> pg_backend_pid();
@@ -135,7 +140,7 @@ def drop(settings: Settings, database: str) -> None:
     ours = comment.startswith(tuple(f"{note(text, settings)} " for text in (RESTORING, RESTORED, DRILL)))
     if not ours and not (being_created(database).exists() and not comment):
         raise ReleaseError(f"There is a database {database} that Slipway did not make. Rename it, then run again.")
-    ask(settings, END_CONNECTIONS.format(names=literal(database)) + f"DROP DATABASE {name(database)};")
+    ask(settings, END_CONNECTIONS.format(names=literal(database)) + f"DROP DATABASE {name(database)};", seconds=600)
 
 
 def being_created(database: str) -> Path:
@@ -188,11 +193,15 @@ def load(settings: Settings, database: str, stream: IO[bytes], by_owner: bool = 
     options = ["--format=custom", "--exit-on-error", *(OWNED if by_owner else []), f"--dbname={database}"]
     with tempfile.TemporaryFile() as errors:
         arguments = command(settings, "pg_restore", *options, user=settings.user if by_owner else "postgres")
-        code = subprocess.run(arguments, stdin=stream, stdout=subprocess.DEVNULL, stderr=errors, check=False).returncode
+        # What is run as the app must have neither root's terminal nor its environment.
+        apart: dict[str, Any] = {"start_new_session": True, "env": {"PATH": os.environ.get("PATH", os.defpath)}}
+        streams: dict[str, Any] = {"stdin": stream, "stdout": subprocess.DEVNULL, "stderr": errors}
+        code = subprocess.run(arguments, check=False, **streams, **(apart if by_owner else {})).returncode
         errors.seek(0)
         text = errors.read().decode("utf-8", "replace")
     if code:
-        raise ReleaseError(f"The dump cannot be restored into {database}: {tail(text, 5)}")
+        more = "\nThe app's own role restores it in a drill. The administrator may, by playbooks/restore.yml." if by_owner else ""
+        raise ReleaseError(f"The dump cannot be restored into {database}: {tail(text, 5)}{more}")
     if not by_owner:
         ask(settings, "ANALYZE;", database, ANALYZE_SECONDS)
 
@@ -204,7 +213,8 @@ def add_extensions(settings: Settings, database: str) -> None:
         ReleaseError: when the server refuses.
     """
     statements = [f"{line};" for line in ask(settings, EXTENSIONS, settings.database)]
-    ask(settings, "\n".join(statements), database)
+    # A dump has rows of theirs, too, such as those that the app added to PostGIS's table of coordinate systems.
+    ask(settings, "\n".join([*statements, GRANTS]), database)
     ask(settings, f"ALTER DATABASE {name(database)} CONNECTION LIMIT -1;")
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slipway.host.backup import copies, folder
+from slipway.host.backup import copies, folder, trial
 from slipway.host.backup.comparison import require_rows, require_space
 from slipway.host.backup.database import counts, session
 from slipway.host.backup.listing import Backup, backups, chosen, contents, moment
@@ -87,12 +87,16 @@ def scratch(settings: Settings) -> Iterator[Path]:
     home.chmod(0o711)  # the app reaches what is in it, whatever the umask
     try:
         yield home
-    finally:
-        clear(settings, home)
+    except BaseException:
+        with contextlib.suppress(ReleaseError, OSError):  # the first error counts, and the next drill begins with that
+            clear(settings, home)
+        raise
+    clear(settings, home)
 
 
 def clear(settings: Settings, home: Path) -> None:
-    """Remove what a drill restored."""
+    """End what a drill started, and remove what it restored."""
+    trial.end(settings)
     remove(home)
     if settings.database:
         copies.drop(settings, copies.drill_name(settings))

@@ -43,16 +43,18 @@ class Stopped(ReleaseError):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn SIGTERM into an error while the block runs, so that what it started ends, and the failure is written down."""
+    """Turn SIGTERM and SIGHUP into an error while the block runs: what it started ends, and the failure is written down."""
 
     def raise_stopped(signum: int, frame: FrameType | None) -> None:
         raise Stopped("It was stopped.")
 
-    before = signal.signal(signal.SIGTERM, raise_stopped)
+    handled = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) != signal.SIG_IGN]  # as by nohup
+    before = {each: signal.signal(each, raise_stopped) for each in handled}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def run_id(when: float) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from slipway.host.backup import report
 from slipway.host.backup.settings import is_on
 from slipway.host.doctor.subject import Subject, minute, output
 from slipway.host.finding import Finding, error, warning
+
+UNITS = Path("/etc/systemd/system")
 
 
 def backup(subject: Subject) -> Iterator[Finding]:
@@ -28,9 +31,14 @@ def backup(subject: Subject) -> Iterator[Finding]:
     if report.has_failed(tried := found["drill"]):
         reason = tried["error"] or f"It began at {minute(tried['start'])} and did not end."
         yield error("The last drill failed: the backup could not be restored", reason, f"Fix it, then: slipway drill {app}")
-    timer = f"slipway-backup-{app}.timer"
-    if output("systemctl", "is-active", "--quiet", timer)[0] or output("systemctl", "is-enabled", "--quiet", timer)[0]:
-        yield error("Backups will not be made: their timer is not active", timer, f"systemctl enable --now {timer}")
+    for timer, text in (
+        (f"slipway-backup-{app}.timer", "Backups will not be made"),
+        (f"slipway-drill-{app}.timer", "Backups will not be tried"),
+    ):
+        if "drill" in timer and not (UNITS / timer).exists():  # backup_drill_schedule is empty
+            continue
+        if output("systemctl", "is-active", "--quiet", timer)[0] or output("systemctl", "is-enabled", "--quiet", timer)[0]:
+            yield error(f"{text}: their timer is not active", timer, f"systemctl enable --now {timer}")
 
 
 CHECKS = (backup,)
