@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -182,3 +183,10 @@ def test_the_password_is_taken_over_https_alone_or_from_the_host_itself(mode: st
     for location in locations:
         rules = [directive[:2] for directive in location if directive[0] in ("allow", "deny")]
         assert rules == ([["allow", "127.0.0.1"], ["allow", "::1"], ["deny", "all"]] if closed else [])
+
+
+def test_each_alert_has_a_series_that_sets_it_off() -> None:
+    """Prometheus's own tool tries them in the scenario `monitor`; what has no series there would pass untried."""
+    (group,) = yaml.safe_load(watch().render("prometheus", "rules.yml.j2"))["groups"]
+    cases = (ROOT / "molecule" / "monitor" / "alerts.test.yml").read_text(encoding="utf-8")
+    assert {rule["alert"] for rule in group["rules"]} == set(re.findall(r'alertname="(\w+)"', cases))
