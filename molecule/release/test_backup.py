@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from molecule.conftest import Host, Run, play, polling
+from molecule.conftest import ROOT, Host, Run, play, polling
 from molecule.release import program
 from molecule.release.conftest import flat
-from molecule.snapshot import address_of, variables
+from molecule.snapshot import TREE, address_of, boot, remove, variables
 
 SNAPSHOT = "twin.test"
 REPOSITORY, PASSWORD = "/srv/backup", "canary-of-the-backups"
@@ -349,3 +350,42 @@ def test_a_drill_is_red_for_a_repository_that_is_none(host: Host, fault: str, re
     assert re.search(reason, found["error"]), found
     assert "ERROR shop: The last drill failed" in host.run("slipway doctor shop", check=False)
     assert rest(host) == before
+
+
+@pytest.fixture
+def bare(host: Host) -> Iterator[Host]:
+    """A bare host that is to take the place of the one that is backed up, at the same name, with the repository of that."""
+    image = subprocess.check_output([ROOT / "script" / "image", variables(host.name)["test_image"]], text=True).strip()
+    new = Host(host.name, "shop", container=f"rebuilt-{TREE}-{host.name}")
+    boot(image, new, f"--volume=slipway-packages-{host.name}:/var/cache/apt/archives")
+    try:
+        parent = str(Path(REPOSITORY).parent)
+        files = subprocess.check_output(["podman", "exec", host.container, "tar", "-c", "-C", parent, Path(REPOSITORY).name])
+        subprocess.run(["podman", "exec", "-i", new.container, "tar", "-x", "-C", parent], input=files, check=True)
+        yield new
+    finally:
+        remove(new.container)
+
+
+def test_a_host_is_rebuilt_from_the_inventory_and_the_repository(
+    host: Host, bare: Host, wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    def data(of: Host) -> list[str]:
+        uploads = of.run("cd /opt/shop/shared && find uploads -type f -exec sha256sum {} + -exec stat -c '%n %a %U' {} + | sort")
+        return [psql(of, "SELECT count(*), sum(number) FROM orders"), psql(of, "SELECT count(*) FROM later"), uploads]
+
+    inventory = tmp_path / "hosts.yml"
+    hosts = {"web": {"hosts": {host.name: variables(host.name) | address_of(bare)}}}
+    inventory.write_text(json.dumps(hosts), encoding="ascii")
+    newest = backups(host)[-1]["id"]
+    run = play(f"--extra-vars={json.dumps({**wanted, 'restore': newest})}", inventory=inventory)
+    assert run.code == 0, run.output[-3000:]
+    assert f"Backup {newest}, made " in flat(run)
+    assert data(bare) == data(host)
+    assert bare.ask("/orders").json() == host.ask("/orders").json()
+    assert bare.live() == host.live() + 1  # no number is given twice
+    again = play(f"--extra-vars={json.dumps(wanted)}", inventory=inventory)
+    assert (again.code, sum(again.changed.values())) == (0, 0), again.output[-3000:]
+    again = play("--tags=backup", f"--extra-vars={json.dumps({**wanted, 'restore': 'latest'})}", inventory=inventory)
+    assert again.code == 2
+    assert f"Release {bare.live()} of shop is live on this host, so nothing was changed" in flat(again)

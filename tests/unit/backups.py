@@ -80,6 +80,10 @@ elif command == "forget":
     (place / "snapshots").write_text(json.dumps([one for one in found if one["id"] not in gone]))
 elif command == "restore":
     target = pathlib.Path(options["target"] + options["include"])
+    if target.suffix == ".jsonl":
+        target.parent.mkdir(parents=True)
+        target.write_text('{"release": 7}\n')
+        sys.exit()
     target.mkdir(parents=True)
     (target / "restored").write_text("x")
 """

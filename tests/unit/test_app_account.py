@@ -126,3 +126,23 @@ def test_the_packages_of_a_host_are_known_without_those_that_were_removed(
 def test_a_host_whose_packages_are_not_known_is_asked_for_each_of_them(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert check()["ansible_facts"]["slipway_packages"] == []
+
+
+def test_a_host_with_a_live_release_has_no_backup_restored_as_a_new_one_would(check: Check, tmp_path: Path) -> None:
+    assert not check(recover=str(tmp_path / "shop")).get("failed")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "live.sock").symlink_to("/run/shop/7.sock")
+    assert not check().get("failed")
+    result = check(recover=str(tmp_path / "shop"))
+    assert result["failed"]
+    assert (
+        "Release 7 of " in result["msg"] and "nothing was changed" in result["msg"] and "playbooks/restore.yml" in result["msg"]
+    )
+
+
+@pytest.mark.parametrize(("restore", "expected"), [("latest", "/opt/shop"), ("", "")])
+def test_what_is_to_be_restored_is_known_before_anything_is_changed(restore: str, expected: str) -> None:
+    backed_up = {"backup_repository": "/srv/backup", "backup_password": "a long password"}
+    host = Host({"app_name": "shop", **backed_up, **({"restore": restore} if restore else {})})
+    found = [one for one in host.arguments("preflight", "slipway") if one["step"] == "preflight"]
+    assert [one["arguments"]["recover"] for one in found] == [expected]

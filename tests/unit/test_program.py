@@ -52,7 +52,7 @@ def test_it_runs_by_itself(file: Path) -> None:
     assert json.loads(done.stdout)["changed"] is False
     done = subprocess.run(command, input='{"arguments": {"x": 1}}', capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert json.loads(done.stdout)["msg"] == "This step has no argument x; it has app, user."
+    assert json.loads(done.stdout)["msg"] == "This step has no argument x; it has app, recover, user."
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -176,4 +176,4 @@ def test_the_program_is_there_for_everybody_whatever_the_umask(
 
 def test_what_breaks_a_step_is_said(call: Callable[..., dict[str, Any]], file: Path) -> None:
     assert "invalid choice: 'dance'" in call(step="dance", file=str(file))["msg"]
-    assert call(arguments={"x": 1}, file=str(file))["msg"] == "This step has no argument x; it has app, user."
+    assert call(arguments={"x": 1}, file=str(file))["msg"] == "This step has no argument x; it has app, recover, user."

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from slipway.host import account, packages
+from slipway.host.errors import ReleaseError
+from slipway.host.store import Store
 
 # What it is told: a type stands for what must be given, and anything else is the default.
 PARAMETERS: dict[str, Any] = {
@@ -15,6 +17,8 @@ PARAMETERS: dict[str, Any] = {
     "app": "",
     # The user that runs it.
     "user": "",
+    # The app's directory, if a backup is to be restored there before its first release.
+    "recover": "",
 }
 
 
@@ -26,10 +30,17 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
         the version of this program as `slipway_program`.
 
     Raises:
-        ReleaseError: when an account or a directory of the app's name is another's.
+        ReleaseError: when an account or a directory of the app's name is another's, or a release is live where a backup is to be
+            restored before the first one.
     """
     if given["app"]:
         account.check(given["app"], given["user"])
+    live = Store(given["recover"], "/run", "/var/log").live() if given["recover"] else None
+    if live is not None:
+        raise ReleaseError(
+            f"Release {live} of {given['app']} is live on this host, so nothing was changed. Leave restore= out. To restore a "
+            "backup beside what is live: playbooks/restore.yml"
+        )
     facts = {
         "slipway_packages": packages.installed(),
         "slipway_memory_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,

@@ -206,15 +206,24 @@ def load(settings: Settings, database: str, stream: IO[bytes], by_owner: bool = 
         ask(settings, "ANALYZE;", database, ANALYZE_SECONDS)
 
 
+def take_extensions(settings: Settings, database: str) -> None:
+    """Create those extensions of the live database in another one that it lacks.
+
+    Raises:
+        ReleaseError: when the server refuses.
+    """
+    ask(settings, "\n".join(f"{line};" for line in ask(settings, EXTENSIONS, settings.database)), database)
+
+
 def add_extensions(settings: Settings, database: str) -> None:
     """Create the extensions of the live database in one that is closed and empty, and open that for its owner.
 
     Raises:
         ReleaseError: when the server refuses.
     """
-    statements = [f"{line};" for line in ask(settings, EXTENSIONS, settings.database)]
+    take_extensions(settings, database)
     # A dump has rows of theirs, too, such as those that the app added to PostGIS's table of coordinate systems.
-    ask(settings, "\n".join([*statements, GRANTS]), database)
+    ask(settings, GRANTS, database)
     ask(settings, f"ALTER DATABASE {name(database)} CONNECTION LIMIT -1;")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from slipway.host.backup.drill import described, drill
+from slipway.host.backup.recover import recover
 from slipway.host.backup.restore import DATABASE, SHARED, Order, list_all, restore
 from slipway.host.backup.run import prepare
 from slipway.host.backup.settings import is_on, load
@@ -15,8 +17,10 @@ PARAMETERS: dict[str, Any] = {
     # The app's name.
     "app": str,
     # `prepare` opens the repository, or makes it; `restore` restores a backup beside what is live, or lists all without `at`;
-    # `drill` restores the newest, tries it, and removes it again.
+    # `drill` restores the newest, tries it, and removes it again; `recover` restores one before the first release on this host.
     "command": str,
+    # The app's directory, for `recover`.
+    "home": "",
     # `latest`, the id of a backup, a time in UTC, or the name of a former database or folder; empty to list them.
     "at": "",
     # `database` or `shared`; empty for the database if the app has one.
@@ -34,11 +38,13 @@ def step(given: dict[str, Any], check: bool) -> dict[str, Any]:
     Raises:
         ReleaseError: when it fails; what was live still is.
     """
-    if given["command"] == "prepare" and check and not is_on(given["app"]):
+    if given["command"] in ("prepare", "recover") and check and not is_on(given["app"]):
         return {"changed": True}  # the settings would be written before
     settings = load(given["app"])
     if given["command"] == "prepare":
         return {"changed": prepare(settings, check)}
+    if given["command"] == "recover":
+        return recover(settings, Path(given["home"]), given["at"], given["run"], check)
     if given["command"] == "drill":
         lines = ["The newest backup would be restored beside what is live, tried, and removed."]
         return {"changed": False, "lines": lines if check else described(drill(settings.name))}
